@@ -1,0 +1,42 @@
+"""What a run shows while it goes: a bar on a terminal, a line an epoch elsewhere. On standard error."""
+
+import sys
+import time
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.console import Console
+
+
+def _numbers(trainer: pl.Trainer) -> dict[str, float]:
+    loss = trainer.lightning_module.account.mean_loss() if trainer.state.fn == "fit" else None
+    numbers = {} if loss is None else {"train/loss": loss}
+    return numbers | {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/accuracy", "val/nll")}
+
+
+class Bar(RichProgressBar):
+    """Lightning's bar, with the running mean of the loss and the last validation."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+        return {name: f"{value:.4f}" for name, value in _numbers(trainer).items()}
+
+
+class Lines(Callback):
+    """A line for each epoch, for logs."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            numbers = "  ".join(f"{name} {value:.4f}" for name, value in _numbers(trainer).items())
+            took = time.monotonic() - getattr(self, "start", time.monotonic())
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {took:.1f} s", file=sys.stderr)
+
+
+def progress() -> Callback:
+    """What fits where standard error goes."""
+    return Bar() if Console(stderr=True).is_terminal else Lines()

@@ -1,0 +1,197 @@
+"""Checkpoints from which a run goes on exactly, and leaving on a signal.
+
+A checkpoint is only ever written where Lightning's counters are right on resume: not between a training step and a
+validation or an end of epoch that is due after it. One that falls due there, by step, time or signal, is written after
+it. Before each, the loggers are flushed: what a checkpoint has seen is on disk when it is.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import sweep, sync_folder
+
+SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
+CHILD = "DISTILL_RUN"
+"""Set for the processes that the first one starts on this machine; it says which folder the run has."""
+
+
+class RunCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` to go on from, and ``best.ckpt``.
+
+    Args:
+        every_n_epochs: write at the end of every n-th epoch; the last one always is.
+        every_n_steps: write every so many optimizer steps as well.
+        every_minutes: write when so many minutes have passed as well.
+        monitor: what ``best.ckpt`` has the most of, or the least where ``lowest_is_best``.
+        lowest_is_best: as for a loss.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        every_n_steps: int | None = None,
+        every_minutes: float | None = None,
+        monitor: str = "val/accuracy",
+        lowest_is_best: bool = False,
+    ) -> None:
+        super().__init__()
+        for name, value in (("epochs", every_n_epochs), ("steps", every_n_steps), ("minutes", every_minutes)):
+            if value is not None and value <= 0:
+                raise InputError(f"checkpoint.every_{name} is {value}: it must be greater than 0")
+        self.every_n_epochs, self.every_n_steps, self.every_minutes = every_n_epochs, every_n_steps, every_minutes
+        self.monitor, self.lowest_is_best = monitor, lowest_is_best
+        self.folder: Path | None = None
+        self.config: str = ""
+        self.best: float | None = None
+        self.elapsed_s = 0.0
+        self.clock: float | None = None
+        self.saved_at = time.monotonic()
+        self.due = False
+        self.improved = False
+        self.signal = 0
+        self.stepping = False
+
+    # What the checkpoint keeps of this
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "elapsed_s": self.wall_time_s()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.best, self.elapsed_s = state["best"], state["elapsed_s"]
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+        checkpoint["config"] = self.config
+
+    def wall_time_s(self) -> float:
+        """Training time, interruptions left out, over all starts of the run."""
+        return self.elapsed_s + (time.monotonic() - self.clock if self.clock is not None else 0.0)
+
+    # Signals
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.trainer = trainer
+        if stage == "fit" and self.folder is not None and trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            sweep(self.folder)
+        try:
+            for number in SIGNALS:  # here: Lightning has just installed its own, and puts back what was there
+                signal.signal(number, self._on_signal)
+        except ValueError:
+            pass  # not the main thread: signals are somebody else's
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.stepping and not self.signal:
+            self.signal = number
+        else:  # nothing to save: no step is running, or the user is impatient
+            launcher = self.trainer.strategy.launcher
+            if launcher is not None and hasattr(launcher, "kill"):
+                launcher.kill(signal.SIGTERM)
+            raise SystemExit(128 + number)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.clock = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stepping = True
+        self.saved_at = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stepping = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.stepping = False
+
+    # When to write
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        loop = trainer.fit_loop.epoch_loop
+        if trainer.accumulate_grad_batches > 1 and loop._should_accumulate():
+            return  # gradients are not in a checkpoint
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.due = True
+        self._agree(trainer)
+        if not self.due and not self.signal:
+            return
+        if not trainer.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+            self._write(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        self.stepping = True
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is not None:
+            value = float(value)
+            better = self.best is None or (value < self.best if self.lowest_is_best else value > self.best)
+            if better:
+                self.best, self.improved = value, True
+        if (self.due or self.improved or self.signal) and not trainer.is_last_batch:
+            self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop:
+            self.due = True
+        self._agree(trainer)
+        if self.due or self.improved or self.signal:
+            self._write(trainer)
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        """All processes learn of a signal or of a time that one of them knows of."""
+        minutes = self.every_minutes
+        late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        if trainer.world_size == 1:
+            self.due |= late
+            return
+        known = torch.tensor([self.signal, late], device=trainer.strategy.root_device)
+        torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MAX)
+        self.signal, late = known.tolist()
+        self.due |= bool(late)
+
+    # Writing
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        trainer.lightning_module.account.raise_if_not_finite(trainer.lightning_module, trainer.global_step)
+        for logger in trainer.loggers:
+            logger.save()
+        last = self.folder / "last.ckpt"
+        if self.improved:
+            best = self.folder / "best.ckpt"
+            trainer.save_checkpoint(best)
+            if trainer.is_global_zero:  # best first: a cut in between leaves an older last, which finds it again
+                self._link(best, last)
+            trainer.strategy.barrier("best.ckpt")
+        else:
+            trainer.save_checkpoint(last)
+        self.due, self.improved, self.saved_at = False, False, time.monotonic()
+        if self.signal:
+            self._leave(trainer)
+
+    @staticmethod
+    def _link(source: Path, target: Path) -> None:
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without links
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+        sync_folder(target.parent)
+
+    def _leave(self, trainer: pl.Trainer) -> None:
+        number = int(self.signal)
+        job = os.environ.get("SLURM_JOB_ID")
+        if number == getattr(signal, "SIGUSR1", None) and job and trainer.is_global_zero:
+            subprocess.run(["scontrol", "requeue", job], check=False)
+        # the first process watches those that it has started, and takes any status but 0 for a failure
+        raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + number)

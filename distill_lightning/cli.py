@@ -1,0 +1,372 @@
+"""The command ``distill``.
+
+    distill fit|validate|test|predict --config FILE [--config FILE ...] [--option value ...]
+
+Read `DistillCLI.fit` first: it is what a run consists of.
+"""
+
+import csv
+import inspect
+import io
+import json
+import logging
+import os
+import platform
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+import distill_lightning
+import distill_lightning.callbacks
+import distill_lightning.data
+import distill_lightning.methods
+import distill_lightning.models
+from distill_lightning import checkpoints, runs
+from distill_lightning.callbacks.progress import progress
+from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+from distill_lightning.loggers import MetricsCSV, TensorBoard, read_metrics
+from distill_lightning.messages import Parser
+from distill_lightning.methods.base import Method
+
+VERBS = ("fit", "validate", "test", "predict")
+
+
+class DistillCLI(LightningCLI):
+    """LightningCLI with run folders, exact resume, and networks that learn their shape from the data."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            Method,
+            ImageData,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"prog": "distill", "allow_abbrev": False, "version": distill_lightning.__version__},
+            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+            args=args,
+        )
+
+    # What can be given
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        loaders = {"model", "datamodule", "weights_only", "verbose"}
+        return {
+            "fit": loaders | {"train_dataloaders", "val_dataloaders"},
+            "validate": loaders | {"dataloaders"},
+            "test": loaders | {"dataloaders"},
+            "predict": loaders | {"dataloaders", "return_predictions"},
+        }
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
+        parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+
+    def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:
+        args = sys.argv[1:] if args is None else args
+        self.config = parser.parse_args(self._with_config_of_checkpoint(args))
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets a checkpoint override what was given."""
+
+    @staticmethod
+    def _with_config_of_checkpoint(args: list[str]) -> list[str]:
+        """A checkpoint alone is enough: without a --config, its own is the first."""
+        if not args or args[0] not in VERBS or any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
+            return args
+        given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
+        given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
+        if not given or given[-1] in ("last", "best"):
+            return args
+        config = yaml.safe_load(checkpoints.read(given[-1])["config"])
+        if args[0] != "fit":  # a file says what it is, not what is to be done with it
+            config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
+            config["model"]["init_args"].pop("optimizer", None)
+        return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
+
+    # Before classes are made
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.trainer.max_steps not in (-1, None) and self.subcommand == "fit":
+            raise InputError(f"trainer.max_steps is {config.trainer.max_steps}: give trainer.max_epochs instead")
+        if config.trainer.max_epochs is None and self.subcommand == "fit":
+            raise InputError("trainer.max_epochs is not given: say how many epochs to train for")
+        self._give_network_its_shape(config)
+        dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path")})
+
+    @staticmethod
+    def _give_network_its_shape(config: Namespace) -> None:
+        """Classes, channels and picture size are the data's: a network that takes them is given them."""
+        parser = ArgumentParser()
+        parser.add_subclass_arguments(ImageData, "data")
+        data = parser.instantiate_classes(Namespace(data=config.data.clone())).data
+        network = config.model.init_args.network
+        arguments = network.get("init_args") or Namespace()
+        module, _, name = network.class_path.rpartition(".")
+        parameters = inspect.signature(getattr(sys.modules[module], name)).parameters
+        facts = {"num_classes": data.num_classes, "in_channels": data.channels, "image_size": data.image_size}
+        for key, value in facts.items():
+            if key in arguments:
+                default = parameters[key].default if key in parameters else arguments[key]
+                if arguments[key] not in (value, default):
+                    raise InputError(f"{name}.{key} is {arguments[key]}, but {data.name} has {value}: leave it out")
+                arguments[key] = value
+        network["init_args"] = arguments
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        given = self.config_init[self.subcommand]
+        self.checkpoint: RunCheckpoint = given.checkpoint
+        trainer = given.trainer
+        # its own loggers need the run's folder, which is found later; the user's come on top
+        self.user_loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
+        self.user_loggers = [logger for logger in self.user_loggers if not isinstance(logger, bool | None)]
+        plugins = [checkpoints.WholeFileIO()]
+        if SLURMEnvironment.detect():
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
+        given_plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins]
+        bar = [] if trainer.enable_progress_bar is False else [progress()]
+        callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+        trainer.callbacks = [c for c in callbacks if c is not None] + bar
+        return super().instantiate_trainer(
+            logger=False,
+            plugins=plugins + [p for p in given_plugins if p is not None],
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in trainer.callbacks),
+            **kwargs,
+        )
+
+    # The verbs
+
+    def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """Trains, from the start or from a checkpoint; tests once; sums up."""
+        trainer = self.trainer
+        run = self._decide(lambda: self._run(model, datamodule, ckpt_path))
+        if run.finished:
+            self._say(f"run: {run.folder} (finished already)")
+            return
+        self._say(f"run: {run.folder}")
+        step = -1
+        if run.resume_from:
+            step = checkpoints.read(run.resume_from)["global_step"]
+        again = run.resume_from is not None or (ckpt_path is not None)
+        board = TensorBoard(run.folder, step if again else None)
+        trainer.loggers = [board, MetricsCSV(run.folder / "metrics.csv", step), *self.user_loggers]
+        self.checkpoint.folder, self.checkpoint.config = run.checkpoints, (run.folder / "config.yaml").read_text()
+        os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}"  # for the processes that the trainer starts
+        try:
+            trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
+            if datamodule.read("test") is not None:
+                trainer.test(model, datamodule=datamodule, verbose=False)
+        finally:
+            os.environ.pop(CHILD, None)
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.save()
+            summary = self._summary(run, model)
+            config = yaml.safe_load(self.checkpoint.config)
+            settings = {k: v for k, v in runs.what_matters(config).items() if v is not None}
+            board.log_outcome(settings, {k: v for k, v in summary["metrics"].items() if k[:4] in ("val/", "test")})
+            board.save()
+            write_whole(run.summary, lambda file: file.write((json.dumps(summary, indent=2) + "\n").encode()))
+            self._table(summary["metrics"])
+        self._say(f"run: {run.folder}")
+
+    def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        self._evaluate(model, datamodule, ckpt_path, self.trainer.validate)
+
+    def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        self._evaluate(model, datamodule, ckpt_path, self.trainer.test)
+
+    def _evaluate(self, model: Method, datamodule: ImageData, ckpt_path: str | None, verb: Any) -> None:
+        self._load(model, datamodule, ckpt_path)
+        (results,) = verb(model, datamodule=datamodule, verbose=False) or [{}]
+        if not results:
+            raise InputError(f"{datamodule.name} has no validation split: give data.val_size")
+        if self.trainer.is_global_zero:
+            self._table(results)
+
+    def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """Writes predictions.csv: index or file name, label, predicted class, probabilities."""
+        path = self._load(model, datamodule, ckpt_path)
+        os.environ[CHILD] = "\n"
+        try:
+            mine = self.trainer.predict(model, datamodule=datamodule) or []
+        finally:
+            os.environ.pop(CHILD, None)
+        everyones = [mine]
+        if self.trainer.world_size > 1:
+            everyones = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyones, mine)
+        if not self.trainer.is_global_zero:
+            return
+        parts = [part for one in everyones for part in one if part]
+        rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
+        folder = path.parent.parent if (path.parent.parent / "config.yaml").is_file() else Path()
+        target = folder / "predictions.csv"
+        write_whole(target, lambda file: file.write(_predictions(rows, datamodule).encode()))
+        self._say(f"predictions: {target}")
+
+    def _load(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> Path:
+        """Puts a checkpoint's weights into the network."""
+        if ckpt_path is None:
+            raise InputError(f"distill {self.subcommand} needs --ckpt_path: a file, last or best")
+        path = Path(ckpt_path)
+        if ckpt_path in ("last", "best"):
+            folder = runs.find(self._stem(model, datamodule), self._get(self.config, "name"))
+            path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
+        weights = checkpoints.network_weights(checkpoints.read(path))
+        checkpoints.load_weights(model.model, weights, str(path))
+        return path
+
+    # Run folders
+
+    def _stem(self, model: Method, datamodule: ImageData) -> Path:
+        method = type(model).__module__.rpartition(".")[2]
+        return Path(self._get(self.config, "log_dir")) / datamodule.name / method
+
+    def _run(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> runs.Run:
+        stem, name = self._stem(model, datamodule), self._get(self.config, "name")
+        if ckpt_path is None and (requeued := runs.of_slurm_job(stem)):
+            ckpt_path, name = "last", requeued.name
+        if ckpt_path is not None:
+            return runs.resume(stem, name, self.config_yaml, ckpt_path)
+        seed = self._get(self.config, "seed_everything")
+        run = runs.start(stem, name or f"{type(model.model).__name__.lower()}-seed{seed}", self.config_yaml)
+        if job := runs.slurm_job():
+            (run.folder / "slurm_job_id").write_text(job)
+        return run
+
+    def _decide(self, decide: Any) -> runs.Run:
+        """What the first process decides, on all of them; an error of its is everyone's."""
+        if CHILD in os.environ:
+            folder, _, resume_from = os.environ[CHILD].partition("\n")
+            return runs.Run(Path(folder), Path(resume_from) if resume_from else None)
+        strategy = self.trainer.strategy
+        environment = self.trainer._accelerator_connector.cluster_environment
+        if self.trainer.world_size == 1 or not environment.creates_processes_externally:
+            return decide()
+        strategy.setup_environment()  # the processes are there already: let them meet now
+        run, error = None, None
+        if self.trainer.is_global_zero:
+            try:
+                run = decide()
+            except InputError as raised:
+                error = str(raised)
+        run, error = strategy.broadcast((run, error))
+        if error:
+            raise InputError(error)
+        return run
+
+    # What is shown and kept at the end
+
+    def _summary(self, run: runs.Run, model: Method) -> dict[str, Any]:
+        metrics = {tag: value for _, tag, value in read_metrics(run.folder / "metrics.csv")}
+        parameters = [p for p in model.model.parameters()]
+        total = sum(p.numel() for p in parameters)
+        config = yaml.safe_load(self.checkpoint.config)
+        return {
+            "metrics": metrics,
+            "wall_time_s": round(self.checkpoint.wall_time_s(), 3),
+            "steps": self.trainer.global_step,
+            "epochs": self.trainer.current_epoch,
+            "exposures": model.account.exposures,
+            "parameters": total,
+            "density": sum(int(p.count_nonzero()) for p in parameters if p.ndim > 1)
+            / sum(p.numel() for p in parameters if p.ndim > 1),
+            "seed": config["seed_everything"],
+            "config_digest": runs.digest(config),
+            "versions": {
+                "distill_lightning": distill_lightning.__version__,
+                "torch": torch.__version__,
+                "lightning": pl.__version__,
+                "python": platform.python_version(),
+            },
+            "device": torch.cuda.get_device_name() if model.device.type == "cuda" else f"{model.device.type}",
+            "processes": self.trainer.world_size,
+            "threads": torch.get_num_threads(),
+        }
+
+    def _say(self, line: str) -> None:
+        if self.trainer.is_global_zero:
+            print(line, flush=True)
+
+    @staticmethod
+    def _table(metrics: dict[str, float]) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
+        shown = {k: v for k, v in metrics.items() if k.partition("/")[0] in ("val", "test")}
+        columns = list(dict.fromkeys(k.partition("/")[0] for k in shown))
+        table = Table("", *columns)
+        for name in dict.fromkeys(k.partition("/")[2] for k in shown):
+            table.add_row(name, *(f"{shown[f'{c}/{name}']:.4f}" if f"{c}/{name}" in shown else "" for c in columns))
+        Console().print(table)
+
+
+def _predictions(rows: dict[str, torch.Tensor], data: ImageData) -> str:
+    names = getattr(data, "predicted_names", None)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    classes = data.class_names
+    writer.writerow(["index" if names is None else "file", "label", "predicted", *(f"prob_{c}" for c in classes)])
+    for row in rows["index"].argsort().tolist():
+        index, probs = int(rows["index"][row]), rows["probs"][row]
+        label = classes[int(rows["label"][row])] if "label" in rows else ""
+        probabilities = [f"{p:.6g}" for p in probs.tolist()]
+        writer.writerow([index if names is None else names[index], label, classes[int(probs.argmax())], *probabilities])
+    return text.getvalue()
+
+
+def quiet() -> None:
+    """Silences what a user can do nothing about."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torchmetrics|torch)\b")
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs the command. Returns its exit status: 0, 1 for a run that failed, 2 for wrong input."""
+    quiet()
+    try:
+        DistillCLI(args)
+        return 0
+    except InputError as error:
+        return _fail(str(error), 2)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        return _fail(f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("DISTILL_TRACEBACK"):
+        traceback.print_exc()
+    rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
+    line = " ".join(message.split())
+    if rank == 0:
+        print(f"distill: {line}", file=sys.stderr)
+    elif status == 1:
+        print(f"distill: process {rank}: {line}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

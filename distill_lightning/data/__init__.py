@@ -1,0 +1,5 @@
+"""Data modules, the order of samples, augmentation. Importing the package imports every file of it."""
+
+from distill_lightning.discovery import import_all
+
+import_all(__name__)

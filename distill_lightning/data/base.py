@@ -1,0 +1,419 @@
+"""What every data module does: split, order, augment, share out over the processes.
+
+A batch is a dict. Rows are fresh samples first, then each further view of them, then the last batch's fresh samples:
+
+    image   (B, C, H, W) float32, normalised by the mean and standard deviation of the training pictures
+    label   (B,) int64
+    index   (B,) int64, the sample's position in the full training part (or in the evaluated split)
+    view    (B,) int64, which view of the sample this is
+    fresh   int, how many rows are fresh samples
+    weight  float, this process's share of the global batch times the number of processes: 1 but for a kept last
+            partial batch that does not divide evenly
+
+The global batch b of epoch e is rows [b * batch_size, (b + 1) * batch_size) of ``epoch_order(seed, e)``; process r of W
+takes every W-th of them, from the r-th on. Nothing here is saved in a checkpoint for the sake of order: the place to go
+on from is read off the trainer's own counters.
+"""
+
+import hashlib
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from distill_lightning.data.augment import Transform, augment
+from distill_lightning.data.order import epoch_order, rank_within_class, run_seed, stratified_order
+from distill_lightning.data.sources import MemorySource, Source
+from distill_lightning.errors import InputError
+
+Batch = dict[str, Any]
+
+
+@dataclass
+class Split:
+    """Pictures of one kind: where they come from and which of them are taken, by position. ``taken`` is (n,) int64."""
+
+    source: Source
+    taken: Tensor
+
+    def __len__(self) -> int:
+        return len(self.taken)
+
+
+class ImageData(pl.LightningDataModule):
+    """A data set of pictures. A subclass reads; everything else is done here.
+
+    Args:
+        root: the folder that the data set lies in, or is downloaded to.
+        batch_size: fresh samples in a global batch, shared out evenly over the processes.
+        eval_batch_size: samples per process in validation, test and prediction.
+        val_size: how much of the training part is held out for validation, as a fraction (below 1) or a number of
+            samples; 0 for none. The classes keep their proportions. Ignored where the data set has its own split.
+        split_seed: draws the validation split and the part; the same in every run unless set.
+        train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
+            so many of each class ("10 per class"); all by default.
+        augment: transforms of the training pictures, in order.
+        keep_last: keep the last partial batch of an epoch, instead of dropping it.
+        seed: of the order of samples and of augmentation; the run's by default.
+        num_workers: processes that decode pictures, where the data set does not fit in memory.
+        pictures: a folder of pictures to predict, with or without class folders, instead of the test split.
+
+    Attributes:
+        num_classes, channels, image_size: known before any data is read.
+        mean, std: (C,) float32 of the training pictures, in units of full scale.
+    """
+
+    num_classes: int
+    channels: int
+    image_size: int
+
+    def __init__(
+        self,
+        root: str = "data",
+        batch_size: int = 128,
+        eval_batch_size: int = 500,
+        val_size: int | float = 0.1,
+        split_seed: int = 0,
+        train_part: int | float | str | None = None,
+        augment: list[Transform] | None = None,
+        keep_last: bool = False,
+        seed: int | None = None,
+        num_workers: int = 0,
+        pictures: str | None = None,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, eval_batch_size {eval_batch_size}: both must be 1 or more")
+        if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
+            raise InputError(f"val_size is {val_size}: give a fraction from 0 to below 1, or a number of samples")
+        self.root = root
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.val_size = val_size
+        self.split_seed = split_seed
+        self.train_part = train_part
+        self.augment = augment or []
+        self.keep_last = keep_last
+        self.given_seed = seed
+        self.num_workers = num_workers
+        self.pictures = pictures
+        self.train: Split | None = None
+        self.val: Split | None = None
+        self.test: Split | None = None
+        self.views_per_epoch = 1
+        self.repeats_last_batch = False
+        self.view_cycle: int | None = None
+        """Views are taken modulo this number: soft targets that are stored for V views ask for V."""
+
+    # What a data set says of itself
+
+    @property
+    def name(self) -> str:
+        """The folder of its runs in logs/."""
+        return type(self).__name__.lower()
+
+    @property
+    def class_names(self) -> list[str]:
+        """A name for each class, in the order of their numbers."""
+        return [str(k) for k in range(self.num_classes)]
+
+    @abstractmethod
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """The pictures and labels (N,) int64 of "train", "val" or "test"; None where the data set has no such part."""
+
+    def names(self, split: Split) -> list[str] | None:
+        """File names of a split's samples, where they have any."""
+        return None
+
+    # Reading
+
+    @property
+    def seed(self) -> int:
+        return run_seed() if self.given_seed is None else self.given_seed
+
+    def setup(self, stage: str) -> None:
+        self._learn_needs()
+        if self.train is None:
+            self._read_training_part()
+        if stage == "test" or (stage == "predict" and self.pictures is None):
+            self._read_test_part()
+        if stage == "fit" and self.trainer is not None:
+            self._check_batch_size()
+
+    def _learn_needs(self) -> None:
+        """What the method asks of the data, from its class attributes."""
+        method = self.trainer.lightning_module if self.trainer is not None else None
+        self.views = getattr(method, "views", 1)
+        self.repeats_last_batch = getattr(method, "repeats_last_batch", False)
+        self.views_per_epoch = self.views + self.repeats_last_batch
+
+    def _read_training_part(self) -> None:
+        read = self.read("train")
+        if read is None:
+            raise InputError(f"{self.name} in {self.root} has no training part")
+        source, labels = read
+        self.labels = self._checked(labels, "train")
+        count = len(labels)
+        own_val = self.read("val")
+        if own_val is not None:
+            val_source, val_labels = own_val
+            self._checked(val_labels, "val")
+            self.val_labels = val_labels
+            self.val = Split(val_source, torch.arange(len(val_labels)))
+            left = stratified_order(labels, self.split_seed)
+        else:
+            held_out = self.val_size if isinstance(self.val_size, int) else round(self.val_size * count)
+            if held_out >= count:
+                raise InputError(f"val_size {self.val_size} leaves no training samples of {count}: make it smaller")
+            order = stratified_order(labels, self.split_seed)
+            self.val_labels = labels
+            self.val = Split(source, order[:held_out].sort().values) if held_out else None
+            left = order[held_out:]
+        self.train = Split(source, self._part(left).sort().values)
+        self.mean, self.std = source.mean_and_std()
+
+    def _checked(self, labels: Tensor, part: str) -> Tensor:
+        if not len(labels):
+            raise InputError(f"the {part} part of {self.name} in {self.root} is empty")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise InputError(
+                f"{self.name} has labels from {labels.min()} to {labels.max()} in its {part} part: "
+                f"with {self.num_classes} classes they must lie in 0 to {self.num_classes - 1}"
+            )
+        return labels
+
+    def _part(self, left: Tensor) -> Tensor:
+        """The training samples to use, of those left (in stratified order)."""
+        part = self.train_part
+        if part is None:
+            return left
+        if isinstance(part, str):
+            match = re.fullmatch(r"(\d+) per class", part)
+            if not match or not int(match[1]):
+                raise InputError(f'train_part is "{part}": give a fraction, a number, or words like "10 per class"')
+            rank = rank_within_class(self.labels[left], self.split_seed)
+            short = [k for k in range(self.num_classes) if (self.labels[left] == k).sum() < int(match[1])]
+            if short:
+                raise InputError(f'train_part "{part}" asks for more than class {short[0]} has: make it smaller')
+            return left[rank < int(match[1])]
+        count = round(part * len(left)) if isinstance(part, float) else part
+        if not 0 < count <= len(left):
+            raise InputError(f"train_part {part} is {count} samples: there are 1 to {len(left)} to choose from")
+        return left[:count]
+
+    def _read_test_part(self) -> None:
+        if self.test is None and (read := self.read("test")) is not None:
+            source, self.test_labels = read
+            self._checked(self.test_labels, "test")
+            self.test = Split(source, torch.arange(len(self.test_labels)))
+
+    def _check_batch_size(self) -> None:
+        world = self.trainer.world_size
+        if self.batch_size % world:
+            raise InputError(
+                f"batch_size {self.batch_size} cannot be shared out evenly over {world} processes: "
+                f"use {max(1, self.batch_size // world) * world}"
+            )
+        if self.batch_size > len(self.train):
+            raise InputError(
+                f"batch_size {self.batch_size} is larger than the training split of {len(self.train)} samples: "
+                "make it smaller"
+            )
+        if self.keep_last and self.repeats_last_batch and len(self.train) % self.batch_size % world:
+            raise InputError(
+                f"keep_last with a method that repeats the last batch needs a last batch "
+                f"({len(self.train) % self.batch_size} samples) that {world} processes can share evenly: drop it"
+            )
+
+    # Pictures
+
+    def device(self) -> torch.device:
+        return self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 (B, C, H, W) to float32: (x / 255 - mean) / std."""
+        scale, shift = self._scale_and_shift(images.device)
+        return torch.addcmul(shift, images.float(), scale)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - one data module a process
+    def _scale_and_shift(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        mean, std = (x.to(device)[:, None, None] for x in (self.mean, self.std))
+        return 1 / (255 * std), -mean / std
+
+    def view_of(self, epoch: int, copy: int) -> int:
+        """The number of a view: the epoch, unless several views belong to an epoch or views come round again."""
+        view = epoch * self.views_per_epoch + copy
+        return view if self.view_cycle is None else view % self.view_cycle
+
+    def picture(self, images: Tensor, view: Tensor, index: Tensor) -> Tensor:
+        """The given views of training samples, as the network sees them. (B, C, H, W) float32."""
+        if self.augment:
+            images = augment(images, self.augment, self.seed, view, index)
+        return self.normalise(images)
+
+    # Loaders
+
+    def train_dataloader(self) -> "TrainLoader":
+        return TrainLoader(self, self.trainer.global_rank, self.trainer.world_size, self.position)
+
+    def position(self) -> tuple[int, int]:
+        """The epoch and batch that come next, by the trainer's counters, which a checkpoint restores."""
+        return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def val_dataloader(self) -> "EvalLoader | list":
+        return self._eval_loader(self.val, self.val_labels) if self.val else []
+
+    def test_dataloader(self) -> "EvalLoader":
+        if self.test is None:
+            raise InputError(f"{self.name} in {self.root} has no test part to test on")
+        return self._eval_loader(self.test, self.test_labels)
+
+    def predict_dataloader(self) -> "EvalLoader":
+        if self.pictures is None:
+            return self.test_dataloader()
+        from distill_lightning.data.folder import pictures_in
+
+        source = pictures_in(self.pictures, self.channels, self.image_size, self.num_workers)
+        self.predicted_names = source.names
+        return self._eval_loader(Split(source, torch.arange(len(source))), None)
+
+    def _eval_loader(self, split: Split, labels: Tensor | None) -> "EvalLoader":
+        trainer = self.trainer
+        return EvalLoader(self, split, labels, trainer.global_rank, trainer.world_size)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch  # built where it is used
+
+    # What a checkpoint keeps, for whoever loads the network later
+
+    def state_dict(self) -> dict[str, Any]:
+        if self.train is None:
+            return {}
+        own_val = self.val is not None and self.val.source is not self.train.source
+        return {
+            "name": self.name,
+            "fingerprint": self.fingerprint(),
+            "class_names": self.class_names,
+            "mean": self.mean,
+            "std": self.std,
+            "held_out": torch.empty(0, dtype=torch.int32) if own_val or not self.val else self.val.taken.int(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.train is not None and state and state["fingerprint"] != self.fingerprint():
+            raise InputError(
+                f"the data in {self.root} is not what this run was trained on (its labels or pictures differ): "
+                "put the old data back, or start a new run"
+            )
+
+    def fingerprint(self) -> str:
+        """What tells this training part from another: its labels, the pictures' shape and their mean and std."""
+        shape = (*self.train.source.shape, len(self.labels))
+        parts = [repr(shape).encode(), self.labels.numpy().tobytes(), self.mean.numpy().tobytes()]
+        return hashlib.sha256(b"".join([*parts, self.std.numpy().tobytes()])).hexdigest()[:16]
+
+
+@dataclass
+class Plan:
+    """Which rows a process sees in one batch."""
+
+    index: Tensor
+    view: Tensor
+    fresh: int
+    weight: float
+
+
+class TrainLoader:
+    """Training batches, from wherever the trainer stands.
+
+    Args:
+        data: says which pictures, and how they are augmented.
+        rank, world: which share of each global batch.
+        position: tells the epoch and the batch to go on from, asked when the first batch is.
+    """
+
+    def __init__(self, data: ImageData, rank: int, world: int, position: Callable[[], tuple[int, int]]) -> None:
+        self.data, self.rank, self.world, self.position = data, rank, world, position
+        self.device = data.device()
+        self.images = data.train.source.on(self.device)
+        self.labels = data.labels.to(self.device)
+        self._order = lru_cache(maxsize=2)(self._order)  # this epoch's, and the last for the batch that is repeated
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.data.train), self.data.batch_size)
+        return full + bool(rest and self.data.keep_last)
+
+    def _order(self, epoch: int) -> Tensor:
+        taken = self.data.train.taken
+        return taken[epoch_order(len(taken), self.data.seed, epoch)].to(self.images.device)
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, start = self.position()  # asked late: the trainer sets its counters after it has called iter()
+        plans = (self.plan(epoch, batch) for batch in range(start, len(self)))
+        for images, plan in self.images.stream(plans):
+            yield self.build(images.to(self.device, non_blocking=True), plan)
+
+    def _fresh(self, epoch: int, batch: int) -> tuple[Tensor, float]:
+        size = self.data.batch_size
+        rows = self._order(epoch)[batch * size : (batch + 1) * size]
+        share = rows[self.rank :: self.world]
+        weight = len(share) * self.world / len(rows)
+        return (share, weight) if len(share) else (rows[:1], 0.0)  # a rank with nothing to do still takes the step
+
+    def plan(self, epoch: int, batch: int) -> Plan:
+        """The rows of batch b of epoch e: a function of (seed, e, b) and of the share."""
+        data = self.data
+        fresh, weight = self._fresh(epoch, batch)
+        index = [fresh] * data.views
+        view = [torch.full_like(fresh, data.view_of(epoch, copy)) for copy in range(data.views)]
+        before = (epoch, batch - 1) if batch else (epoch - 1, len(self) - 1)
+        if data.repeats_last_batch and before[0] >= 0:
+            repeated, _ = self._fresh(*before)
+            index.append(repeated)
+            view.append(torch.full_like(repeated, data.view_of(before[0], data.views)))
+        return Plan(torch.cat(index), torch.cat(view), len(fresh), weight)
+
+    def build(self, images: Tensor, plan: Plan) -> Batch:
+        index, view = plan.index.to(self.device), plan.view.to(self.device)
+        return {
+            "image": self.data.picture(images, view, index),
+            "label": self.labels[index],
+            "index": index,
+            "view": view,
+            "fresh": plan.fresh,
+            "weight": plan.weight,
+        }
+
+
+class EvalLoader:
+    """Every sample of a split once, over all processes together. A process may get empty batches at the end, so that
+    all take as many steps."""
+
+    def __init__(self, data: ImageData, split: Split, labels: Tensor | None, rank: int, world: int) -> None:
+        self.data, self.size, self.device = data, data.eval_batch_size, data.device()
+        self.images = split.source.on(self.device)
+        self.labels = labels.to(self.device) if labels is not None else None
+        self.taken = split.taken[rank::world].to(self.images.device)
+        self.largest_share = -(-len(split) // world)
+
+    def __len__(self) -> int:
+        return -(-self.largest_share // self.size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        plans = (Plan(rows, rows, len(rows), 1.0) for rows in self._batches())
+        for images, plan in self.images.stream(plans):
+            index = plan.index.to(self.device)
+            batch = {"image": self.data.normalise(images.to(self.device, non_blocking=True)), "index": index}
+            yield batch if self.labels is None else batch | {"label": self.labels[index]}
+
+    def _batches(self) -> Iterable[Tensor]:
+        return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))
+
+
+__all__ = ["Batch", "EvalLoader", "ImageData", "MemorySource", "Plan", "Source", "Split", "TrainLoader"]

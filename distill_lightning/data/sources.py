@@ -1,0 +1,71 @@
+"""Where pictures come from: a tensor in memory, or files that worker processes decode as they are needed.
+
+Both give uint8 pictures (B, C, H, W) for a plan's ``index``; what is done with them is the same.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from distill_lightning.data.base import Plan
+
+
+class Source(Protocol):
+    """Pictures by position."""
+
+    device: torch.device
+    shape: tuple[int, int, int]
+
+    def __len__(self) -> int: ...
+
+    def on(self, device: torch.device) -> "Source":
+        """Itself, or a copy on the device where it fits there."""
+
+    def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
+        """Each plan with its pictures, uint8 (B, C, H, W), in order."""
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Of all pictures, by channel, in units of full scale. float32 (C,) each."""
+
+
+class MemorySource:
+    """All pictures as one uint8 tensor (N, C, H, W)."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+        self.device = images.device
+        self.shape = tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def on(self, device: torch.device) -> "MemorySource":
+        if device.type == "cuda" and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
+            return MemorySource(self.images.to(device))
+        return self
+
+    def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
+        for plan in plans:
+            yield self.images.index_select(0, plan.index), plan
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        return mean_and_std(self.images.split(1000))
+
+
+def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and (population) standard deviation by channel of uint8 pictures, in units of full scale, from exact sums.
+
+    A channel that never varies has a standard deviation of 1, so that it can be divided by.
+    """
+    count, total, squares = 0, 0, 0
+    for images in chunks:
+        values = images.transpose(0, 1).flatten(1).int()  # 255^2 times 30,000 pixels a picture still fit in int64 sums
+        count += values.shape[1]
+        total += values.sum(1)
+        squares += (values * values).sum(1)
+    mean = total.double() / count
+    std = (squares.double() / count - mean**2).clamp(min=0).sqrt()
+    return (mean / 255).float(), torch.where(std > 0, std / 255, 1.0).float()

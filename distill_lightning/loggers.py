@@ -1,0 +1,104 @@
+"""Where the numbers of a run go: TensorBoard's events, and metrics.csv, which is the record that reports read.
+
+Both are append-only. After a cut, what lies past the checkpoint's step is dropped, and so is a torn last line.
+"""
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from distill_lightning.files import write_whole
+
+HEADER = ["step", "tag", "value"]
+
+
+def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
+    """The rows (step, tag, value) of a metrics.csv, without a torn last line. Empty where there is no file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    whole, _, _torn = path.read_text().rpartition("\n")
+    return [(int(step), tag, float(value)) for step, tag, value in list(csv.reader(whole.splitlines()))[1:]]
+
+
+class MetricsCSV(Logger):
+    """Rows of step, tag, value.
+
+    Args:
+        path: the file; an old one is cut behind ``step``.
+        step: rows up to this step are kept, a test's aside; -1 for none.
+    """
+
+    def __init__(self, path: str | Path, step: int) -> None:
+        super().__init__()
+        self.path, self.rows, self.cut = Path(path), [], step
+        self.started = False
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows += [f"{step},{tag},{float(value)!r}\n" for tag, value in metrics.items()]
+
+    @rank_zero_only
+    def save(self) -> None:
+        if not self.started:
+            kept = [row for row in read_metrics(self.path) if row[0] <= self.cut and not row[1].startswith("test/")]
+            text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in kept)
+            write_whole(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
+            self.started = True
+        if self.rows:
+            with open(self.path, "a") as file:
+                file.write("".join(self.rows))
+                file.flush()
+                os.fsync(file.fileno())
+            self.rows = []
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if status != "failed":  # of a step that no checkpoint holds
+            self.save()
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard's events in the run's own folder.
+
+    Args:
+        folder: of the run.
+        step: TensorBoard drops what it finds past this step; None for a new run.
+    """
+
+    def __init__(self, folder: str | Path, step: int | None) -> None:
+        purge = {} if step is None else {"purge_step": step + 1}
+        super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, **purge)
+
+    @rank_zero_only
+    def save(self) -> None:
+        self.experiment.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if status != "failed":
+            self.save()  # and stay open: the test comes after the fit
+
+    @rank_zero_only
+    def log_outcome(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
+        """A row for the hparams tab: what was set, and the metrics (by tags that are logged) that came of it."""
+        from torch.utils.tensorboard.summary import hparams
+
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+        for summary in hparams(plain, metrics):
+            self.experiment.file_writer.add_summary(summary)

@@ -1,0 +1,48 @@
+"""Losses as pure functions of logits. All are means over the batch, in nats.
+
+Symbols: s student logits (B, K), t teacher logits (B, K), T temperature,
+p^T(z) = softmax(z / T), sg = no gradient.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """-sum_k q_k log p_k(s), mean over the batch.
+
+    Args:
+        logits: s, (B, K).
+        target: class numbers (B,), or a distribution q (B, K).
+        label_smoothing: eps in [0, 1]; q becomes (1 - eps) q + eps / K
+            (Szegedy et al. 2016, section 7, with the uniform prior).
+    """
+    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
+
+
+def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(sg p^T(t) || p^T(s)), summed over classes, mean over the batch.
+
+    The gradient reaches ``logits`` alone.
+
+    Args:
+        teacher_logits: t, (B, K), raw.
+        logits: s, (B, K), raw.
+        temperature: T > 0.
+
+    Raises:
+        ValueError: T is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}: it must be greater than 0")
+    return F.kl_div(
+        F.log_softmax(logits / temperature, dim=1),
+        F.log_softmax(teacher_logits.detach() / temperature, dim=1),
+        reduction="batchmean",  # "mean" would divide by K too
+        log_target=True,
+    )
+
+
+def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(sg p^T(t) || p^T(s)): its gradient keeps its size as T grows (Hinton et al. 2015, section 2)."""
+    return temperature**2 * kl_divergence(teacher_logits, logits, temperature)

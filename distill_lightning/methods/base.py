@@ -1,0 +1,399 @@
+"""What every method does: network, optimizer, schedule, evaluation, and keeping account of an epoch.
+
+A method states its loss: ``losses(batch) -> {"name": term}``, weights already in, means over the batch. It is called
+once for each training batch and nowhere else, and may update the method's memory there. Attributes that ``memory``
+names, and the running sums of the epoch, are in the checkpoint, for every process its own.
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from distill_lightning import losses
+from distill_lightning.data.base import Batch, ImageData
+from distill_lightning.data.order import STEP, run_seed, seed_for
+from distill_lightning.errors import InputError
+from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
+from distill_lightning.schedules import Constant, Schedule
+
+
+def default_optimizer(parameters: Iterable) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+class Method(pl.LightningModule):
+    """A way of training a classifier.
+
+    Args:
+        network: gives logits (B, K) for pictures (B, C, H, W). Classes, channels and picture size come from the data.
+        optimizer: makes the optimizer of the parameters.
+        schedule: of the learning rate.
+        decay_norms_and_biases: whether weight decay acts on norms and biases as well.
+        channels_last: whether pictures and weights lie in memory with the channels last.
+        compile: whether the network is compiled.
+    """
+
+    views = 1
+    """How many views of each fresh sample a batch holds."""
+    repeats_last_batch = False
+    """Whether a batch ends with the last one's fresh samples, under one further view."""
+    memory: tuple[str, ...] = ()
+    """Attributes (a tensor or None each) that are kept between steps."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Schedule | None = None,
+        decay_norms_and_biases: bool = True,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)
+        for name in [k for k, v in self.hparams.items() if isinstance(v, nn.Module | Schedule) or callable(v)]:
+            del self.hparams[name]  # objects, when built in Python: they would have to be executed to be read again
+        self.model = network.to(memory_format=torch.channels_last) if channels_last else network
+        self.make_optimizer = optimizer
+        self.schedule = schedule or Constant()
+        self.decay_norms_and_biases = decay_norms_and_biases
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        # beside the module tree, so that the network's keys stay those of the plain network
+        self.__dict__["call_model"] = torch.compile(network) if compile else network
+        self.account = Account()
+        self.metrics: MetricCollection | None = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":  # set many times a step: nn.Module's own way costs a tenth of a small step
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    # What a method states
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss, whose sum is minimised."""
+        raise NotImplementedError
+
+    def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
+        """With the labels of the batch, or their distributions where the data mixes them."""
+        return losses.cross_entropy(logits, batch.get("label_probs", batch["label"]))
+
+    @staticmethod
+    def teacher_logits(batch: Batch) -> Tensor:
+        """(B, K), raw, as the callback SoftTargets put them into the batch."""
+        if "teacher_logits" not in batch:
+            raise InputError("this method needs a teacher: add the callback SoftTargets to trainer.callbacks")
+        return batch["teacher_logits"]
+
+    # What a method may ask
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken."""
+        return self.trainer.global_step
+
+    @property
+    def epoch(self) -> int:
+        """Epochs completed."""
+        return self.trainer.current_epoch
+
+    @property
+    def progress(self) -> float:
+        """How much of the training is done, in [0, 1], before the running batch."""
+        return self._fractional_epoch() / self.trainer.max_epochs
+
+    def _fractional_epoch(self) -> float:
+        batch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
+        return self.trainer.current_epoch + max(batch, 0) / self.trainer.num_training_batches
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) in float32, whatever the precision of the network."""
+        logits = self.call_model(images.contiguous(memory_format=self.memory_format)).float()
+        if self.account.logits is None:
+            self.account.logits = logits.detach()
+        return logits
+
+    # Training
+
+    def setup(self, stage: str) -> None:
+        data = self.trainer.datamodule
+        if not isinstance(data, ImageData):
+            raise InputError(f"{type(self).__name__} needs an ImageData data module, not {type(data).__name__}")
+        self._check_network(data)
+        if stage == "fit":
+            self._check_batches(data)
+        if self.metrics is None:
+            classes = data.num_classes
+            self.metrics = MetricCollection(
+                {
+                    "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
+                    "accuracy_top5": MulticlassAccuracy(
+                        classes, top_k=min(5, classes), average="micro", validate_args=False
+                    ),
+                    "nll": NegativeLogLikelihood(),
+                    "ece": CalibrationError(),
+                }
+            )
+
+    @torch.no_grad()
+    def _check_network(self, data: ImageData) -> None:
+        """One blank picture through the network tells whether it fits the data."""
+        parameter = next(self.model.parameters())
+        blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
+        name, training = type(self.model).__name__, self.model.training
+        try:
+            logits = self.model.eval()(blank.to(parameter.device, parameter.dtype))
+        except RuntimeError as error:
+            raise InputError(
+                f"{name} cannot take pictures of {data.channels}x{data.image_size}x{data.image_size} "
+                f"from {data.name}: {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            self.model.train(training)
+        if not isinstance(logits, Tensor) or logits.shape != (1, data.num_classes):
+            shape = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
+            raise InputError(f"{name} gives {shape} for a picture: {data.name} needs {data.num_classes} logits")
+
+    def _check_batches(self, data: ImageData) -> None:
+        rows = data.batch_size // self.trainer.world_size
+        last = len(data.train) % data.batch_size // self.trainer.world_size
+        smallest = min(rows, last or rows) if data.keep_last else rows
+        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
+        if smallest < 2 and (norms or self.repeats_last_batch):
+            what = "batch norm" if norms else type(self).__name__
+            raise InputError(f"{what} needs 2 samples a process, here there is {smallest}: make batch_size larger")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        parameters = [p for p in self.parameters() if p.requires_grad]
+        groups = [{"params": parameters}]
+        if not self.decay_norms_and_biases:
+            groups = [
+                {"params": [p for p in parameters if p.ndim > 1]},
+                {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+            ]
+        optimizer = self.make_optimizer(groups)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self._start_step(batch_idx)
+        self.account.logits = None
+        terms = self.losses(batch)
+        loss = sum(terms.values())
+        self.account.add(batch, terms | {"": loss})
+        self._log_if_due()
+        return loss if batch["weight"] == 1.0 else loss * batch["weight"]
+
+    def _start_step(self, batch_idx: int) -> None:
+        trainer = self.trainer
+        # whatever the network draws is a function of seed, step and rank: no generator's state to save
+        seed = seed_for(STEP, run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank)
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        factor = self.schedule.factor(self._fractional_epoch(), trainer.max_epochs, 1 / trainer.num_training_batches)
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _log_if_due(self) -> None:
+        trainer = self.trainer
+        if trainer.accumulate_grad_batches > 1 and trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        step = trainer.global_step + 1  # the step that the running batch completes
+        if step % trainer.log_every_n_steps == 0:
+            rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]} | self.account.rates()
+            self.write("train", self.account.close_window(self, step) | rates, step)
+
+    def on_train_epoch_end(self) -> None:
+        self.account.close_window(self, self.trainer.global_step)
+        self.write("train", self.account.close_epoch(self), self.trainer.global_step)
+
+    def write(self, stage: str, metrics: dict[str, float], step: int) -> None:
+        """Sends numbers to every logger, as ``stage/name``."""
+        if self.trainer.is_global_zero:
+            for logger in self.trainer.loggers:
+                logger.log_metrics({f"{stage}/{name}": value for name, value in metrics.items()}, step)
+
+    # Evaluation
+
+    def _evaluate(self, batch: Batch) -> None:
+        if len(batch["label"]):
+            self.metrics.update(self(batch["image"]), batch["label"])
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._evaluate(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._end_evaluation("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._end_evaluation("test")
+
+    def _end_evaluation(self, stage: str) -> None:
+        results = {name: float(value) for name, value in self.metrics.compute().items()}
+        self.metrics.reset()
+        if not self.trainer.sanity_checking:
+            self.write(stage, results, self.trainer.global_step)
+            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)  # for callbacks that monitor
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        probs = self(batch["image"]).softmax(1) if len(batch["index"]) else None
+        return {} if probs is None else {"probs": probs} | {k: batch[k] for k in ("index", "label") if k in batch}
+
+    # What is remembered
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        mine = {name: getattr(self, name) for name in self.memory} | {"account": self.account.state_dict()}
+        mine = pl.utilities.move_data_to_device(mine, torch.device("cpu"))
+        everyones = [mine]
+        if self._trainer is not None and self.trainer.world_size > 1:
+            everyones = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyones, mine)
+        checkpoint["method"] = {"of_ranks": everyones}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._trainer is None or not self.trainer.training:
+            return
+        everyones = checkpoint["method"]["of_ranks"]
+        world = self.trainer.world_size
+        if len(everyones) != world and self._depends_on_world():
+            raise InputError(
+                f"this run was trained with {len(everyones)} processes, and with {world} its "
+                f"{self._depends_on_world()} would differ: resume it with {len(everyones)}"
+            )
+        if len(everyones) == world:
+            mine = everyones[self.trainer.global_rank]
+            for name in self.memory:
+                value = mine[name]
+                setattr(self, name, value if value is None else value.to(self.trainer.strategy.root_device))
+            self.account.load_state_dict(mine["account"])
+        elif self.trainer.global_rank == 0:
+            self.account.load_state_dict(Account.summed([of_rank["account"] for of_rank in everyones]))
+
+    def _depends_on_world(self) -> str | None:
+        """What of this method would turn out otherwise with another number of processes."""
+        modules = list(self.model.modules())
+        if self.memory:
+            return "memory of the last step"
+        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in modules):
+            return "batch norm"
+        if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules):
+            return "dropout"
+        return None
+
+
+class Account:
+    """Running sums of an epoch, and of the window since they were last logged. On the device: nothing waits for them.
+
+    The sums of each process are part of the checkpoint, so that a mean over an epoch is the same after a resume.
+    """
+
+    def __init__(self) -> None:
+        self.window: dict[str, Tensor | int] = {}
+        self.epoch: dict[str, Tensor | int] = {}
+        self.exposures = 0
+        self.logits: Tensor | None = None
+        self.clock = time.perf_counter()
+        self.rows_since = 0
+
+    def add(self, batch: Batch, terms: dict[str, Tensor]) -> None:
+        """One step: sums of the terms ("" is the loss), of right answers on the fresh rows, and counts of rows."""
+        window, fresh = self.window, batch["fresh"]
+        for name, term in terms.items():
+            key = f"loss_{name}" if name else "loss"
+            window[key] = window.get(key, 0) + term.detach().double()
+        if self.logits is not None:
+            right = self.logits[:fresh].argmax(1) == batch["label"][:fresh]
+            window["right"] = window.get("right", 0) + right.sum()
+        # the running sum is finite until the first step whose loss is not
+        window["finite"] = window.get("finite", 0) + torch.isfinite(window["loss"])
+        rows = len(batch["index"]) if batch["weight"] else 0
+        for key, count in (("steps", 1), ("fresh", fresh if batch["weight"] else 0), ("rows", rows)):
+            window[key] = window.get(key, 0) + count
+        self.rows_since += rows
+
+    def mean_loss(self) -> float | None:
+        """Of the window on this process, for the progress bar."""
+        sums = self.window or self.epoch
+        return float(sums["loss"]) / sums["steps"] if sums else None
+
+    def rates(self) -> dict[str, float]:
+        """Pictures that pass through this process's network in a second, since last asked."""
+        now = time.perf_counter()
+        rate = self.rows_since / max(now - self.clock, 1e-9)
+        self.clock, self.rows_since = now, 0
+        return {"samples_per_s": rate}
+
+    def raise_if_not_finite(self, method: Method, step: int) -> None:
+        """Names the first bad step of the window, which ``step`` is the last of. All processes ask together.
+
+        Raises:
+            FloatingPointError: a loss in the window is not finite, on any process.
+        """
+        if not self.window:
+            return
+        finite = self.window["finite"]
+        if method.trainer.world_size > 1:
+            finite = finite.clone()
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        if (finite := int(finite)) < self.window["steps"]:
+            bad = step - self.window["steps"] + finite + 1
+            raise FloatingPointError(
+                f"the loss is not finite from step {bad} on: try a lower learning rate, warm-up, "
+                "trainer.gradient_clip_val, or full precision"
+            )
+
+    def close_window(self, method: Method, step: int) -> dict[str, float]:
+        """The window's means over all processes. Its sums move on to the epoch's. May raise as above."""
+        self.raise_if_not_finite(method, step)
+        window, self.window = self.window, {}
+        if not window:
+            return {}
+        self.epoch = {k: self.epoch.get(k, 0) + v for k, v in window.items()}
+        return self._means(method, window)
+
+    def close_epoch(self, method: Method) -> dict[str, float]:
+        """The epoch's means over all processes, and the pictures seen since training began."""
+        epoch, self.epoch = self.epoch, {}
+        means = self._means(method, epoch)
+        rows = torch.tensor(float(epoch["rows"]), dtype=torch.float64, device=method.device)
+        self.exposures += int(method.trainer.strategy.reduce(rows, reduce_op="sum"))
+        return {f"epoch_{name}": value for name, value in means.items()} | {"exposures": self.exposures}
+
+    @staticmethod
+    def _means(method: Method, sums: dict[str, Tensor | int]) -> dict[str, float]:
+        names = list(sums)
+        values = torch.stack([torch.as_tensor(sums[k], device=method.device).double() for k in names])
+        values = dict(zip(names, method.trainer.strategy.reduce(values, reduce_op="sum").tolist(), strict=True))
+        means = {name: values[name] / values["steps"] for name in names if name.startswith("loss")}
+        return means | ({"accuracy": values["right"] / values["fresh"]} if "right" in values else {})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"window": dict(self.window), "epoch": dict(self.epoch), "exposures": self.exposures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.window, self.epoch, self.exposures = dict(state["window"]), dict(state["epoch"]), state["exposures"]
+
+    @staticmethod
+    def summed(states: list[dict[str, Any]]) -> dict[str, Any]:
+        """One account out of those of all processes."""
+
+        def add(part: str) -> dict[str, Tensor | int]:
+            return {k: sum(state[part].get(k, 0) for state in states) for k in states[0][part]}
+
+        return {"window": add("window"), "epoch": add("epoch"), "exposures": states[0]["exposures"]}
+
+
+__all__ = ["Batch", "Method"]

@@ -1,0 +1,36 @@
+"""Training on the labels alone.
+
+    L = CE(q, s)        q = (1 - eps) onehot(y) + eps / K
+
+    s   logits, (B, K)
+    y   labels, (B,)
+    eps label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7)
+
+Nothing is kept between steps.
+"""
+
+from torch import Tensor, nn
+
+from distill_lightning import losses
+from distill_lightning.errors import InputError
+from distill_lightning.methods.base import Batch, Method
+
+
+class Baseline(Method):
+    """Cross-entropy, with label smoothing where asked for.
+
+    Args:
+        network: see Method.
+        label_smoothing: eps in [0, 1).
+        kwargs: see Method.
+    """
+
+    def __init__(self, network: nn.Module, label_smoothing: float = 0.0, **kwargs) -> None:
+        super().__init__(network, **kwargs)
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"label_smoothing is {label_smoothing}: it must lie in [0, 1)")
+        self.label_smoothing = label_smoothing
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        target = batch.get("label_probs", batch["label"])
+        return {"ce": losses.cross_entropy(self(batch["image"]), target, self.label_smoothing)}

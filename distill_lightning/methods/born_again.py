@@ -1,0 +1,42 @@
+"""Born-Again Neural Networks (Furlanello et al. 2018, arXiv:1805.04770), section 3: "BAN+L".
+
+    L = CE(y, s) + KL(p(t) || p(s))        p(z) = softmax(z), T = 1
+
+    s   logits of this generation, (B, K)
+    t   logits of the generation before, (B, K), no gradient: ``teacher_logits``, from the callback SoftTargets
+    y   labels, (B,)
+
+One generation is one run: the same network from a fresh start under a new seed, taught by the checkpoint of the
+generation before. The paper's plain BAN leaves out the labels; ``hard_weight: 0`` gives it.
+
+Nothing is kept between steps.
+"""
+
+from torch import Tensor, nn
+
+from distill_lightning.errors import InputError
+from distill_lightning.losses import kl_divergence
+from distill_lightning.methods.base import Batch, Method
+
+
+class BornAgain(Method):
+    """One generation, taught by the one before.
+
+    Args:
+        network: see Method.
+        hard_weight: of the labels, >= 0.
+        kwargs: see Method.
+    """
+
+    def __init__(self, network: nn.Module, hard_weight: float = 1.0, **kwargs) -> None:
+        super().__init__(network, **kwargs)
+        if hard_weight < 0:
+            raise InputError(f"hard_weight is {hard_weight}: it may not be below 0")
+        self.hard_weight = hard_weight
+
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self(batch["image"])
+        return {
+            "hard": self.hard_weight * self.cross_entropy(logits, batch),
+            "soft": kl_divergence(self.teacher_logits(batch), logits),
+        }

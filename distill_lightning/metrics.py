@@ -1,0 +1,52 @@
+"""Metrics of evaluation that are sums, so that any number of processes, some of them with nothing, add up exactly."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class NegativeLogLikelihood(Metric):
+    """Mean of -log p_y, in nats, from logits (B, K) and labels (B,)."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        self.total += F.cross_entropy(logits.double(), labels, reduction="sum")
+        self.count += len(labels)
+
+    def compute(self) -> Tensor:
+        return self.total / self.count
+
+
+class CalibrationError(Metric):
+    """Expected calibration error (Guo et al. 2017, equation 3): |accuracy - confidence| over bins of equal width.
+
+    torchmetrics' own keeps every prediction; this keeps three numbers a bin.
+
+    Args:
+        bins: of the top probability.
+    """
+
+    full_state_update = False
+
+    def __init__(self, bins: int = 15) -> None:
+        super().__init__()
+        self.bins = bins
+        for name in ("count", "confidence", "right"):
+            self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        confidence, predicted = logits.softmax(1).max(1)
+        bin_of = (confidence * self.bins).ceil().long().clamp(1, self.bins) - 1  # (lower, upper], as in the paper
+        self.count += torch.bincount(bin_of, minlength=self.bins)
+        self.confidence += torch.bincount(bin_of, weights=confidence.double(), minlength=self.bins)
+        self.right += torch.bincount(bin_of, weights=(predicted == labels).double(), minlength=self.bins)
+
+    def compute(self) -> Tensor:
+        return (self.right - self.confidence).abs().sum() / self.count.sum()

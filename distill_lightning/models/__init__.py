@@ -1,0 +1,5 @@
+"""Networks: plain torch modules that give logits (B, K) for pictures (B, C, H, W). Importing the package imports every file of it."""
+
+from distill_lightning.discovery import import_all
+
+import_all(__name__)

@@ -1,0 +1,21 @@
+"""A small convolutional network, for 8x8, 28x28 or 32x32 pictures."""
+
+from torch import nn
+
+
+class ConvNet(nn.Sequential):
+    """Three 3x3 convolutions with batch norm, the last two with stride 2, global average pooling, one linear layer.
+
+    Args:
+        num_classes, in_channels: of the data.
+        width: channels of the first convolution; the others have twice and four times as many.
+        dropout: probability of dropping a feature before the last layer.
+    """
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 1, width: int = 16, dropout: float = 0.0) -> None:
+        widths = [in_channels, width, 2 * width, 4 * width]
+        layers: list[nn.Module] = []
+        for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+        layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(widths[-1], num_classes)]
+        super().__init__(*layers)

@@ -1,0 +1,170 @@
+"""The folder of a run: which one, what is in it, whether it may go on.
+
+    logs/<data set>/<method>/<name>/
+        config.yaml          as the first start resolved it; the reference for a resume
+        events.out.tfevents  TensorBoard
+        metrics.csv          step, tag, value
+        checkpoints/         last.ckpt, best.ckpt
+        summary.json         once the run is finished
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+
+FREE = {
+    "root", "num_workers", "pictures", "eval_batch_size", "cache",  # of data: where it lies, how it is evaluated
+    "folder",  # of soft targets: where the tables lie
+}  # fmt: skip
+"""Options of model, data and callbacks that cannot change the result."""
+
+RESULT_OF_TRAINER = {
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
+    "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
+    "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs",
+}  # fmt: skip
+"""Options of the trainer that can. The others are about paths, logging, progress, devices and checks."""
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts and lists as {"a.b.0": value}."""
+    items = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else None
+    if items is None or not config:
+        return {prefix: config}
+    return {k: v for key, value in items for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def what_matters(config: dict[str, Any]) -> dict[str, Any]:
+    """The options that can change a run's result, flat."""
+    trainer = {k: v for k, v in config.get("trainer", {}).items() if k in RESULT_OF_TRAINER}
+    parts = {k: config.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
+    return {k: v for k, v in flatten(parts).items() if k.rpartition(".")[2] not in FREE}
+
+
+def digest(config: dict[str, Any]) -> str:
+    """Names what a run computes: equal for runs that must come out equal."""
+    return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def refuse_changes(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+    """Resuming with an option that could change the result is refused by name.
+
+    Raises:
+        InputError: naming the first such option.
+    """
+    before, now = what_matters(old), what_matters(new)
+    for key in [*now, *before]:
+        if before.get(key) != now.get(key):
+            raise InputError(
+                f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
+                "resume it with that, or leave --ckpt_path out for a new run"
+            )
+
+
+@dataclass
+class Run:
+    """A run's folder, and the checkpoint to go on from, if any."""
+
+    folder: Path
+    resume_from: Path | None = None
+    finished: bool = False
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "summary.json"
+
+
+def start(stem: Path, name: str, config_yaml: str) -> Run:
+    """A new folder: ``name``, or with the next number where that holds a run. Two starts at once get two folders."""
+    stem.mkdir(parents=True, exist_ok=True)
+    made = stem / f".{name}.{os.getpid()}"
+    made.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        folder = stem / (name if number == 1 else f"{name}-{number}")
+        config = yaml.safe_load(config_yaml) | {"name": folder.name}
+        write_whole(made / "config.yaml", lambda file, config=config: file.write(dump(config).encode()))
+        try:
+            os.rename(made, folder)  # fails where a folder is that has something in it
+            return Run(folder)
+        except OSError:
+            if not folder.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                raise
+            number += 1
+
+
+def dump(config: dict[str, Any]) -> str:
+    """YAML in the order given."""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+
+
+def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Run:
+    """The run to go on with.
+
+    Args:
+        stem: logs/<data set>/<method>.
+        name: of the run; None for the newest unfinished one.
+        config_yaml: what this start resolved.
+        ckpt_path: "last", "best", or a file in the ``checkpoints`` of a run.
+
+    Raises:
+        InputError: there is no such run or file, or an option differs that matters.
+    """
+    if ckpt_path not in ("last", "best"):
+        path = Path(ckpt_path)
+        if not path.is_file():
+            raise InputError(f"there is no checkpoint {path}")
+        folder = path.resolve().parent.parent
+        if not (folder / "config.yaml").is_file():
+            raise InputError(f"{path} is not in the checkpoints of a run: resume the run that it belongs to")
+    else:
+        folder, path = find(stem, name, finished=False), None
+    old = yaml.safe_load((folder / "config.yaml").read_text())
+    refuse_changes(old, yaml.safe_load(config_yaml), folder)
+    run = Run(folder)
+    run.finished = run.summary.is_file() and ckpt_path == "last"
+    path = path or run.checkpoints / f"{ckpt_path}.ckpt"
+    run.resume_from = path if path.is_file() else None
+    return run
+
+
+def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:
+    """The folder of a run, by name, or the newest (of those unfinished, where ``finished`` is False)."""
+    if name is not None:
+        if not (stem / name / "config.yaml").is_file():
+            raise InputError(f"there is no run {stem / name}: leave --ckpt_path out to start it, or give another --name")
+        return stem / name
+    found = [config.parent for config in stem.glob("[!.]*/config.yaml")]
+    if finished is False:
+        found = [folder for folder in found if not Run(folder).summary.exists()]
+    if not found:
+        what = "unfinished run" if finished is False else "run"
+        raise InputError(f"there is no {what} in {stem}: leave --ckpt_path out to start one, or give a --name")
+    return max(found, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
+
+
+def of_slurm_job(stem: Path) -> Path | None:
+    """The folder that an earlier start of this SLURM job made, if it was requeued."""
+    job = slurm_job()
+    if job is None or not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+        return None
+    marks = [mark for mark in stem.glob("*/slurm_job_id") if mark.read_text().strip() == job]
+    return marks[0].parent if marks else None
+
+
+def slurm_job() -> str | None:
+    return os.environ.get("SLURM_JOB_ID")
