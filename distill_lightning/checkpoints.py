@@ -146,3 +146,32 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no weights: give a checkpoint of ours or a saved state dict")
     return content
+
+
+def data_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """What the data module said of itself when the checkpoint was written; empty where it said nothing."""
+    said = (v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys())
+    return next(said, {})
+
+
+class PlainNetwork:
+    """A network with weights that another program trained.
+
+    Args:
+        network: by class_path, with as many classes as the data.
+        weights: a state dict as ``torch.save`` writes it, or a checkpoint of ours; None for those it is made with.
+        mean, std: by channel, in units of full scale, of the pictures it was trained on; the data's by default.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: str | None = None,
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        if weights is not None:
+            load_weights(network, read_weights(weights), weights)
+        self.network = network.eval()
+        self.mean = None if mean is None else torch.tensor(mean)
+        self.std = None if std is None else torch.tensor(std)

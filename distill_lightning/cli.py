@@ -173,7 +173,8 @@ class DistillCLI(LightningCLI):
         os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}"  # for the processes that the trainer starts
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
-            if datamodule.read("test") is not None:
+            datamodule.read_test_part()
+            if datamodule.test is not None:
                 trainer.test(model, datamodule=datamodule, verbose=False)
         finally:
             os.environ.pop(CHILD, None)

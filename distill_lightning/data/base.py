@@ -142,7 +142,7 @@ class ImageData(pl.LightningDataModule):
         if self.train is None:
             self._read_training_part()
         if stage == "test" or (stage == "predict" and self.pictures is None):
-            self._read_test_part()
+            self.read_test_part()
         if stage == "fit" and self.trainer is not None:
             self._check_batch_size()
 
@@ -207,7 +207,8 @@ class ImageData(pl.LightningDataModule):
             raise InputError(f"train_part {part} is {count} samples: there are 1 to {len(left)} to choose from")
         return left[:count]
 
-    def _read_test_part(self) -> None:
+    def read_test_part(self) -> None:
+        """Reads it where there is one: ``test`` stays None otherwise."""
         if self.test is None and (read := self.read("test")) is not None:
             source, self.test_labels = read
             self._checked(self.test_labels, "test")

@@ -1,0 +1,233 @@
+"""Gives each training batch its teacher's logits.
+
+``online`` asks the teacher for each batch, on the batch's own pictures. ``table`` asks it once, for V views of every
+sample, and reads a file from then on: epoch e uses view e mod V, for picture and target alike. With one view and no
+augmentation that is the classic table; with one view and augmentation, each sample keeps one augmented picture.
+"""
+
+import sys
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from distill_lightning import checkpoints
+from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.data.base import Batch, ImageData, Plan
+from distill_lightning.errors import InputError
+from distill_lightning.soft_targets import SoftTargetTable, weights_digest
+
+
+class Member:
+    """One network of a teacher: frozen, in eval mode, with its own normalisation, outside any module tree.
+
+    Args:
+        given: a checkpoint of any method here, or a network with weights.
+        data: what it is to teach on.
+
+    Raises:
+        InputError: it cannot be opened, has other classes, or has seen the student's validation pictures.
+    """
+
+    def __init__(self, given: str | PlainNetwork, data: ImageData) -> None:
+        self.where = given if isinstance(given, str) else type(given.network).__name__
+        mean, std = None, None
+        if isinstance(given, str):
+            checkpoint = checkpoints.read(given)
+            self.network = checkpoints.open_network(given, checkpoint)
+            said = checkpoints.data_of(checkpoint)
+            mean, std = said.get("mean"), said.get("std")
+            self._check_data(said, data)
+        else:
+            self.network, mean, std = given.network, given.mean, given.std
+        self.network.eval().requires_grad_(False)
+        self.digest = weights_digest(self.network.state_dict())
+        mean = data.mean if mean is None else mean
+        std = data.std if std is None else std
+        if len(mean) != data.channels or len(std) != data.channels:
+            raise InputError(f"the teacher {self.where} was trained on {len(mean)} channels, {data.name} has {data.channels}")
+        same = torch.equal(mean, data.mean) and torch.equal(std, data.std)
+        self.scale = None if same else (data.std / std)[:, None, None]
+        self.shift = None if same else ((data.mean - mean) / std)[:, None, None]
+        self._check_classes(data)
+
+    def _check_data(self, said: dict[str, Any], data: ImageData) -> None:
+        if said.get("class_names", data.class_names) != data.class_names:
+            raise InputError(
+                f"the teacher {self.where} was trained on {len(said['class_names'])} classes of {said['name']}, "
+                f"{data.name} has {data.num_classes}: the classes must be the same"
+            )
+        if said.get("fingerprint") != data.fingerprint() or data.val is None or data.val.source is not data.train.source:
+            return  # another data set, or a validation split of its own: nothing to compare
+        seen = data.val.taken[~torch.isin(data.val.taken, said["held_out"].long())]
+        if len(seen):
+            raise InputError(
+                f"the teacher {self.where} was trained on {len(seen)} of the {len(data.val)} validation pictures "
+                "of this run: train both with the same data.val_size and data.split_seed"
+            )
+
+    @torch.no_grad()
+    def _check_classes(self, data: ImageData) -> None:
+        blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
+        try:
+            logits = self.network(blank)
+        except RuntimeError as error:
+            size = f"{data.channels}x{data.image_size}x{data.image_size}"
+            raise InputError(f"the teacher {self.where} cannot take pictures of {size}: use one for this data") from error
+        if logits.shape != (1, data.num_classes):
+            raise InputError(
+                f"the teacher {self.where} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: "
+                "they must be the same"
+            )
+
+    def to(self, device: torch.device) -> None:
+        self.network.to(device)
+        if self.scale is not None:
+            self.scale, self.shift = self.scale.to(device), self.shift.to(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        images = images if self.scale is None else torch.addcmul(self.shift, images, self.scale)
+        return self.network(images).float()
+
+
+class SoftTargets(Callback):
+    """Writes ``teacher_logits`` (B, K), raw, float32, into each training batch before its step.
+
+    Args:
+        teacher: a checkpoint of any method here, a network with its weights, or a list of these: an ensemble, whose
+            logits are the mean of its members'.
+        mode: "online" or "table".
+        views: V, of a table.
+        folder: where tables lie, each in a folder of its own; runs share them.
+
+    Raises:
+        InputError: see Member, and SoftTargetTable.
+    """
+
+    def __init__(
+        self,
+        teacher: str | PlainNetwork | list[str | PlainNetwork],
+        mode: Literal["online", "table"] = "online",
+        views: int = 1,
+        folder: str = "logs/soft_targets",
+    ) -> None:
+        super().__init__()
+        self.teacher = teacher if isinstance(teacher, list) else [teacher]
+        if not self.teacher:
+            raise InputError("SoftTargets.teacher is an empty list: give one teacher or more")
+        if views < 1:
+            raise InputError(f"SoftTargets.views is {views}: it must be 1 or more")
+        self.mode, self.views, self.folder = mode, views, folder
+        self.members: list[Member] = []
+        self.digests: list[str] = []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        data: ImageData = trainer.datamodule
+        self.members = [Member(given, data) for given in self.teacher]
+        self.digests = [member.digest for member in self.members]
+        if self.mode == "table":
+            data.view_cycle = self.views
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.mode == "table":
+            self._open_table(trainer)
+        else:
+            self._to_device(trainer)
+
+    def _to_device(self, trainer: pl.Trainer) -> None:
+        for member in self.members:
+            member.to(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, _: int) -> None:
+        if self.mode == "table":
+            rows = batch["view"] * self.table.shape[1] + self.row_of[batch["index"]]
+            logits = self.logits.index_select(0, rows.to(self.logits.device))
+            batch["teacher_logits"] = logits.to(batch["index"].device, non_blocking=True)
+        else:
+            batch["teacher_logits"] = self._ask(trainer, batch["image"])
+
+    @torch.no_grad()
+    def _ask(self, trainer: pl.Trainer, images: Tensor) -> Tensor:
+        with trainer.precision_plugin.forward_context():
+            return torch.stack([member(images) for member in self.members]).mean(0)
+
+    # The table
+
+    def _open_table(self, trainer: pl.Trainer) -> None:
+        data: ImageData = trainer.datamodule
+        taken, device = data.train.taken, trainer.strategy.root_device
+        manifest = {
+            "teacher": [member.digest for member in self.members],
+            "precision": str(trainer.precision),
+            "data": data.fingerprint(),
+            "samples": weights_digest({"index": taken}),
+            "preprocessing": [data.mean.tolist(), data.std.tolist()],
+            "teacher_preprocessing": [
+                None if m.scale is None else [m.scale.flatten().tolist(), m.shift.flatten().tolist()]
+                for m in self.members
+            ],
+            "augmentation": [f"{type(t).__module__}.{type(t).__qualname__} {sorted(vars(t).items())}" for t in data.augment],
+            "seed": data.seed if data.augment else None,
+        }
+        self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
+        first = trainer.is_global_zero
+        with table.alone() if first else nullcontext():
+            if first:
+                table.create()
+            trainer.strategy.barrier("table created")
+            table.open()
+            self._generate(trainer, data)
+            trainer.strategy.barrier("table filled")
+        if first:
+            table.verify()
+        trainer.strategy.barrier("table verified")
+        self.members = []  # their work is done
+        self.logits = table.as_tensor().flatten(0, 1)
+        if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
+            self.logits = self.logits.to(device)
+        self.row_of = torch.full((len(data.labels),), -1)
+        self.row_of[taken] = torch.arange(len(taken))
+        self.row_of = self.row_of.to(device)
+
+    def _generate(self, trainer: pl.Trainer, data: ImageData) -> None:
+        mine = self.table.missing()[trainer.global_rank :: trainer.world_size]
+        if not mine:
+            return
+        self._to_device(trainer)
+        device, taken = trainer.strategy.root_device, data.train.taken
+        source = data.train.source.on(device)
+
+        def compute(view: int, rows: Tensor) -> Tensor:
+            index = taken[rows]
+            views = torch.full_like(index, view)
+            plan = Plan(index.to(source.device), views, len(index), 1.0)
+            ((images, _),) = source.stream([plan])
+            return self._ask(trainer, data.picture(images.to(device), views.to(device), index.to(device)))
+
+        console = Console(stderr=True, quiet=not trainer.is_global_zero)
+        if not console.is_terminal and trainer.is_global_zero:
+            print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
+        for view, block in track(mine, "Soft targets", console=console, disable=not console.is_terminal):
+            self.table.fill(view, block, compute)
+
+    # Resume
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teacher": self.digests, "mode": self.mode, "views": self.views}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        mine = self.state_dict()
+        for name, what in (("teacher", "weights of the teacher"), ("mode", "mode"), ("views", "number of views")):
+            if state[name] != mine[name]:
+                raise InputError(
+                    f"SoftTargets: the {what} ({mine[name]}) is not that of this run ({state[name]}): "
+                    "resume with what it was started with"
+                )
+

@@ -1,0 +1,142 @@
+"""The table of soft targets on disk: raw logits of a teacher, for V views of every training sample.
+
+A folder, named by a digest of all that the logits depend on, holds
+
+    manifest.json   what they depend on, in words
+    logits.npy      (V, R, K) float32, memory-mapped
+    checks.npy      (V, blocks) int64: the CRC-32 of each block of rows, -1 where it is not written yet
+
+so that a table of another teacher cannot be opened by mistake, generation goes on at the first missing block, and a
+torn or altered file is found out. Several processes fill a table together, each its own blocks.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+
+BLOCK = 256
+"""Rows that are written and checked together."""
+
+
+def digest_of(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def weights_digest(weights: dict[str, Tensor]) -> str:
+    """Of names, types, shapes and values."""
+    total = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:20]
+
+
+class SoftTargetTable:
+    """Logits by view and row.
+
+    Args:
+        parent: the folder that tables lie in.
+        manifest: what the logits depend on; plain values.
+        views, rows, classes: V, R, K.
+
+    Raises:
+        InputError: the files there are torn, altered or foreign.
+    """
+
+    def __init__(self, parent: str | Path, manifest: dict[str, Any], views: int, rows: int, classes: int) -> None:
+        self.manifest = manifest | {"views": views, "rows": rows, "classes": classes, "format": 1}
+        self.folder = Path(parent) / digest_of(self.manifest)
+        self.shape = (views, rows, classes)
+        self.blocks = -(-rows // BLOCK)
+
+    def create(self) -> None:
+        """Makes the files where they are not there. One process does it, before the others open."""
+        for name, dtype, shape, fill in (
+            ("logits.npy", np.float32, self.shape, 0),
+            ("checks.npy", np.int64, (self.shape[0], self.blocks), -1),
+        ):
+            if not (self.folder / name).exists():
+                write_whole(self.folder / name, lambda file, d=dtype, s=shape, f=fill: np.save(file, np.full(s, f, d)))
+        if not (self.folder / "manifest.json").exists():
+            text = json.dumps(self.manifest, indent=2)
+            write_whole(self.folder / "manifest.json", lambda file: file.write(text.encode()))
+
+    def open(self, mode: str = "r+") -> None:
+        self.logits = self._map("logits.npy", np.float32, self.shape, mode)
+        self.checks = self._map("checks.npy", np.int64, (self.shape[0], self.blocks), mode)
+        try:
+            found = json.loads((self.folder / "manifest.json").read_text())
+        except (OSError, ValueError):
+            found = None
+        if found != self.manifest:
+            raise self._bad("manifest.json", "does not say what this table is of")
+
+    def _map(self, name: str, dtype: type, shape: tuple[int, ...], mode: str) -> np.ndarray:
+        try:
+            array = np.load(self.folder / name, mmap_mode=mode, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._bad(name, "is torn or no array") from error
+        if array.dtype != dtype or array.shape != shape:
+            raise self._bad(name, f"is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+        return array
+
+    def _bad(self, name: str, what: str) -> InputError:
+        return InputError(f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make anew")
+
+    # Generation
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One run at a time generates a table; another waits, and finds it done."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w") as lock:
+            try:
+                import fcntl
+
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except ImportError:  # not on this system
+                pass
+            yield
+
+    def missing(self) -> list[tuple[int, int]]:
+        """Blocks (view, block) that are not written yet."""
+        return [(int(v), int(b)) for v, b in zip(*np.nonzero(self.checks == -1), strict=True)]
+
+    def fill(self, view: int, block: int, compute: Callable[[int, Tensor], Tensor]) -> None:
+        """Writes one block. ``compute`` gives the logits (n, K) of a view for row numbers (n,)."""
+        rows = slice(block * BLOCK, min((block + 1) * BLOCK, self.shape[1]))
+        logits = compute(view, torch.arange(rows.start, rows.stop)).float().cpu().numpy()
+        self.logits[view, rows] = logits
+        self.logits.flush()
+        self.checks[view, block] = zlib.crc32(logits.tobytes())  # last: a block without it is written again
+        self.checks.flush()
+
+    def verify(self) -> None:
+        """Compares every block with its checksum.
+
+        Raises:
+            InputError: a block differs, or is missing.
+        """
+        for view in range(self.shape[0]):
+            for block in range(self.blocks):
+                rows = self.logits[view, block * BLOCK : (block + 1) * BLOCK]
+                if zlib.crc32(np.ascontiguousarray(rows).tobytes()) != self.checks[view, block]:
+                    raise self._bad("logits.npy", f"does not match its checksum at view {view}, block {block}")
+
+    # Use
+
+    def as_tensor(self) -> Tensor:
+        """(V, R, K) float32 on the CPU, memory-mapped."""
+        return torch.from_numpy(self.logits)
+
