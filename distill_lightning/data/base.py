@@ -127,10 +127,6 @@ class ImageData(pl.LightningDataModule):
     def read(self, part: str) -> tuple[Source, Tensor] | None:
         """The pictures and labels (N,) int64 of "train", "val" or "test"; None where the data set has no such part."""
 
-    def names(self, split: Split) -> list[str] | None:
-        """File names of a split's samples, where they have any."""
-        return None
-
     # Reading
 
     @property

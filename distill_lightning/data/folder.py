@@ -1,0 +1,251 @@
+"""Pictures in folders: one folder a class. Decoded once into a cache, or by workers where they are too many."""
+
+import hashlib
+import json
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill_lightning.data.base import ImageData, Plan
+from distill_lightning.data.sources import MemorySource, Source, mean_and_std
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+
+LARGEST_IN_MEMORY = 4 << 30
+"""Bytes of decoded pictures up to which they are held in memory."""
+LOOKED_AT = 2000
+"""Pictures that the mean and standard deviation are taken from, where there are too many for memory."""
+PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+
+
+def class_folders(folder: Path) -> list[Path]:
+    """By name, hidden ones left out."""
+    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder, by path, hidden ones left out."""
+    below = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
+    return [folder / f for f in sorted(below) if not any(part.startswith(".") for part in f.parts)]
+
+
+def decode(path: Path, channels: int, size: int) -> Tensor:
+    """uint8 (C, size, size): the shorter side resized, the centre cut out.
+
+    Raises:
+        InputError: naming a file that is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture = picture.convert("L" if channels == 1 else "RGB")
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{path} is no picture that can be read: remove it, or replace it") from error
+    if picture.size != (size, size):
+        width, height = picture.size
+        shorter = min(width, height)
+        wide, high = round(width * size / shorter), round(height * size / shorter)
+        left, top = (wide - size) // 2, (high - size) // 2
+        picture = picture.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+
+
+class FileSource(Dataset):
+    """Pictures that worker processes decode as they are needed.
+
+    Args:
+        paths: of the pictures.
+        channels, size: what they become.
+        workers: processes.
+    """
+
+    def __init__(self, paths: list[Path], channels: int, size: int, workers: int) -> None:
+        self.paths, self.workers = paths, workers
+        self.shape = (channels, size, size)
+        self.device = torch.device("cpu")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> Tensor:
+        return decode(self.paths[position], self.shape[0], self.shape[1])
+
+    def on(self, device: torch.device) -> "FileSource":
+        return self
+
+    def stream(self, plans: Iterable[Plan]) -> Iterator[tuple[Tensor, Plan]]:
+        waiting: deque[Plan] = deque()
+
+        class Positions:
+            def __iter__(self) -> Iterator[list[int]]:
+                for plan in plans:
+                    waiting.append(plan)
+                    yield plan.index.tolist()
+
+        loader = DataLoader(
+            self,
+            batch_sampler=Positions(),
+            num_workers=self.workers,
+            collate_fn=self._stack,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # its own: the global one is not to move
+        )
+        for images in loader:
+            yield images, waiting.popleft()
+
+    def _stack(self, images: list[Tensor]) -> Tensor:
+        return torch.stack(images) if images else torch.empty(0, *self.shape, dtype=torch.uint8)
+
+    def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """Of 2,000 pictures at even distances."""
+        step = -(-len(self) // LOOKED_AT)
+        with ThreadPoolExecutor() as pool:
+            return mean_and_std(x[None] for x in pool.map(self.__getitem__, range(0, len(self), step)))
+
+
+def read_pictures(paths: list[Path], root: Path, channels: int, size: int, workers: int, cache: Path | None) -> Source:
+    """Pictures below ``root``: in memory, from the cache where it is fresh; by workers where they are too many."""
+    if len(paths) * channels * size * size > LARGEST_IN_MEMORY:
+        return FileSource(paths, channels, size, workers)
+    cached = _cache_file(paths, root, channels, size, cache) if cache is not None else None
+    if cached is not None and cached.exists():
+        try:
+            return MemorySource(torch.from_numpy(np.load(cached, allow_pickle=False)))
+        except (OSError, ValueError, EOFError):
+            pass  # damaged: made anew below
+    images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    console = Console(stderr=True)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(lambda path: decode(path, channels, size), paths)
+        shown = track(decoded, f"Reading {root}", len(paths), console=console, disable=not console.is_terminal)
+        for position, picture in enumerate(shown):
+            images[position] = picture
+    if cached is not None:
+        try:
+            write_whole(cached, lambda file: np.save(file, images.numpy()))
+            for stale in cached.parent.glob(cached.name.rpartition("-")[0] + "-*.npy"):
+                if stale != cached:
+                    stale.unlink(missing_ok=True)
+        except OSError:
+            pass  # nowhere to keep it: the next start decodes again
+    return MemorySource(images)
+
+
+def _cache_file(paths: list[Path], root: Path, channels: int, size: int, cache: Path) -> Path:
+    """Named by where the pictures are and, behind the last dash, by their names, sizes and times of change."""
+    state = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        state.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    where = hashlib.sha256(json.dumps([str(root.resolve()), channels, size]).encode()).hexdigest()[:12]
+    return cache / f"{where}-{state.hexdigest()[:16]}.npy"
+
+
+def default_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill_lightning"
+
+
+def pictures_in(folder: str, channels: int, size: int, workers: int) -> Source:
+    """All pictures below a folder, whatever its folders are called. ``names`` has their paths.
+
+    Raises:
+        InputError: there are none, or one cannot be read.
+    """
+    root = Path(folder)
+    if not root.is_dir() or not (paths := files_in(root)):
+        raise InputError(f"there are no pictures in {folder}: give a folder that holds some")
+    source = read_pictures(paths, root, channels, size, workers, cache=None)
+    source.names = [str(path.relative_to(root)) for path in paths]
+    return source
+
+
+class ImageFolder(ImageData):
+    """A folder of class folders, or of ``train``, ``val`` and ``test`` (the last two if there are any) of such.
+
+    Args:
+        root: the folder.
+        image_size: side of the square pictures: the shorter side is resized, the centre cut out.
+        grey: one channel instead of three.
+        cache: where decoded pictures are kept; by default in the user's cache folder.
+        kwargs: see ImageData.
+
+    Raises:
+        InputError: the folder is missing or empty, or a class lacks in one of its parts.
+    """
+
+    def __init__(
+        self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs
+    ) -> None:
+        super().__init__(root, **kwargs)
+        if image_size < 1:
+            raise InputError(f"image_size is {image_size}: it must be 1 or more")
+        self.image_size, self.channels = image_size, 1 if grey else 3
+        self.cache = Path(cache) if cache is not None else default_cache()
+
+    @property
+    def name(self) -> str:
+        return Path(self.root).resolve().name
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def class_names(self) -> list[str]:
+        names = [folder.name for folder in class_folders(self._part_folder("train"))]
+        if len(names) < 2:
+            raise InputError(f"{self._part_folder('train')} has {len(names)} class folders: there must be 2 or more")
+        return names
+
+    def _part_folder(self, part: str) -> Path | None:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise InputError(f"there is no folder {root}: data.root must be a folder of class folders")
+        found = [root / name for name in PARTS[part] if (root / name).is_dir()]
+        if found:
+            return found[0]
+        return root if part == "train" else None
+
+    def prepare_data(self) -> None:
+        for part in PARTS:  # one process a node fills the cache, the others find it filled
+            if self._part_folder(part) not in (None, Path(self.root)):
+                self.read(part)
+
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
+        folder = self._part_folder(part)
+        if folder is None:
+            return None
+        return read_class_folders(
+            folder, self.class_names, self.channels, self.image_size, self.num_workers, self.cache
+        )
+
+
+def read_class_folders(
+    folder: Path, classes: list[str], channels: int, size: int, workers: int, cache: Path
+) -> tuple[Source, Tensor]:
+    """Pictures and labels (N,) of a folder of class folders, by class and name.
+
+    Raises:
+        InputError: it has other classes than ``classes``, a class without pictures, or a file that is none.
+    """
+    found = [f.name for f in class_folders(folder)]
+    for odd in sorted(set(found) ^ set(classes)):
+        lacks = "has a class" if odd in found else "lacks the class"
+        raise InputError(f"{folder} {lacks} {odd}: all parts must have the same {len(classes)} classes")
+    by_class = [files_in(folder / name) for name in classes]
+    for name, files in zip(classes, by_class, strict=True):
+        if not files:
+            raise InputError(f"{folder / name} holds no pictures: each class needs some")
+    labels = torch.tensor([label for label, files in enumerate(by_class) for _ in files])
+    paths = [path for files in by_class for path in files]
+    return read_pictures(paths, folder, channels, size, workers, cache), labels

@@ -1,0 +1,91 @@
+"""MNIST, CIFAR-10 and CIFAR-100, as torchvision downloads them."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from distill_lightning.data.base import ImageData, MemorySource, Source
+from distill_lightning.data.folder import class_folders, default_cache, read_class_folders
+from distill_lightning.errors import InputError
+
+
+class _TorchvisionSet(ImageData):
+    dataset: type
+
+    def prepare_data(self) -> None:
+        for train in (True, False):
+            self._open(train, download=True)
+
+    def _open(self, train: bool, download: bool = False) -> datasets.VisionDataset:
+        try:
+            return self.dataset(self.root, train=train)  # CIFAR's pickles are only opened if their checksums are right
+        except RuntimeError:
+            if not download:
+                raise
+        try:
+            return self.dataset(self.root, train=train, download=True)
+        except Exception as error:
+            raise InputError(
+                f"{self.dataset.__name__} is not in {self.root} and could not be downloaded "
+                f"({type(error).__name__}): put its files there, or set data.root to where they are"
+            ) from error
+
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
+        if part == "val":
+            return None
+        dataset = self._open(part == "train", download=True)
+        images = torch.as_tensor(dataset.data)
+        images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+        return MemorySource(images), torch.as_tensor(dataset.targets).long()
+
+
+class MNIST(_TorchvisionSet):
+    """Handwritten digits: 60,000 and 10,000 pictures of 1x28x28, 10 classes."""
+
+    num_classes, channels, image_size = 10, 1, 28
+    dataset = datasets.MNIST
+
+
+class _CIFAR(_TorchvisionSet):
+    """Also reads class folders: ``root/<name>/{train,test}/<class>/`` or ``root/{train,test}/<class>/``."""
+
+    channels, image_size = 3, 32
+
+    def _class_folders(self) -> Path | None:
+        """The folder that holds train and test of class folders, if there is one."""
+        for folder in (Path(self.root) / self.name, Path(self.root)):
+            if (folder / "train").is_dir() and class_folders(folder / "train"):
+                return folder
+        return None
+
+    def prepare_data(self) -> None:
+        if self._class_folders() is None:
+            super().prepare_data()
+        else:
+            for part in ("train", "test"):
+                self.read(part)
+
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
+        folder = self._class_folders()
+        if folder is None or part == "val":
+            return super().read(part)
+        classes = [f.name for f in class_folders(folder / "train")]
+        if len(classes) != self.num_classes:
+            raise InputError(f"{folder / 'train'} has {len(classes)} class folders: {self.name} has {self.num_classes}")
+        return read_class_folders(folder / part, classes, 3, 32, self.num_workers, default_cache())
+
+
+class CIFAR10(_CIFAR):
+    """50,000 and 10,000 pictures of 3x32x32, 10 classes."""
+
+    num_classes = 10
+    dataset = datasets.CIFAR10
+
+
+class CIFAR100(_CIFAR):
+    """50,000 and 10,000 pictures of 3x32x32, 100 classes."""
+
+    num_classes = 100
+    dataset = datasets.CIFAR100
