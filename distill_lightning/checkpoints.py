@@ -47,8 +47,7 @@ def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path} is torn, or no file of weights: {reason[:160]}") from error
+        raise InputError(f"{path} is torn, or no file of weights: give another, or train anew") from error
 
 
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:

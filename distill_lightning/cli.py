@@ -38,7 +38,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard, read_metrics
-from distill_lightning.messages import Parser
+from distill_lightning.messages import Parser, first_input_error
 from distill_lightning.methods.base import Method
 
 VERBS = ("fit", "validate", "test", "predict")
@@ -349,11 +349,11 @@ def main(args: list[str] | None = None) -> int:
     try:
         DistillCLI(args)
         return 0
-    except InputError as error:
-        return _fail(str(error), 2)
     except KeyboardInterrupt:
         return 130
     except Exception as error:
+        if ours := first_input_error(error):
+            return _fail(str(ours), 2)
         return _fail(f"{type(error).__name__}: {error}", 1)
 
 

@@ -1,16 +1,102 @@
 """One-line errors for wrong options: what was given, what was expected, the nearest right word."""
 
 import difflib
+import inspect
 import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
+import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
+from distill_lightning.data.augment import Transform
+from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
+from distill_lightning.methods.base import Method
+from distill_lightning.schedules import Schedule
+
+NAMED_BY_CLASS_PATH = (Method, ImageData, Transform, Schedule, Callback, torch.optim.Optimizer)
+NETWORKS = "distill_lightning.models"
 
 
 class Parser(LightningArgumentParser):
     """A parser whose errors are one line, and end the command with status 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(message) from ex
+        if not self.exit_on_error:  # a parser within: what it says becomes part of what the outer one says
+            super().error(message, ex)
+        ours = first_input_error(ex)
+        raise InputError(str(ours) if ours else explain(message, self._option_string_actions)) from ex
+
+
+def first_input_error(error: BaseException | None) -> InputError | None:
+    """The error of ours that another was raised because of, if any."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def explain(message: str, options: Iterable[str] = ()) -> str:
+    """What jsonargparse says of a wrong option, in one line.
+
+    Args:
+        message: its own text, of many lines, which may tell of every type of a union in turn.
+        options: the option strings of the command.
+    """
+    text = " ".join(message.split())
+    key = ".".join(k for k in re.findall(r'Parser key "([^"]+)"', text) if k)
+    if found := re.search(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
+        name = found[1].partition("=")[0]
+        return f"there is no option {name}{nearest(name, options)}"
+    if found := re.search(r"Option '([^']+)' is not accepted", text):
+        return f"{key} has no option {found[1]}{nearest(found[1], _parameters())}"
+    if found := re.search(r"Key '([^']+)' is not expected", text):
+        return f"there is no option {found[1]}{nearest(found[1], [o.lstrip('-') for o in options])}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"{key} is {found[1]}, which is no class{nearest(found[1], _classes())}"
+    if found := re.search(r"File does not exist: '([^']+)'", text):
+        path = Path(found[1])
+        beside = [str(f) for f in path.parent.glob("*")]
+        return f"there is no file {path}{nearest(str(path), beside)}"
+    if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", text):
+        commands = found[2].replace("'", "").split(", ")
+        return f"there is no command {found[1]}{nearest(found[1], commands)}: use one of {', '.join(commands)}"
+    if found := re.search(r"Expected an? (.+?)\. Got value: (.+?)(?: - | Given value|$)", text):
+        return f"{key} is {found[2]}: expected {_plain(found[1])}"
+    if "but it was not provided" in text or "arguments are required" in text:
+        return f"{text} -- give a --config FILE; distill --help lists the commands".replace("fit.", "--")
+    if found := re.search(r"Problems parsing config: (.*)", text):
+        return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")
+    return _plain(re.sub(r"Parser key \"[^\"]+\": ?", "", f"{key}: {text}" if key else text))[:400]
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """ "; did you mean X?", or nothing where nothing is near."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text)
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from _subclasses(cls)
+
+
+def _known() -> list[type]:
+    networks = [c for c in _subclasses(torch.nn.Module) if c.__module__.startswith(NETWORKS)]
+    return [c for base in NAMED_BY_CLASS_PATH for c in _subclasses(base)] + networks
+
+
+def _classes() -> set[str]:
+    return {c.__name__ for c in _known()}
+
+
+def _parameters() -> set[str]:
+    """Of all that can be named by class_path, whatever it inherits included."""
+    return {name for c in _known() for base in c.__mro__ for name in inspect.signature(base.__init__).parameters}
