@@ -1,6 +1,6 @@
 """The command ``distill``.
 
-    distill fit|validate|test|predict --config FILE [--config FILE ...] [--option value ...]
+    distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
 
 Read `DistillCLI.fit` first: it is what a run consists of.
 """
@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import sys
+import tempfile
 import traceback
 import warnings
 from pathlib import Path
@@ -25,6 +26,8 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
+from rich.console import Console
+from rich.table import Table
 
 import distill_lightning
 import distill_lightning.callbacks
@@ -32,6 +35,7 @@ import distill_lightning.data
 import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints, runs
+from distill_lightning.bench import Trainer
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint
 from distill_lightning.data.base import ImageData
@@ -51,6 +55,7 @@ class DistillCLI(LightningCLI):
         super().__init__(
             Method,
             ImageData,
+            trainer_class=Trainer,
             save_config_callback=None,
             seed_everything_default=0,
             subclass_mode_model=True,
@@ -72,6 +77,7 @@ class DistillCLI(LightningCLI):
             "validate": loaders | {"dataloaders"},
             "test": loaders | {"dataloaders"},
             "predict": loaders | {"dataloaders", "return_predictions"},
+            "bench": {"model", "datamodule"},
         }
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
@@ -167,9 +173,7 @@ class DistillCLI(LightningCLI):
         if run.resume_from:
             step = checkpoints.read(run.resume_from)["global_step"]
         again = run.resume_from is not None or (ckpt_path is not None)
-        board = TensorBoard(run.folder, step if again else None)
-        trainer.loggers = [board, MetricsCSV(run.folder / "metrics.csv", step), *self.user_loggers]
-        self.checkpoint.folder, self.checkpoint.config = run.checkpoints, (run.folder / "config.yaml").read_text()
+        board = self._attach(run, step if again else None, (run.folder / "config.yaml").read_text())
         os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}"  # for the processes that the trainer starts
         try:
             trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
@@ -189,6 +193,14 @@ class DistillCLI(LightningCLI):
             write_whole(run.summary, lambda file: file.write((json.dumps(summary, indent=2) + "\n").encode()))
             self._table(summary["metrics"])
         self._say(f"run: {run.folder}")
+
+    def _attach(self, run: runs.Run, step: int | None, config: str) -> TensorBoard:
+        """Points loggers and checkpoints at a run's folder; ``step`` is that of the checkpoint it goes on from."""
+        board = TensorBoard(run.folder, step)
+        record = MetricsCSV(run.folder / "metrics.csv", -1 if step is None else step)
+        self.trainer.loggers = [board, record, *self.user_loggers]
+        self.checkpoint.folder, self.checkpoint.config = run.checkpoints, config
+        return board
 
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         self._evaluate(model, datamodule, ckpt_path, self.trainer.validate)
@@ -236,6 +248,21 @@ class DistillCLI(LightningCLI):
         weights = checkpoints.network_weights(checkpoints.read(path))
         checkpoints.load_weights(model.model, weights, str(path))
         return path
+
+    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
+        """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
+        with tempfile.TemporaryDirectory() as folder:
+            self._attach(runs.Run(Path(folder)), None, self.config_yaml)
+            result = self.trainer.bench(model, datamodule, turns, steps)
+        if not self.trainer.is_global_zero:
+            return
+        table = Table("", "ms a step", "of the bare loop (quartiles)")
+        table.add_row("bare loop", f"{1000 * result['bare_s']:.3f}", "1")
+        for name, words in (("data", "data path alone"), ("run", "run as trained")):
+            low, middle, high = result[f"{name}_to_bare"]
+            table.add_row(words, f"{1000 * result[f'{name}_s']:.3f}", f"{middle:.3f} ({low:.3f} to {high:.3f})")
+        Console().print(table)
+        print(json.dumps(result))
 
     # Run folders
 
@@ -311,9 +338,6 @@ class DistillCLI(LightningCLI):
 
     @staticmethod
     def _table(metrics: dict[str, float]) -> None:
-        from rich.console import Console
-        from rich.table import Table
-
         shown = {k: v for k, v in metrics.items() if k.partition("/")[0] in ("val", "test")}
         columns = list(dict.fromkeys(k.partition("/")[0] for k in shown))
         table = Table("", *columns)
