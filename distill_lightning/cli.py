@@ -210,7 +210,8 @@ class DistillCLI(LightningCLI):
 
     def _evaluate(self, model: Method, datamodule: ImageData, ckpt_path: str | None, verb: Any) -> None:
         self._load(model, datamodule, ckpt_path)
-        (results,) = verb(model, datamodule=datamodule, verbose=False) or [{}]
+        verb(model, datamodule=datamodule, verbose=False)
+        results = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if not results:
             raise InputError(f"{datamodule.name} has no validation split: give data.val_size")
         if self.trainer.is_global_zero:

@@ -84,6 +84,7 @@ class SoftTargetTable:
 
     def _map(self, name: str, dtype: type, shape: tuple[int, ...], mode: str) -> np.ndarray:
         try:
+            np.load(self.folder / name, mmap_mode="r", allow_pickle=False)  # for writing, numpy fills up a torn file
             array = np.load(self.folder / name, mmap_mode=mode, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise self._bad(name, "is torn or no array") from error

@@ -1,0 +1,139 @@
+"""Teachers: what they see, what they give, and which are refused."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import distill, fit, load
+
+from distill_lightning.callbacks.soft_targets import SoftTargets
+from distill_lightning.checkpoints import PlainNetwork, open_network
+from distill_lightning.data.augment import RandomCrop
+from distill_lightning.data.digits import Digits
+from distill_lightning.errors import InputError
+from distill_lightning.methods.kd import KD
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+
+
+class Watch(pl.Callback):
+    """Keeps the batches of a run, as the method has them."""
+
+    def __init__(self) -> None:
+        self.batches = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.batches.append({k: batch[k] for k in ("image", "view", "index", "teacher_logits")})
+
+
+def teacher(seed: int) -> ConvNet:
+    torch.manual_seed(seed)
+    return ConvNet(dropout=0.5)
+
+
+def run(given, epochs: int = 2, **options) -> list[dict]:
+    watch = Watch()
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[SoftTargets(given, folder="tables", **options), watch],
+    )
+    data = Digits(batch_size=100, train_part=350, augment=[RandomCrop(1)])
+    torch.manual_seed(0)
+    method = KD(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+    trainer.fit(method, datamodule=data)
+    assert not any("teacher" in key for key in method.state_dict())
+    return watch.batches
+
+
+def test_online_asks_the_teacher_for_the_very_pictures():
+    network = teacher(1).eval()
+    for batch in run(PlainNetwork(teacher(1))):
+        with torch.no_grad():
+            assert torch.allclose(batch["teacher_logits"], network(batch["image"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("views", [1, 2, 3])
+def test_a_table_gives_the_logits_of_the_picture_that_the_student_sees(views):
+    network = teacher(1).eval()
+    batches = run(PlainNetwork(teacher(1)), epochs=4, mode="table", views=views)
+    assert {int(batch["view"][0]) for batch in batches} == set(range(views))
+    for batch in batches:
+        with torch.no_grad():
+            assert torch.allclose(batch["teacher_logits"], network(batch["image"]), atol=1e-5)
+
+
+def test_a_table_is_made_once():
+    calls = []
+    network = teacher(1)
+    network.register_forward_hook(lambda *_: calls.append(1))
+    run(PlainNetwork(network), mode="table", views=2)
+    made = len(calls)
+    run(PlainNetwork(network), mode="table", views=2)
+    assert made > 2
+    assert len(calls) == made + 1  # the one blank picture that checks the classes
+
+
+def test_an_ensemble_gives_the_mean_of_its_members_logits():
+    (first, second, both) = (run(given) for given in (
+        PlainNetwork(teacher(1)), PlainNetwork(teacher(2)), [PlainNetwork(teacher(1)), PlainNetwork(teacher(2))]
+    ))  # fmt: skip
+    for a, b, c in zip(first, second, both, strict=True):
+        assert torch.allclose((a["teacher_logits"] + b["teacher_logits"]) / 2, c["teacher_logits"], atol=1e-6)
+
+
+def test_a_teacher_gets_its_own_normalisation():
+    data = Digits()
+    data.setup("fit")
+    own = PlainNetwork(teacher(1), mean=[0.1], std=[0.5])
+    network = teacher(1).eval()
+    for batch in run(own, epochs=1):
+        pixels = batch["image"] * data.std + data.mean
+        with torch.no_grad():
+            assert torch.allclose(batch["teacher_logits"], network((pixels - 0.1) / 0.5), atol=1e-4)
+
+
+def test_teachers_of_other_classes_or_channels_are_refused():
+    with pytest.raises(InputError, match="7 classes"):
+        run(PlainNetwork(ConvNet(num_classes=7)))
+    with pytest.raises(InputError, match="cannot take pictures"):
+        run(PlainNetwork(ConvNet(in_channels=3)))
+    with pytest.raises(InputError, match="channels"):
+        run(PlainNetwork(ConvNet(), mean=[0.1, 0.2, 0.3], std=[1.0, 1.0, 1.0]))
+    with pytest.raises(InputError, match="empty list"):
+        SoftTargets([])
+    with pytest.raises(InputError, match="views"):
+        SoftTargets("x", views=0)
+
+
+def test_a_student_teaches_in_turn_and_its_teacher_may_be_gone(capsys):
+    first = fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    path = first / "checkpoints" / "last.ckpt"
+    teach = ["--trainer.max_epochs", 1, "--trainer.callbacks.teacher"]
+    second = fit("digits/born_again.yaml", *teach, path)
+    path.unlink()
+    third = fit("digits/born_again.yaml", *teach, second / "checkpoints" / "last.ckpt", "--seed_everything", 2)
+    assert distill("test", "--ckpt_path", third / "checkpoints" / "last.ckpt") == 0
+    keys = load(third)["state_dict"].keys()
+    assert {key.partition(".")[0] for key in keys} == {"model"}
+    assert isinstance(open_network(third / "checkpoints" / "last.ckpt"), ConvNet)
+
+
+def test_a_teacher_that_has_seen_the_validation_pictures_is_refused(capsys):
+    run = fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--data.split_seed", 5)
+    path = run / "checkpoints" / "last.ckpt"
+    assert distill("fit", "--config", born_again(), "--trainer.callbacks.teacher", path) == 2
+    assert "validation pictures" in capsys.readouterr().err
+    same_split = ["--data.split_seed", 5, "--trainer.max_epochs", 1]
+    assert distill("fit", "--config", born_again(), "--trainer.callbacks.teacher", path, *same_split) == 0
+
+
+def born_again() -> Path:
+    from helpers import CONFIGS
+
+    return CONFIGS / "digits" / "born_again.yaml"

@@ -1,0 +1,74 @@
+"""Small data of the real shapes, and the real command in-process."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch, tmp_path):
+    """Each test in a folder of its own, with a cache of its own; the order of tests does not matter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+def write_pictures(folder: Path, classes: int, per_class: int, size: int = 32, seed: int = 0) -> Path:
+    """A folder of class folders with PNGs whose colour tells the class."""
+    rng = np.random.default_rng(seed)
+    for label in range(classes):
+        target = folder / f"class_{label:03d}"
+        target.mkdir(parents=True, exist_ok=True)
+        colour = np.array([label * 37 % 256, label * 91 % 256, label * 151 % 256])
+        for number in range(per_class):
+            pixels = np.clip(colour + rng.integers(-40, 40, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(target / f"{number:03d}.png")
+    return folder
+
+
+def write_mnist(root: Path, train: int = 600, test: int = 100) -> Path:
+    """Files in torchvision's layout, of the real format; brightness tells the class."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", train), ("t10k", test)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.clip(rng.integers(0, 60, (count, 28, 28)) + labels[:, None, None] * 20, 0, 255).astype(np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, count) + labels.tobytes())
+    return root
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory) -> Path:
+    return write_mnist(tmp_path_factory.mktemp("mnist"))
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("cifar10")
+    write_pictures(root / "train", 10, 30)
+    write_pictures(root / "test", 10, 4, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def cifar100(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("cifar100")
+    write_pictures(root / "train", 100, 4)
+    write_pictures(root / "test", 100, 1, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("folder") / "pictures"
+    write_pictures(root / "train", 3, 40, size=20)
+    write_pictures(root / "test", 3, 6, size=24, seed=1)
+    return root

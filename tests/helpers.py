@@ -1,0 +1,86 @@
+"""The real command, in this process and in others; comparison of runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distill_lightning.cli import main
+from distill_lightning.loggers import read_metrics
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+METHODS = ["baseline", "kd", "dlb", "born_again"]
+
+
+def distill(*args: Any) -> int:
+    """The command in this process; its exit status."""
+    try:
+        return main([str(a) for a in args])
+    except SystemExit as leaving:
+        return leaving.code or 0
+
+
+def fit(config: str, *args: Any) -> Path:
+    """A fit that must succeed; its run folder."""
+    path = config if str(config).endswith(".yaml") and Path(config).is_absolute() else CONFIGS / config
+    before = set(Path().glob("logs/*/*/*/config.yaml"))
+    assert distill("fit", "--config", path, *args) == 0
+    new = set(Path().glob("logs/*/*/*/config.yaml")) - before
+    return new.pop().parent if new else max(before, key=lambda f: f.stat().st_mtime).parent
+
+
+def command(*args: Any) -> list[str]:
+    return [sys.executable, "-m", "distill_lightning", *map(str, args)]
+
+
+def start(*args: Any, **env: str) -> subprocess.Popen:
+    """The command in a process group of its own, with one thread."""
+    return subprocess.Popen(
+        command(*args),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+    )
+
+
+def load(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Bitwise equal, at any depth."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def rows(run: Path) -> list[tuple[int, str, float]]:
+    """metrics.csv, rates aside."""
+    return [row for row in read_metrics(run / "metrics.csv") if not row[1].endswith("_per_s")]
+
+
+def events(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Scalars as TensorBoard reads them, rates aside."""
+    reader = EventAccumulator(str(run), size_guidance={"scalars": 0})
+    reader.Reload()
+    tags = [tag for tag in reader.Tags()["scalars"] if not tag.endswith("_per_s")]
+    return {tag: [(event.step, event.value) for event in reader.Scalars(tag)] for tag in tags}
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    """Equal in the sense of an exact resume: weights, optimizer, memory, and every number that was logged."""
+    first, second = load(a), load(b)
+    for part in ("state_dict", "optimizer_states", "method"):
+        assert same(first[part], second[part]), part
+    assert rows(a) == rows(b)
+    assert events(a) == events(b)

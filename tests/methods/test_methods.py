@@ -1,0 +1,245 @@
+"""What holds for every method, and what each one's loss is."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import METHODS
+from torch import nn
+
+from distill_lightning.data.digits import Digits
+from distill_lightning.errors import InputError
+from distill_lightning.losses import cross_entropy, soft_target_loss
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.born_again import BornAgain
+from distill_lightning.methods.dlb import DLB
+from distill_lightning.methods.kd import KD
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+
+CLASSES = {"baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain}
+
+
+class Teacher(pl.Callback):
+    """Random logits, the same for the same sample."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        batch["teacher_logits"] = torch.stack([torch.sin(batch["index"] * (k + 1.0)) * 3 for k in range(10)], 1)
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
+    trainer = pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=2,
+        callbacks=[Teacher()],
+    )
+    trainer.fit(method, datamodule=Digits(**{"batch_size": 100, **data}))
+    return trainer
+
+
+def make(name: str, network: nn.Module | None = None, **options) -> Method:
+    torch.manual_seed(0)
+    return CLASSES[name](network or LeNet300100(image_size=8), optimizer=sgd, **options)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_gets_a_gradient_and_moves(name):
+    method = make(name, ConvNet())
+    before = {k: v.clone() for k, v in method.named_parameters()}
+    train(method)
+    assert [k for k, v in method.named_parameters() if v.equal(before[k])] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_losses_is_called_once_a_batch_and_never_in_evaluation(name, monkeypatch):
+    calls = []
+    original = CLASSES[name].losses
+    monkeypatch.setattr(CLASSES[name], "losses", lambda self, batch: calls.append(1) or original(self, batch))
+    trainer = train(make(name), epochs=2)
+    assert len(calls) == trainer.global_step
+    memory = getattr(trainer.lightning_module, "last_logits", None)
+    kept = None if memory is None else memory.clone()
+    trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
+    assert len(calls) == trainer.global_step
+    if kept is not None:
+        assert trainer.lightning_module.last_logits.equal(kept)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "updates"),
+    [("baseline", {}, 1), ("kd", {}, 1), ("born_again", {}, 1), ("dlb", {}, 1), ("dlb", {"separate_halves": True}, 2)],
+)
+def test_running_statistics_move_so_often_a_step(name, options, updates):
+    method = make(name, ConvNet(), **options)
+    steps = train(method).global_step
+    first = 1 if updates == 2 else 0  # the very first step has no second half
+    assert int(method.model[1].num_batches_tracked) == updates * steps - first
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_trained_again_from_the_same_seed_is_bitwise_equal(name):
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(1)
+        weights.append(train(make(name, ConvNet(dropout=0.2))).lightning_module.state_dict())
+        torch.rand(7)  # what else draws in this process does not matter
+    assert all(weights[0][k].equal(weights[1][k]) for k in weights[0])
+
+
+def test_kd_is_its_equation():
+    method = make("kd", temperature=3, soft_weight=0.7, hard_weight=0.2)
+    batch = {
+        "image": torch.randn(6, 1, 8, 8),
+        "label": torch.arange(6),
+        "teacher_logits": torch.randn(6, 10),
+    }
+    logits = method.model(batch["image"])
+    terms = method.losses(batch)
+    assert terms["hard"].item() == pytest.approx(0.2 * cross_entropy(logits, batch["label"]).item(), rel=1e-6)
+    expected = 0.7 * soft_target_loss(batch["teacher_logits"], logits, 3).item()
+    assert terms["soft"].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_two_forms_of_kd_differ_by_t_squared_in_the_learning_rate():
+    """L' = CE / T^2 + KL at rate T^2 r walks the path of L = CE + T^2 KL at rate r."""
+    temperature, rate = 4.0, 0.01
+    images, labels, teacher = torch.randn(20, 1, 8, 8), torch.arange(20) % 10, torch.randn(20, 10) * 3
+    weights = []
+    for factor in (1.0, temperature**-2):
+        torch.manual_seed(0)
+        network = LeNet300100(image_size=8).double()
+        optimizer = torch.optim.SGD(network.parameters(), lr=rate / factor)
+        for _ in range(5):
+            logits = network(images.double())
+            loss = cross_entropy(logits, labels) + soft_target_loss(teacher.double(), logits, temperature)
+            optimizer.zero_grad()
+            (factor * loss).backward()
+            optimizer.step()
+        weights.append(torch.cat([p.flatten() for p in network.parameters()]))
+    assert torch.allclose(weights[0], weights[1], atol=1e-12)
+
+
+def test_soft_weights_alone_still_learn():
+    with pytest.raises(InputError, match="SoftTargets"):
+        make("kd").losses({"image": torch.zeros(2, 1, 8, 8), "label": torch.zeros(2, dtype=torch.long)})
+
+
+def test_dlb_is_its_equation():
+    """Three steps of DLB, by hand, on the batches that the data module gives."""
+    method = make("dlb", temperature=2, alpha=0.5)
+    torch.manual_seed(0)
+    network = LeNet300100(image_size=8)
+    optimizer = sgd(network.parameters())
+    data = Digits(batch_size=100, train_part=300)
+    data.setup("fit")
+    data.repeats_last_batch, data.views_per_epoch = True, 2
+    from distill_lightning.data.base import TrainLoader
+
+    last = None
+    for batch in TrainLoader(data, 0, 1, lambda: (0, 0)):
+        logits = network(batch["image"])
+        loss = cross_entropy(logits, batch["label"])
+        if last is not None:
+            loss = loss + 0.5 * soft_target_loss(last, logits[100:], 2)
+        last = logits[:100].detach()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    train(method, train_part=300)
+    for a, b in zip(method.model.parameters(), network.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    assert torch.allclose(method.last_logits, last, atol=1e-5)
+
+
+def test_dlb_counts_steps_and_exposures():
+    method = make("dlb")
+    trainer = train(method, epochs=2, train_part=300)
+    assert trainer.global_step == 6
+    assert method.account.exposures == 6 * 100 + 5 * 100
+
+
+def test_label_smoothing_is_torchs():
+    method = make("baseline", label_smoothing=0.2)
+    batch = {"image": torch.randn(6, 1, 8, 8), "label": torch.arange(6)}
+    expected = nn.functional.cross_entropy(method.model(batch["image"]), batch["label"], label_smoothing=0.2)
+    assert method.losses(batch)["ce"].item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_label_probs_replace_labels():
+    method = make("baseline")
+    probs = torch.rand(6, 10).softmax(1)
+    batch = {"image": torch.randn(6, 1, 8, 8), "label": torch.arange(6), "label_probs": probs}
+    expected = -(probs * method.model(batch["image"]).log_softmax(1)).sum(1).mean()
+    assert method.losses(batch)["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("baseline", {"label_smoothing": 1.0}),
+        ("kd", {"temperature": 0.0}),
+        ("kd", {"soft_weight": -0.1}),
+        ("kd", {"hard_weight": -0.1}),
+        ("dlb", {"temperature": -1.0}),
+        ("dlb", {"alpha": -1.0}),
+        ("born_again", {"hard_weight": -1.0}),
+    ],
+)
+def test_bad_options(name, options):
+    with pytest.raises(InputError):
+        make(name, **options)
+
+
+@pytest.mark.parametrize(("name", "network"), [("dlb", None), ("baseline", ConvNet())])
+def test_batches_of_one_are_refused(name, network):
+    with pytest.raises(InputError, match="needs 2 samples"):
+        train(make(name, network), batch_size=1)
+
+
+def test_a_network_of_other_classes_is_refused():
+    with pytest.raises(InputError, match="needs 10 logits"):
+        train(make("baseline", ConvNet(num_classes=7)))
+
+
+def test_a_network_of_other_channels_is_refused():
+    with pytest.raises(InputError, match="cannot take pictures"):
+        train(make("baseline", ConvNet(in_channels=3)))
+
+
+def test_a_foreign_data_module_is_refused():
+    class Foreign(pl.LightningDataModule):
+        def train_dataloader(self):
+            return [torch.zeros(1)]
+
+    with pytest.raises(InputError, match="ImageData"):
+        pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit(make("dlb"), datamodule=Foreign())
+
+
+def test_not_a_number_names_the_first_bad_step():
+    class Breaks(Baseline):
+        def losses(self, batch):
+            return {"ce": super().losses(batch)["ce"] * (float("nan") if self.step == 4 else 1.0)}
+
+    with pytest.raises(FloatingPointError, match="from step 5 on"):
+        train(Breaks(LeNet300100(image_size=8), optimizer=sgd))
+
+
+def test_weight_decay_can_spare_norms_and_biases():
+    def decaying(parameters):
+        return torch.optim.SGD(parameters, lr=0.1, weight_decay=0.5)
+
+    method = Baseline(ConvNet(), optimizer=decaying, decay_norms_and_biases=False)
+    groups = method.configure_optimizers().param_groups
+    assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
+    assert {p.ndim for p in groups[1]["params"]} == {1}
+    assert sum(len(g["params"]) for g in groups) == len(list(method.parameters()))

@@ -1,0 +1,61 @@
+"""Parameter counts of the literature, and shapes."""
+
+import pytest
+import torch
+
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.models.resnet import (
+    CIFARResNet,
+    ResNet8x4,
+    ResNet18,
+    ResNet20,
+    ResNet32,
+    ResNet32x4,
+    ResNet34,
+    ResNet56,
+    ResNet110,
+)
+
+
+def parameters(network) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "count"),
+    [
+        (ResNet20, 100, 278_324),
+        (ResNet32, 100, 472_756),
+        (ResNet56, 100, 861_620),
+        (ResNet110, 100, 1_736_564),
+        (ResNet8x4, 100, 1_233_540),
+        (ResNet32x4, 100, 7_433_860),
+        (ResNet18, 10, 11_173_962),
+        (ResNet34, 10, 21_282_122),
+    ],
+)
+def test_parameter_counts(network, classes, count):
+    assert parameters(network(classes)) == count
+
+
+def test_lenet():
+    network = LeNet300100()
+    assert parameters(network) == 266_610
+    assert network(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    assert LeNet300100(image_size=8)(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("size", [8, 28, 32])
+def test_convnet_takes_small_pictures(size):
+    assert ConvNet(num_classes=7)(torch.zeros(2, 1, size, size)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("network", [ResNet20, ResNet18])
+def test_resnets_take_other_channels(network):
+    assert network(5, in_channels=1).eval()(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+
+
+def test_depth_must_fit():
+    with pytest.raises(ValueError, match="6 n \\+ 2"):
+        CIFARResNet(depth=21)

@@ -1,0 +1,64 @@
+"""Who may import whom: downwards only."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "distill_lightning"
+ANY = {"errors", "files", "discovery"}
+DATA = ANY | {"data", "soft_targets"}
+MAY_IMPORT = {
+    "errors": set(),
+    "discovery": set(),
+    "files": set(),
+    "losses": set(),
+    "schedules": ANY,
+    "metrics": set(),
+    "soft_targets": ANY,
+    "loggers": ANY,
+    "models": ANY,
+    "checkpoints": ANY | {"models"},
+    "data": ANY,
+    "methods": DATA | {"losses", "metrics", "schedules", "models"},
+    "callbacks": DATA | {"losses", "models", "checkpoints"},
+    "messages": DATA | {"methods", "schedules"},
+    "runs": ANY,
+    "bench": DATA | {"methods"},
+}
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of what a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FILES = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).parts[0] not in ("__init__.py", "__main__.py")]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    names = imports(path)
+    ours = {name.split(".")[1] for name in names if name.startswith("distill_lightning.")}
+    if room != "cli":
+        assert ours <= MAY_IMPORT[room] | {room}
+    assert not any(name.startswith("pytorch_lightning") for name in names)
+
+
+@pytest.mark.parametrize("name", ["losses", "soft_targets"])
+def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
+    outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")}
+    assert outside & {"lightning", "torchvision", "jsonargparse", "rich", "sklearn"} == set()
+
+
+def test_no_method_imports_its_sibling():
+    for path in (PACKAGE / "methods").glob("[!_]*.py"):
+        siblings = {n for n in imports(path) if n.startswith("distill_lightning.methods.")}
+        assert {n.split(".")[2] for n in siblings} <= {"base"}, path

@@ -1,0 +1,255 @@
+"""A run that is killed and resumed ends equal to one that never stopped.
+
+In this process, at every step and hook, by an exception that nothing saves after; and for real, by SIGKILL, SIGTERM and
+Ctrl-C to `distill fit`, at random moments.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from helpers import CONFIGS, METHODS, assert_same_run, distill, fit, load, rows, start
+
+SMALL = ["--trainer.max_epochs", 3, "--data.train_part", 300, "--data.batch_size", 50, "--model.network.dropout", 0.3]
+SMALL += ["--trainer.log_every_n_steps", 2]
+TEACHER = "teacher.ckpt"
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory) -> Path:
+    """A checkpoint to learn from."""
+    folder = tmp_path_factory.mktemp("teacher")
+    before = Path.cwd()
+    os.chdir(folder)
+    run = fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    shutil.copy(run / "checkpoints" / "last.ckpt", folder / TEACHER)
+    os.chdir(before)
+    return folder / TEACHER
+
+
+def options(method: str, teacher: Path, mode: str = "online") -> list:
+    taught = ["--trainer.callbacks.teacher", teacher, "--trainer.callbacks.mode", mode, "--trainer.callbacks.views", 2]
+    return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *(taught if method in TAUGHT else [])]
+
+
+TAUGHT = ("kd", "born_again")
+
+
+class Killed(Exception):
+    """As good as SIGKILL: nobody saves on it."""
+
+
+HOOKS = [
+    "on_train_batch_start", "on_before_backward", "on_train_batch_end", "on_validation_start", "on_validation_batch_end",
+    "on_validation_end", "on_train_epoch_start", "on_train_epoch_end",
+]  # fmt: skip
+
+
+class Kill:
+    """Raises at the n-th call of a hook, of whatever trainer comes next."""
+
+    def __init__(self, monkeypatch, hook: str, count: int) -> None:
+        def wrapped(callback, *args, **kwargs):
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+            return original(callback, *args, **kwargs)
+
+        from distill_lightning.callbacks.progress import Lines
+
+        self.left = count
+        original = getattr(Lines, hook)
+        monkeypatch.setattr(Lines, hook, wrapped)
+
+
+@pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_any_hook(method, every, teacher, monkeypatch):
+    """The same run several times over: each kill comes after a resume."""
+    given = [*options(method, teacher, "table" if method == "kd" else "online"), *every]
+    assert distill("fit", *given, "--name", "whole") == 0
+    rng = random.Random(f"{method} {every}")
+    resume: list = []
+    for kill in range(7):
+        hook, count = rng.choice(HOOKS), rng.randint(1, 7)
+        with monkeypatch.context() as patch:
+            Kill(patch, hook, count)
+            status = distill("fit", *given, "--name", "killed", *resume)
+        assert status in (0, 1)
+        resume = ["--ckpt_path", "last"]
+        if status == 0:
+            break
+        assert kill < 7
+    assert distill("fit", *given, "--name", "killed", *resume) == 0
+    stem = Path("logs/digits") / method
+    assert_same_run(stem / "whole", stem / "killed")
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 7, 12, 17])
+def test_killed_at_any_step_with_a_checkpoint_at_each(step, monkeypatch):
+    given = [*options("dlb", Path()), "--checkpoint.every_n_steps", 1, "--trainer.val_check_interval", 2]
+    assert distill("fit", *given, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_before_backward", step)
+        assert distill("fit", *given, "--name", "killed") == 1
+    assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
+    assert_same_run(Path("logs/digits/dlb/whole"), Path("logs/digits/dlb/killed"))
+
+
+def test_resume_from_the_best_repeats_what_came_after(monkeypatch):
+    given = options("baseline", Path())
+    run = fit("digits/baseline.yaml", *SMALL)
+    whole, before = load(run), rows(run)
+    (run / "summary.json").unlink()
+    assert distill("fit", *given, "--ckpt_path", run / "checkpoints" / "best.ckpt") == 0
+    assert_same_run(run, run)
+    assert rows(run) == before
+    assert all(load(run)["state_dict"][k].equal(v) for k, v in whole["state_dict"].items())
+
+
+def test_a_finished_run_is_left_alone(capsys):
+    run = fit("digits/baseline.yaml", *SMALL)
+    stamp = (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert distill("fit", "--config", run / "config.yaml", "--ckpt_path", "last") == 0
+    assert "finished already" in capsys.readouterr().out
+    assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
+
+
+def test_gradients_that_accumulate_are_never_cut_through(monkeypatch):
+    given = [*options("baseline", Path()), "--trainer.accumulate_grad_batches", 4, "--checkpoint.every_n_steps", 1]
+    assert distill("fit", *given, "--name", "whole") == 0
+    for count in (3, 6):
+        with monkeypatch.context() as patch:
+            Kill(patch, "on_train_batch_start", count)
+            resume = ["--ckpt_path", "last"] if count == 6 else []
+            assert distill("fit", *given, "--name", "killed", *resume) == 1
+    assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
+    assert_same_run(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
+
+
+# For real
+
+
+LONGER = ["--trainer.max_epochs", 40, "--checkpoint.every_n_steps", 7, "--trainer.val_check_interval", 4]
+
+
+def end(process: subprocess.Popen) -> tuple[int, str]:
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def kill_at_random(given: list, kills: int, rng: random.Random, trains_s: float) -> None:
+    """Starts a run under the name "killed", kills it so often, and lets it end."""
+    folder_known = False
+    for _ in range(kills):
+        process = start("fit", *given, "--name", "killed", *(["--ckpt_path", "last"] if folder_known else []))
+        line = process.stdout.readline()  # the folder, before training begins
+        time.sleep(rng.uniform(0, trains_s))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        folder_known = folder_known or line.startswith("run: ")
+    status, output = end(start("fit", *given, "--name", "killed", "--ckpt_path", "last"))
+    assert status == 0, output
+
+
+def timed(given: list) -> float:
+    """Runs to the end under the name "whole"; the seconds from the first line on."""
+    process = start("fit", *given, "--name", "whole")
+    process.stdout.readline()
+    begun = time.monotonic()
+    status, output = end(process)
+    assert status == 0, output
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("method", ["dlb", "kd"])
+def test_sigkill(method, teacher):
+    given = [*options(method, teacher, "table"), *LONGER]
+    trains_s = timed(given)
+    shutil.rmtree("logs/soft_targets", ignore_errors=True)
+    kill_at_random(given, 3, random.Random(method), trains_s)
+    stem = Path("logs/digits") / method
+    assert_same_run(stem / "whole", stem / "killed")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "mode"), [("baseline", ""), ("dlb", ""), ("kd", "table"), ("kd", "online"), ("born_again", "online")]
+)
+def test_sigkill_many_times(method, mode, devices, teacher):
+    given = [*options(method, teacher, mode or "online"), *LONGER, "--trainer.devices", devices]
+    given += ["--trainer.accelerator", "cpu"]
+    trains_s = timed(given)
+    rng = random.Random(f"{method} {mode} {devices}")
+    stem = Path("logs/digits") / method
+    for _ in range(3):
+        shutil.rmtree("logs/soft_targets", ignore_errors=True)
+        shutil.rmtree(stem / "killed", ignore_errors=True)
+        kill_at_random(given, 4, rng, trains_s)
+        assert_same_run(stem / "whole", stem / "killed")
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_save_after_the_step_and_leave(number, status):
+    given = [*options("dlb", Path()), "--trainer.max_epochs", 300, "--trainer.check_val_every_n_epoch", 1000]
+    given += ["--checkpoint.every_n_epochs", 1000]
+    process = start("fit", *given, "--name", "stopped")
+    run = Path(process.stdout.readline().split()[1])
+    for _ in range(600):
+        if list(run.glob("events*")):
+            break
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(process.pid, number)
+    code, output = end(process)
+    assert code == status, output
+    assert "Traceback" not in output
+    assert load(run)["global_step"] > 0
+    assert not (run / "summary.json").exists()
+
+
+def test_a_requeued_slurm_job_resumes_its_own_folder(tmp_path, capsys, monkeypatch):
+    """SLURM as its environment variables show it; `scontrol` is a stand-in that writes down what it is asked."""
+    tool = tmp_path / "bin" / "scontrol"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    tool.chmod(0o755)
+    job = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}
+    job |= {"SLURM_LOCALID": "0", "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"}
+    job |= {"PATH": f"{tool.parent}:{os.environ['PATH']}"}
+    given = [*options("baseline", Path()), "--trainer.max_epochs", 60]
+    process = start("fit", *given, **job)
+    run = Path(process.stdout.readline().split()[1])
+    while not (run / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGUSR1)
+    code, output = end(process)
+    assert code == 128 + signal.SIGUSR1, output
+    assert (tmp_path / "asked").read_text().split() == ["requeue", "4711"]
+    code, output = end(start("fit", *given, **job, SLURM_RESTART_COUNT="1"))
+    assert code == 0, output
+    assert [f.name for f in run.parent.iterdir()] == [run.name]
+    assert (run / "summary.json").exists()
+    assert distill("fit", *given, "--name", "whole") == 0
+    assert_same_run(run.parent / "whole", run)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path):
+    """A limit on the size of files stands for the disk."""
+    given = [*options("baseline", Path()), "--name", "full", "--model.network.width", 64]
+    command = " ".join(["python", "-m", "distill_lightning", "fit", *map(str, given)])
+    limited = f"ulimit -f 600; exec {command}"
+    done = subprocess.run(["bash", "-c", limited], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("distill: ")
+    assert "could not write" in last
+    folder = Path("logs/digits/baseline/full/checkpoints")
+    assert not folder.exists() or [f.name for f in folder.iterdir()] == []

@@ -1,0 +1,109 @@
+"""Run folders: which one, and whether it may go on."""
+
+import copy
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from distill_lightning import runs
+from distill_lightning.errors import InputError
+
+CONFIG = {
+    "seed_everything": 0,
+    "name": None,
+    "model": {"class_path": "Baseline", "init_args": {"network": {"class_path": "Net"}, "optimizer": {"lr": 0.1}}},
+    "data": {"class_path": "Digits", "init_args": {"root": "data", "batch_size": 60, "num_workers": 0}},
+    "trainer": {"max_epochs": 3, "devices": 1, "log_every_n_steps": 50, "callbacks": None},
+    "checkpoint": {"every_n_steps": None},
+}
+TEXT = yaml.safe_dump(CONFIG)
+STEM = Path("logs/digits/baseline")
+
+
+def changed(key: str, value) -> str:
+    config = copy.deepcopy(CONFIG)
+    *parents, last = key.split(".")
+    part = config
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    return yaml.safe_dump(config)
+
+
+def test_each_start_gets_a_folder_of_its_own():
+    names = [runs.start(STEM, "net-seed0", TEXT).folder.name for _ in range(3)]
+    assert names == ["net-seed0", "net-seed0-2", "net-seed0-3"]
+    assert yaml.safe_load((STEM / "net-seed0-2" / "config.yaml").read_text())["name"] == "net-seed0-2"
+    assert sorted(f.name for f in STEM.iterdir()) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model.init_args.optimizer.lr", 0.2),
+        ("model.init_args.network.class_path", "Other"),
+        ("data.init_args.batch_size", 30),
+        ("data.class_path", "MNIST"),
+        ("trainer.max_epochs", 4),
+        ("trainer.callbacks", [{"class_path": "SoftTargets"}]),
+        ("seed_everything", 1),
+    ],
+)
+def test_changes_that_matter_are_refused_by_name(key, value):
+    runs.start(STEM, "a", TEXT)
+    with pytest.raises(InputError, match=key.replace(".", r"\.")):
+        runs.resume(STEM, "a", changed(key, value), "last")
+    assert runs.digest(yaml.safe_load(changed(key, value))) != runs.digest(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.init_args.root", "elsewhere"),
+        ("data.init_args.num_workers", 4),
+        ("trainer.log_every_n_steps", 10),
+        ("trainer.devices", 2),
+        ("checkpoint.every_n_steps", 5),
+    ],
+)
+def test_changes_that_do_not_matter_are_free(key, value):
+    folder = runs.start(STEM, "a", TEXT).folder
+    assert runs.resume(STEM, "a", changed(key, value), "last").folder == folder
+    assert runs.digest(yaml.safe_load(changed(key, value))) == runs.digest(CONFIG)
+
+
+def test_without_a_name_the_newest_unfinished_run_goes_on():
+    folders = [runs.start(STEM, "a", TEXT).folder for _ in range(3)]
+    for age, folder in enumerate(folders):
+        os.utime(folder / "config.yaml", (1000 + age, 1000 + age))
+    (folders[2] / "summary.json").write_text("{}")
+    run = runs.resume(STEM, None, TEXT, "last")
+    assert run.folder == folders[1]
+    assert run.resume_from is None  # a folder without a checkpoint yet: it starts there
+
+
+def test_nothing_to_go_on_with_is_an_error():
+    for name in (None, "a"):
+        with pytest.raises(InputError, match="there is no"):
+            runs.resume(STEM, name, TEXT, "last")
+    with pytest.raises(InputError, match=r"x\.ckpt"):
+        runs.resume(STEM, None, TEXT, "x.ckpt")
+
+
+def test_a_checkpoint_outside_a_run_is_refused():
+    Path("lonely.ckpt").write_text("")
+    with pytest.raises(InputError, match="not in the checkpoints of a run"):
+        runs.resume(STEM, None, TEXT, "lonely.ckpt")
+
+
+def test_a_requeued_job_finds_its_folder(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    folder = runs.start(STEM, "a", TEXT).folder
+    (folder / "slurm_job_id").write_text("77")
+    assert runs.of_slurm_job(STEM) is None
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert runs.of_slurm_job(STEM) == folder
+    monkeypatch.setenv("SLURM_JOB_ID", "78")
+    assert runs.of_slurm_job(STEM) is None

@@ -1,0 +1,107 @@
+"""The table on disk: filling, going on, and refusing what is not whole."""
+
+import numpy as np
+import pytest
+import torch
+
+from distill_lightning.errors import InputError
+from distill_lightning.soft_targets import BLOCK, SoftTargetTable, weights_digest
+
+ROWS = 2 * BLOCK + 10
+
+
+def table(tmp_path, **manifest) -> SoftTargetTable:
+    made = SoftTargetTable(tmp_path, {"teacher": "a", **manifest}, views=2, rows=ROWS, classes=3)
+    made.create()
+    made.open()
+    return made
+
+
+def logits(view: int, rows: torch.Tensor) -> torch.Tensor:
+    return torch.stack([rows.float(), rows * 2.0 + view, -rows.float()], 1)
+
+
+def fill(made: SoftTargetTable, count: int | None = None) -> None:
+    for view, block in made.missing()[:count]:
+        made.fill(view, block, logits)
+
+
+def test_what_is_written_is_read(tmp_path):
+    fill(table(tmp_path))
+    again = table(tmp_path)
+    assert again.missing() == []
+    again.verify()
+    for view in range(2):
+        assert again.as_tensor()[view].equal(logits(view, torch.arange(ROWS)))
+
+
+def test_generation_goes_on_where_it_stopped(tmp_path):
+    fill(table(tmp_path), 4)
+    again = table(tmp_path)
+    assert again.missing() == [(1, 1), (1, 2)]
+    fill(again)
+    again.verify()
+
+
+def test_another_manifest_is_another_table(tmp_path):
+    assert table(tmp_path).folder != table(tmp_path, seed=1).folder
+
+
+def test_a_torn_file_is_refused_by_name(tmp_path):
+    made = table(tmp_path)
+    fill(made)
+    path = made.folder / "logits.npy"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="logits.npy"):
+        table(tmp_path)
+
+
+def test_an_altered_file_is_refused(tmp_path):
+    made = table(tmp_path)
+    fill(made)
+    made.logits[1, 300, 0] += 1
+    made.logits.flush()
+    again = table(tmp_path)
+    with pytest.raises(InputError, match="view 1, block 1"):
+        again.verify()
+
+
+def test_an_incomplete_table_is_not_verified(tmp_path):
+    made = table(tmp_path)
+    fill(made, 5)
+    with pytest.raises(InputError, match="checksum"):
+        made.verify()
+
+
+def test_another_shape_is_refused(tmp_path):
+    made = table(tmp_path)
+    np.save(made.folder / "logits.npy", np.zeros((2, 5, 3), np.float32))
+    with pytest.raises(InputError, match="expected float32"):
+        table(tmp_path)
+
+
+def test_a_foreign_manifest_is_refused(tmp_path):
+    made = table(tmp_path)
+    (made.folder / "manifest.json").write_text('{"teacher": "b"}')
+    with pytest.raises(InputError, match="manifest.json"):
+        table(tmp_path)
+
+
+def test_pickles_are_not_opened(tmp_path):
+    made = table(tmp_path)
+    np.save(made.folder / "logits.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="logits.npy"):
+        table(tmp_path)
+
+
+def test_weights_digest_sees_every_bit():
+    weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.long)}
+    others = [
+        weights | {"a": weights["a"] + 1e-3},
+        weights | {"a": weights["a"].reshape(3, 2)},
+        weights | {"b": weights["b"].int()},
+        {"c": weights["a"], "b": weights["b"]},
+    ]
+    digests = {weights_digest(w) for w in [weights, *others]}
+    assert len(digests) == 5
+    assert weights_digest(dict(reversed(weights.items()))) == weights_digest(weights)
