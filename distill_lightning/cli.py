@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
@@ -46,6 +47,8 @@ from distill_lightning.messages import Parser, first_input_error
 from distill_lightning.methods.base import Method
 
 VERBS = ("fit", "validate", "test", "predict")
+SHAPE = ("num_classes", "in_channels", "image_size")
+"""What a network may take, and the data knows."""
 
 
 class DistillCLI(LightningCLI):
@@ -86,8 +89,15 @@ class DistillCLI(LightningCLI):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:
-        args = sys.argv[1:] if args is None else args
-        self.config = parser.parse_args(self._with_config_of_checkpoint(args))
+        args = self._with_config_of_checkpoint(sys.argv[1:] if args is None else args)
+        try:
+            self.config = parser.parse_args(args)
+        except InputError as error:  # a network may require what only the data can tell: 0 stands for it until then
+            required = re.search(r"arguments are required: ([\w, ]+)", str(error))
+            names = [name for name in re.split(r"[, ]+", required[1]) if name in SHAPE] if required else []
+            if not names:
+                raise
+            self.config = parser.parse_args([*args, *(f"--model.network.{name}=0" for name in names)])
 
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets a checkpoint override what was given."""
@@ -129,14 +139,16 @@ class DistillCLI(LightningCLI):
         arguments = network.get("init_args") or Namespace()
         module, _, name = network.class_path.rpartition(".")
         parameters = inspect.signature(getattr(sys.modules[module], name)).parameters
-        facts = {"num_classes": data.num_classes, "in_channels": data.channels, "image_size": data.image_size}
-        for key, value in facts.items():
+        for key, value in zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True):
             if key in arguments:
                 default = parameters[key].default if key in parameters else arguments[key]
-                if arguments[key] not in (value, default):
+                if arguments[key] not in (0, value, default):
                     raise InputError(f"{name}.{key} is {arguments[key]}, but {data.name} has {value}: leave it out")
                 arguments[key] = value
         network["init_args"] = arguments
+        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        if passes_on and "num_classes" not in arguments:  # as most of torchvision's functions
+            network["dict_kwargs"] = {"num_classes": data.num_classes} | (network.get("dict_kwargs") or {})
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]

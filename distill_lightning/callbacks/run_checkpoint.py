@@ -9,6 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -45,9 +47,10 @@ class RunCheckpoint(Checkpoint):
         lowest_is_best: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("epochs", every_n_epochs), ("steps", every_n_steps), ("minutes", every_minutes)):
+        given = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps, "every_minutes": every_minutes}
+        for name, value in given.items():
             if value is not None and value <= 0:
-                raise InputError(f"checkpoint.every_{name} is {value}: it must be greater than 0")
+                raise InputError(f"checkpoint.{name} is {value}: it must be greater than 0")
         self.every_n_epochs, self.every_n_steps, self.every_minutes = every_n_epochs, every_n_steps, every_minutes
         self.monitor, self.lowest_is_best = monitor, lowest_is_best
         self.folder: Path | None = None
@@ -58,8 +61,10 @@ class RunCheckpoint(Checkpoint):
         self.saved_at = time.monotonic()
         self.due = False
         self.improved = False
-        self.signal = 0
+        self.received = 0  # a signal that this process got
+        self.signal = 0  # one that all processes know of
         self.stepping = False
+        self.handlers: dict[int, Any] = {}
 
     # What the checkpoint keeps of this
 
@@ -83,20 +88,35 @@ class RunCheckpoint(Checkpoint):
         if stage == "fit" and self.folder is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
-        try:
-            for number in SIGNALS:  # here: Lightning has just installed its own, and puts back what was there
-                signal.signal(number, self._on_signal)
-        except ValueError:
-            pass  # not the main thread: signals are somebody else's
+        # Lightning's own handler for SIGTERM makes processes wait for each other in the middle of a step
+        trainer._signal_connector.register_signal_handlers = lambda: None
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.handlers = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.teardown(trainer, pl_module, "fit")
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        if self.stepping and not self.signal:
-            self.signal = number
-        else:  # nothing to save: no step is running, or the user is impatient
-            launcher = self.trainer.strategy.launcher
+        """After the running step where one is running, at once elsewhere, or when asked twice.
+
+        With several processes the first one decides: if another left by itself, the others would wait for it.
+        """
+        trainer = self.trainer
+        if not self.received and (self.stepping or not trainer.is_global_zero):
+            self.received = number
+            return
+        launcher = trainer.strategy.launcher
+        if trainer.world_size > 1:  # without taking leave: whoever is in the middle of a collective would not answer
             if launcher is not None and hasattr(launcher, "kill"):
-                launcher.kill(signal.SIGTERM)
-            raise SystemExit(128 + number)
+                launcher.kill(signal.SIGKILL)
+            sys.stdout.flush()
+            os._exit(128 + number)
+        raise SystemExit(128 + number)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.clock = time.monotonic()
@@ -150,13 +170,12 @@ class RunCheckpoint(Checkpoint):
         """All processes learn of a signal or of a time that one of them knows of."""
         minutes = self.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
-        if trainer.world_size == 1:
-            self.due |= late
-            return
-        known = torch.tensor([self.signal, late], device=trainer.strategy.root_device)
-        torch.distributed.all_reduce(known, torch.distributed.ReduceOp.MAX)
-        self.signal, late = known.tolist()
-        self.due |= bool(late)
+        known = [self.received, int(late)]  # a signal that comes from here on has its turn after the next step
+        if trainer.world_size > 1:
+            shared = torch.tensor(known, device=trainer.strategy.root_device)
+            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
+            known = shared.tolist()
+        self.signal, self.due = known[0], self.due or bool(known[1])
 
     # Writing
 

@@ -1,0 +1,341 @@
+"""The command, as a user meets it."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import write_pictures
+from helpers import CONFIGS, assert_same_run, command, distill, events, fit, load, rows
+
+YAMLS = sorted(CONFIGS.glob("*/*.yaml"))
+FAST = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1]
+
+
+@pytest.fixture
+def small(request, mnist, cifar10, cifar100, pictures):
+    """Options that point a family of YAMLs at small data of the same shapes."""
+    return {
+        "digits": [],
+        "mnist": ["--data.root", mnist, "--data.train_part", 150],
+        "cifar10": ["--data.root", cifar10, "--data.batch_size", 32, "--data.train_part", 64],
+        "cifar100": ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25],
+        "folder": ["--data.root", pictures, "--data.image_size", 16, "--data.batch_size", 32],
+    }
+
+
+@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name != "callbacks"], ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_yaml_runs(path, small):
+    given = [*small[path.parent.name], *FAST]
+    if "# first:" in path.read_text():
+        # its teacher is the run that the comment names, at the place that the YAML names
+        first = path.read_text().split("configs/")[1].split()[0]
+        teacher = fit(first, *given)
+        callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
+        assert teacher == Path(callbacks[0]["init_args"]["teacher"]).parent.parent
+    run = fit(str(path), *given)
+    summary = json.loads((run / "summary.json").read_text())
+    assert 0 <= summary["metrics"]["test/accuracy"] <= 1
+    assert summary["epochs"] == 1
+    assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
+    checkpoint = load(run)
+    assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == {"model"}
+    assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A run of the baseline on the digits, in a folder of its own."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("trained"))
+    run = fit("digits/baseline.yaml", "--trainer.max_epochs", 5).resolve()
+    os.chdir(before)
+    return run
+
+
+def test_what_a_run_leaves(trained):
+    assert sorted(f.name.partition(".")[0] for f in trained.iterdir()) == [
+        "checkpoints", "config", "events", "metrics", "summary",
+    ]  # fmt: skip
+    summary = json.loads((trained / "summary.json").read_text())
+    assert summary["steps"] == 100
+    assert summary["exposures"] == 100 * 64
+    assert summary["parameters"] == 24_058
+    assert summary["density"] == 1.0
+    assert summary["wall_time_s"] > 0
+    assert {"seed", "config_digest", "versions"} <= summary.keys()
+    tags = {tag for _, tag, _ in rows(trained)}
+    assert {"train/loss", "train/loss_ce", "train/accuracy", "train/lr", "train/exposures", "val/nll"} <= tags
+
+
+def test_the_numbers_are_right(trained, capsys):
+    """Accuracy and NLL of the test split, by hand, from the checkpoint alone."""
+    from distill_lightning.checkpoints import open_network
+    from distill_lightning.data.digits import Digits
+
+    data = Digits()
+    data.setup("test")
+    network = open_network(trained / "checkpoints" / "last.ckpt")
+    with torch.no_grad():
+        logits = network(data.normalise(data.test.source.images))
+    accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
+    nll = torch.nn.functional.cross_entropy(logits.double(), data.test_labels).item()
+    metrics = json.loads((trained / "summary.json").read_text())["metrics"]
+    assert metrics["test/accuracy"] == pytest.approx(accuracy)
+    assert metrics["test/nll"] == pytest.approx(nll, rel=1e-4)
+
+
+def test_config_fed_back_repeats_the_run(trained):
+    assert distill("fit", "--config", trained / "config.yaml", "--log_dir", "again") == 0
+    assert_same_run(trained, Path("again/digits/baseline") / trained.name)
+
+
+def test_a_second_start_takes_the_next_number():
+    first, second = (fit("digits/baseline.yaml", *FAST) for _ in range(2))
+    assert (first.name, second.name) == ("convnet-seed0", "convnet-seed0-2")
+
+
+def test_the_folder_is_printed_first_and_last(capsys):
+    run = fit("digits/baseline.yaml", *FAST)
+    out = capsys.readouterr().out.strip().splitlines()
+    assert out[0] == out[-1] == f"run: {run}"
+
+
+@pytest.mark.parametrize("verb", ["validate", "test"])
+def test_a_checkpoint_alone_is_enough(verb, trained, capsys):
+    assert distill(verb, "--ckpt_path", trained / "checkpoints" / "last.ckpt") == 0
+    metrics = json.loads((trained / "summary.json").read_text())["metrics"]
+    stage = {"validate": "val", "test": "test"}[verb]
+    assert f"{metrics[f'{stage}/accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_last_and_best_are_found_by_name(trained, capsys):
+    log_dir = trained.parent.parent.parent
+    for name in ("last", "best"):
+        given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--log_dir", log_dir, "--ckpt_path", name]
+        assert distill("test", *given) == 0
+
+
+def test_predictions_of_the_test_split(trained):
+    assert distill("predict", "--ckpt_path", trained / "checkpoints" / "last.ckpt") == 0
+    with open(trained / "predictions.csv") as file:
+        found = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in found] == list(range(360))
+    right = sum(row["label"] == row["predicted"] for row in found) / 360
+    metrics = json.loads((trained / "summary.json").read_text())["metrics"]
+    assert right == pytest.approx(metrics["test/accuracy"])
+    assert sum(float(v) for k, v in found[0].items() if k.startswith("prob_")) == pytest.approx(1, abs=1e-4)
+
+
+def test_predictions_of_a_folder_of_pictures(trained, tmp_path):
+    write_pictures(tmp_path / "mine", 2, 3)
+    given = ["--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.pictures", tmp_path / "mine"]
+    assert distill("predict", *given) == 0
+    with open(trained / "predictions.csv") as file:
+        found = list(csv.DictReader(file))
+    assert [row["file"] for row in found] == [f"class_00{c}/00{i}.png" for c in range(2) for i in range(3)]
+    assert {row["label"] for row in found} == {""}
+
+
+def test_a_torchvision_network_learns_its_classes_from_the_data(pictures):
+    given = ["--data.root", pictures, "--data.image_size", 32, "--data.batch_size", 32, *FAST]
+    run = fit("folder/baseline.yaml", *given, "--model.network", "torchvision.models.mobilenet_v3_small")
+    assert load(run)["state_dict"]["model.classifier.3.bias"].shape == (3,)
+    assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+
+
+def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "from distill_lightning.methods.base import Method\n"
+        "class Tiny(nn.Module):\n"
+        "    def __init__(self, num_classes: int, image_size: int = 1):\n"
+        "        super().__init__()\n"
+        "        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(image_size**2, num_classes))\n"
+        "    def forward(self, images):\n"
+        "        return self.layers(images)\n"
+        "class Halved(Method):\n"
+        "    def __init__(self, network: nn.Module, **kwargs):\n"
+        "        super().__init__(network, **kwargs)\n"
+        "    def losses(self, batch):\n"
+        "        return {'half': 0.5 * self.cross_entropy(self(batch['image']), batch)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = yaml.safe_load((CONFIGS / "digits" / "baseline.yaml").read_text())
+    config["model"] = {"class_path": "mine.Halved", "init_args": {"network": {"class_path": "mine.Tiny"}}}
+    Path("mine.yaml").write_text(yaml.safe_dump(config))
+    run = fit(str(Path("mine.yaml").resolve()), *FAST)
+    assert run.parent.name == "mine"
+    assert "train/loss_half" in events(run)
+    assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.precision", "bf16-mixed"],
+        ["--model.channels_last", "true"],
+        ["--model.optimizer", "Adam", "--model.optimizer.fused", "true"],
+        ["--model.optimizer", "torch.optim.AdamW", "--model.decay_norms_and_biases", "false"],
+        ["--model.schedule", "MultiStep", "--model.schedule.milestones", "[1]"],
+        ["--trainer.gradient_clip_val", "1.0"],
+        ["--data.keep_last", "true"],
+        ["--data.val_size", "0"],
+        ["--data.train_part", "10 per class"],
+    ],
+    ids=lambda o: o[0],
+)
+def test_options_of_any_run(options):
+    run = fit("digits/dlb.yaml", *FAST, *options)
+    assert json.loads((run / "summary.json").read_text())["steps"] > 0
+
+
+# Wrong input: one line, status 2
+
+BASE = CONFIGS / "digits" / "baseline.yaml"
+KD = CONFIGS / "digits" / "kd.yaml"
+DLB = CONFIGS / "digits" / "dlb.yaml"
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "words"),
+    [
+        (BASE, ["--trainer.max_epoch", 3], ["--trainer.max_epoch;", "did you mean --trainer.max_epochs?"]),
+        (BASE, ["--data.batchsize", 3], ["batchsize", "did you mean batch_size?"]),
+        (BASE, ["--model", "Baselin"], ["Baselin", "did you mean Baseline?"]),
+        (BASE, ["--model.network", "ConvNt"], ["model.network", "did you mean ConvNet?"]),
+        (BASE, ["--model.network.widht", 4], ["widht", "did you mean width?"]),
+        (BASE, ["--model.optimizer", "Adamm"], ["model.optimizer", "did you mean Adam?"]),
+        (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
+        (BASE, ["--model.label_smoothing", 2], ["label_smoothing is 2.0"]),
+        (BASE, ["--data.batch_size", 5000], ["batch_size 5000 is larger", "1293"]),
+        (BASE, ["--data.batch_size", 1], ["batch norm needs 2 samples"]),
+        (BASE, ["--trainer.max_steps", 5], ["trainer.max_epochs"]),
+        (BASE, ["--ckpt_path", "last"], ["there is no unfinished run"]),
+        (BASE, ["--ckpt_path", "nowhere.ckpt"], ["there is no checkpoint nowhere.ckpt"]),
+        (BASE, ["--data.train_part", "9 a class"], ["train_part"]),
+        (BASE, ["--model.network.num_classes", 7], ["ConvNet.num_classes is 7", "leave it out"]),
+        (BASE, ["--data", "MNIST", "--data.root", "nothing"], ["MNIST is not in nothing"]),
+        (BASE, ["--data", "CIFAR100", "--data.root", "nothing"], ["CIFAR100 is not in nothing"]),
+        (BASE, ["--checkpoint.every_n_steps", 0], ["checkpoint.every_n_steps is 0"]),
+        (KD, [], ["there is no checkpoint"]),
+        (KD, ["--model.temperature", 0], ["temperature is 0.0"]),
+        (KD, ["--model.soft_weight=-1"], ["soft_weight is -1.0"]),
+        (DLB, ["--model.alpha=-1"], ["alpha is -1.0"]),
+        (DLB, ["--model.network", "LeNet300100", "--data.batch_size", 1], ["DLB needs 2 samples"]),
+        (CONFIGS / "folder" / "baseline.yaml", ["--data.root", "nothing"], ["there is no folder nothing"]),
+        (CONFIGS / "digits" / "baselin.yaml", [], ["there is no file", "digits/baseline.yaml?"]),
+    ],
+)
+def test_wrong_input(config, given, words, capsys, monkeypatch):
+    monkeypatch.setattr("socket.socket.connect", no_network)
+    assert distill("fit", "--config", config, *given) == 2
+    output = capsys.readouterr()
+    (line,) = output.err.strip().splitlines()
+    assert line.startswith("distill: ")
+    for word in words:
+        assert word in line
+    assert not list(Path().glob("logs/*/*/*/config.yaml")) or "last" not in given
+
+
+def no_network(*args):
+    raise OSError("no network in tests")
+
+
+def test_a_yaml_that_is_none(capsys):
+    Path("bad.yaml").write_text("a: [b\n c: {")
+    assert distill("fit", "--config", "bad.yaml") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "no YAML" in line
+    assert "line 2" in line
+
+
+def test_no_command_and_a_wrong_one(capsys):
+    assert distill() == 2
+    assert distill("fti") == 2
+    assert "did you mean fit?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--model.network", "LeNet300100"),
+        ("--data.batch_size", 32),
+        ("--model.optimizer.lr", 0.2),
+        ("--trainer.max_epochs", 9),
+        ("--model.network.width", 8),
+    ],
+)
+def test_resume_with_something_else_is_refused_by_name(option, value, trained, capsys):
+    (trained / "summary.json").rename(trained / "finished")
+    try:
+        given = ["--config", trained / "config.yaml", "--log_dir", trained.parent.parent.parent, "--ckpt_path", "last"]
+        assert distill("fit", *given, option, value) == 2
+    finally:
+        (trained / "finished").rename(trained / "summary.json")
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert option.rpartition(".")[2] in line
+    assert "was started with" in line
+
+
+def test_resume_with_other_data_is_refused(capsys):
+    run = fit("digits/baseline.yaml", *FAST)
+    shutil.rmtree(run / "summary.json", ignore_errors=True)
+    (run / "summary.json").unlink()
+    given = ["--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt"]
+    assert distill("fit", *given, "--data", "MNIST") == 2
+    assert "was started with" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_other_classes(trained, tmp_path, capsys):
+    root = write_pictures(tmp_path / "two", 2, 30)
+    given = ["--config", CONFIGS / "folder" / "baseline.yaml", "--data.root", root, "--model.network", "ConvNet"]
+    assert distill("validate", *given, "--ckpt_path", trained / "checkpoints" / "last.ckpt") == 2
+    assert "does not fit ConvNet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["torn", "foreign"])
+def test_broken_checkpoints(name, trained, capsys):
+    whole = (trained / "checkpoints" / "last.ckpt").read_bytes()
+    Path("torn.ckpt").write_bytes(whole[: len(whole) // 2])
+    torch.save({"a": 1}, "foreign.ckpt")
+    assert distill("test", "--ckpt_path", f"{name}.ckpt") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert f"{name}.ckpt" in line
+
+
+def test_not_a_number_fails_the_run(capsys):
+    assert distill("fit", "--config", BASE, "--model.optimizer.lr", 1e6) == 1
+    assert "the loss is not finite from step" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(Path().glob("logs/*/*/*/summary.json"))
+
+
+def test_statuses_of_the_real_command():
+    """From the shell: status, the last line on standard error, no traceback, quiet otherwise."""
+    wrong = subprocess.run(command("fit", "--config", BASE, "--data.batchsize", 3), capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert wrong.stdout == ""
+    assert len(wrong.stderr.strip().splitlines()) == 1
+    right = subprocess.run(command("fit", "--config", BASE, *FAST), capture_output=True, text=True)
+    assert right.returncode == 0
+    assert right.stdout.strip().splitlines()[-1].startswith("run: logs/digits/baseline/")
+    assert len(right.stderr.strip().splitlines()) == 1  # the one epoch
+
+
+def test_bench_prints_ratios(capsys):
+    assert distill("bench", "--config", BASE, "--turns", 3, "--steps", 5) == 0
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert result["turns"] == 3
+    assert result["rows"] == 64
+    assert result["run_s"] > result["data_s"] > 0
+    assert not Path("logs").exists()
+
+
+def test_bench_gives_the_bare_loop_as_many_pictures(capsys):
+    assert distill("bench", "--config", DLB, "--turns", 2, "--steps", 3) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"] == 128

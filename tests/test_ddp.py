@@ -1,0 +1,93 @@
+"""Two processes agree with one."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from helpers import CONFIGS, assert_same_run, distill, load, rows, start
+
+NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
+SHORT = ["--trainer.max_epochs", 2, "--data.train_part", 320, "--trainer.log_every_n_steps", 2]
+
+
+def run(name: str, *given, **env) -> str:
+    process = start("fit", *given, "--name", name, **env)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    return out
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("teacher"))
+    assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--trainer.max_epochs", 1) == 0
+    path = next(Path().resolve().glob("logs/*/*/*/checkpoints/last.ckpt"))
+    os.chdir(before)
+    return path
+
+
+@pytest.mark.parametrize("method", ["baseline", "kd", "dlb"])
+def test_weights_and_numbers_agree_to_rounding(method, teacher):
+    """Without batch norm and dropout; an uneven validation split, counted once."""
+    given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *NET, *SHORT, "--data.val_size", 101]
+    if method == "kd":
+        given += ["--trainer.callbacks.teacher", teacher]
+    if method == "baseline":
+        given += ["--data.keep_last", "true", "--data.train_part", 311]  # 55 samples in the last batch
+    for devices in (1, 2):
+        run(f"on-{devices}", *given, "--trainer.devices", devices)
+    one, two = (Path(f"logs/digits/{method}/on-{devices}") for devices in (1, 2))
+    first, second = (load(r)["state_dict"] for r in (one, two))
+    for key, value in first.items():
+        assert (value - second[key]).abs().max() < 2e-6, key
+    assert [row[:2] for row in rows(one)] == [row[:2] for row in rows(two)]
+    for (_, tag, a), (_, _, b) in zip(rows(one), rows(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6), tag
+    counted = json.loads((two / "summary.json").read_text())
+    assert counted["processes"] == 2
+    assert counted["exposures"] == json.loads((one / "summary.json").read_text())["exposures"]
+
+
+def test_two_processes_resume_exactly():
+    """DLB's memory and the running sums are each process's own."""
+    given = ["--config", CONFIGS / "digits" / "dlb.yaml", "--trainer.accelerator", "cpu", "--trainer.max_epochs", 12]
+    given += ["--trainer.devices", 2, "--checkpoint.every_n_steps", 3, "--data.train_part", 320]
+    run("whole", *given)
+    killed = Path("logs/digits/dlb/killed")
+    process = start("fit", *given, "--name", "killed")
+    while not (killed / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (killed / "summary.json").exists()
+    run("killed", *given, "--ckpt_path", "last")
+    assert_same_run(Path("logs/digits/dlb/whole"), killed)
+
+
+@pytest.mark.parametrize("to_all", [True, False])
+def test_sigterm_stops_all_processes(to_all):
+    """Whether each process gets the signal, or the first alone."""
+    given = ["--config", CONFIGS / "digits" / "dlb.yaml", "--trainer.accelerator", "cpu", "--trainer.max_epochs", 500]
+    process = start("fit", *given, "--trainer.devices", 2, "--name", "stopped")
+    checkpoint = Path("logs/digits/dlb/stopped/checkpoints/last.ckpt")
+    while not checkpoint.exists():
+        time.sleep(0.05)
+    (os.killpg if to_all else os.kill)(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert load(checkpoint.parent.parent)["global_step"] > 0
+
+
+def test_batch_size_must_divide():
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--trainer.accelerator", "cpu"]
+    process = start("fit", *given, "--trainer.devices", 2, "--data.batch_size", 63)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 2
+    assert err.strip().splitlines()[-1] == (
+        "distill: batch_size 63 cannot be shared out evenly over 2 processes: use 62"
+    )
