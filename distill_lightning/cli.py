@@ -36,7 +36,7 @@ import distill_lightning.data
 import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints, runs
-from distill_lightning.bench import Trainer
+from distill_lightning.bench import Trainer, Untimed
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint
 from distill_lightning.data.base import ImageData
@@ -46,7 +46,13 @@ from distill_lightning.loggers import MetricsCSV, TensorBoard, read_metrics
 from distill_lightning.messages import Parser, first_input_error
 from distill_lightning.methods.base import Method
 
-VERBS = ("fit", "validate", "test", "predict")
+VERBS = {
+    "fit": "Train a network, from the start or from a checkpoint, and test it once.",
+    "validate": "Evaluate a checkpoint on the validation split.",
+    "test": "Evaluate a checkpoint on the test split.",
+    "predict": "Write a checkpoint's predictions for the test split, or for a folder of pictures.",
+    "bench": "Time a step of the run beside the bare PyTorch loop.",
+}
 SHAPE = ("num_classes", "in_channels", "image_size")
 """What a network may take, and the data knows."""
 
@@ -65,7 +71,13 @@ class DistillCLI(LightningCLI):
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             parser_class=Parser,
-            parser_kwargs={"prog": "distill", "allow_abbrev": False, "version": distill_lightning.__version__},
+            parser_kwargs={
+                "prog": "distill",
+                "allow_abbrev": False,
+                "version": distill_lightning.__version__,
+                "description": distill_lightning.__doc__,
+                **{verb: {"description": words} for verb, words in VERBS.items()},
+            },
             trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
             args=args,
         )
@@ -82,6 +94,11 @@ class DistillCLI(LightningCLI):
             "predict": loaders | {"dataloaders", "return_predictions"},
             "bench": {"model", "datamodule"},
         }
+
+    def setup_parser(self, *args: Any) -> None:
+        super().setup_parser(*args)
+        for choice in self.parser._subcommands_action._choices_actions:
+            choice.help = VERBS[choice.dest]  # not what the trainer's methods say of themselves
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
@@ -165,6 +182,7 @@ class DistillCLI(LightningCLI):
         callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         trainer.callbacks = [c for c in callbacks if c is not None] + bar
         return super().instantiate_trainer(
+            profiler=trainer.profiler or Untimed(),
             logger=False,
             plugins=plugins + [p for p in given_plugins if p is not None],
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in trainer.callbacks),
@@ -198,8 +216,7 @@ class DistillCLI(LightningCLI):
             for logger in trainer.loggers:
                 logger.save()
             summary = self._summary(run, model)
-            config = yaml.safe_load(self.checkpoint.config)
-            settings = {k: v for k, v in runs.what_matters(config).items() if v is not None}
+            settings = runs.settings(yaml.safe_load(self.checkpoint.config))
             board.log_outcome(settings, {k: v for k, v in summary["metrics"].items() if k[:4] in ("val/", "test")})
             board.save()
             write_whole(run.summary, lambda file: file.write((json.dumps(summary, indent=2) + "\n").encode()))

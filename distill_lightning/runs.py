@@ -50,19 +50,33 @@ def what_matters(config: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in flatten(parts).items() if k.rpartition(".")[2] not in FREE}
 
 
+def settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The same for people: "model" is "DLB", "model.optimizer.lr" is 0.1; nothing that is not set."""
+
+    def short(key: str) -> str:
+        return key.replace(".init_args", "").removesuffix(".class_path")
+
+    matters = {k: v for k, v in what_matters(config).items() if v not in (None, [], {})}
+    return {short(k): v.rpartition(".")[2] if k.endswith(".class_path") else v for k, v in matters.items()}
+
+
 def digest(config: dict[str, Any]) -> str:
     """Names what a run computes: equal for runs that must come out equal."""
     return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def refuse_changes(old: dict[str, Any], new: dict[str, Any], folder: Path) -> None:
+def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None:
     """Resuming with an option that could change the result is refused by name.
+
+    A teacher may have moved: a checkpoint knows its weights, and SoftTargets compares them.
 
     Raises:
         InputError: naming the first such option.
     """
-    before, now = what_matters(old), what_matters(new)
+    before, now, folder = what_matters(old), what_matters(new), run.folder
     for key in [*now, *before]:
+        if run.resume_from is not None and "teacher" in key.split("."):
+            continue
         if before.get(key) != now.get(key):
             raise InputError(
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
@@ -133,12 +147,12 @@ def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Ru
             raise InputError(f"{path} is not in the checkpoints of a run: resume the run that it belongs to")
     else:
         folder, path = find(stem, name, finished=False), None
-    old = yaml.safe_load((folder / "config.yaml").read_text())
-    refuse_changes(old, yaml.safe_load(config_yaml), folder)
     run = Run(folder)
     run.finished = run.summary.is_file() and ckpt_path == "last"
     path = path or run.checkpoints / f"{ckpt_path}.ckpt"
     run.resume_from = path if path.is_file() else None
+    old = yaml.safe_load((folder / "config.yaml").read_text())
+    refuse_changes(old, yaml.safe_load(config_yaml), run)
     return run
 
 

@@ -284,9 +284,6 @@ class ImageData(pl.LightningDataModule):
         trainer = self.trainer
         return EvalLoader(self, split, labels, trainer.global_rank, trainer.world_size)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # built where it is used
-
     # What a checkpoint keeps, for whoever loads the network later
 
     def state_dict(self) -> dict[str, Any]:

@@ -137,3 +137,17 @@ def born_again() -> Path:
     from helpers import CONFIGS
 
     return CONFIGS / "digits" / "born_again.yaml"
+
+
+def test_a_moved_teacher_may_go_on_teaching_and_another_may_not(capsys):
+    first, other = (fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--seed_everything", s) for s in (0, 1))
+    teacher = (first / "checkpoints" / "last.ckpt").rename("moved.ckpt")
+    given = ["fit", "--config", born_again(), "--trainer.max_epochs", 1, "--trainer.callbacks.teacher"]
+    assert distill(*given, teacher) == 0
+    (run,) = Path("logs/digits/born_again").glob("[!.]*")
+    (run / "summary.json").unlink()
+    again = teacher.rename("moved_again.ckpt")
+    assert distill(*given, again, "--ckpt_path", "last") == 0
+    (run / "summary.json").unlink()
+    assert distill(*given, other / "checkpoints" / "last.ckpt", "--ckpt_path", "last") == 2
+    assert "weights of the teacher" in capsys.readouterr().err
