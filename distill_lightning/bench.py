@@ -1,8 +1,8 @@
 """What a run's step costs, beside the bare PyTorch loop on the same network.
 
 Three things are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
-(forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the data path alone;
-and the run as trained, with its method, callbacks, loggers and checkpoints, validation aside.
+(forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the data path
+alone; and the run as trained, with its method, callbacks, loggers and checkpoints, validation aside.
 """
 
 import copy

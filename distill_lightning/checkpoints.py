@@ -1,7 +1,7 @@
 """Opens a checkpoint of ours and gives the plain network, without its method.
 
-Nothing in a file is executed: it is read with ``weights_only=True``, and the class that it names for its network must be
-a module of an installed package (a class, or a function that is annotated to return one), never one of Python's own.
+Nothing in a file is executed: it is read with ``weights_only=True``, and the class that it names for its network must
+be a module of an installed package (a class, or a function that is annotated to return one), never one of Python's.
 """
 
 import importlib

@@ -337,7 +337,7 @@ class DistillCLI(LightningCLI):
 
     def _summary(self, run: runs.Run, model: Method) -> dict[str, Any]:
         metrics = {tag: value for _, tag, value in read_metrics(run.folder / "metrics.csv")}
-        parameters = [p for p in model.model.parameters()]
+        parameters = list(model.model.parameters())
         total = sum(p.numel() for p in parameters)
         config = yaml.safe_load(self.checkpoint.config)
         return {

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """Wrong input: one line that says what was given, what was expected and what to do. Ends a command with status 2."""
+    """Wrong input: one line on what was given, what was expected and what to do. Ends a command with status 2."""

@@ -1,11 +1,11 @@
 """The folder of a run: which one, what is in it, whether it may go on.
 
-    logs/<data set>/<method>/<name>/
-        config.yaml          as the first start resolved it; the reference for a resume
-        events.out.tfevents  TensorBoard
-        metrics.csv          step, tag, value
-        checkpoints/         last.ckpt, best.ckpt
-        summary.json         once the run is finished
+logs/<data set>/<method>/<name>/
+    config.yaml          as the first start resolved it; the reference for a resume
+    events.out.tfevents  TensorBoard
+    metrics.csv          step, tag, value
+    checkpoints/         last.ckpt, best.ckpt
+    summary.json         once the run is finished
 """
 
 import hashlib
@@ -160,7 +160,9 @@ def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:
     """The folder of a run, by name, or the newest (of those unfinished, where ``finished`` is False)."""
     if name is not None:
         if not (stem / name / "config.yaml").is_file():
-            raise InputError(f"there is no run {stem / name}: leave --ckpt_path out to start it, or give another --name")
+            raise InputError(
+                f"there is no run {stem / name}: leave --ckpt_path out to start it, or give another --name"
+            )
         return stem / name
     found = [config.parent for config in stem.glob("[!.]*/config.yaml")]
     if finished is False:

@@ -93,7 +93,9 @@ class SoftTargetTable:
         return array
 
     def _bad(self, name: str, what: str) -> InputError:
-        return InputError(f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make anew")
+        return InputError(
+            f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make anew"
+        )
 
     # Generation
 
@@ -140,4 +142,3 @@ class SoftTargetTable:
     def as_tensor(self) -> Tensor:
         """(V, R, K) float32 on the CPU, memory-mapped."""
         return torch.from_numpy(self.logits)
-

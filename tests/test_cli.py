@@ -29,7 +29,9 @@ def small(request, mnist, cifar10, cifar100, pictures):
     }
 
 
-@pytest.mark.parametrize("path", [p for p in YAMLS if p.parent.name != "callbacks"], ids=lambda p: f"{p.parent.name}/{p.stem}")
+@pytest.mark.parametrize(
+    "path", [p for p in YAMLS if p.parent.name != "callbacks"], ids=lambda p: f"{p.parent.name}/{p.stem}"
+)
 def test_every_yaml_runs(path, small):
     given = [*small[path.parent.name], *FAST]
     if "# first:" in path.read_text():

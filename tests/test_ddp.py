@@ -87,7 +87,15 @@ def test_two_slurm_tasks_share_a_folder():
     """SLURM as its environment variables show it: both processes start by themselves, and the first decides."""
     job = {"SLURM_JOB_ID": "15207", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
     job |= {"SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"}
-    given = ["--config", CONFIGS / "digits" / "dlb.yaml", *SHORT, "--trainer.accelerator", "cpu", "--trainer.devices", 2]
+    given = [
+        "--config",
+        CONFIGS / "digits" / "dlb.yaml",
+        *SHORT,
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        2,
+    ]
     tasks = [start("fit", *given, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)) for rank in range(2)]
     outputs = [task.communicate(timeout=200) for task in tasks]
     assert [task.returncode for task in tasks] == [0, 0], outputs

@@ -1,4 +1,4 @@
-"""Values, zeros, invariances and gradients of the losses. Golden values were computed in float64 by hand-written sums."""
+"""Values, zeros, invariances and gradients of the losses. Golden values: computed in float64."""
 
 import pytest
 import torch

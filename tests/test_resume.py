@@ -45,9 +45,15 @@ class Killed(Exception):
 
 
 HOOKS = [
-    "on_train_batch_start", "on_before_backward", "on_train_batch_end", "on_validation_start", "on_validation_batch_end",
-    "on_validation_end", "on_train_epoch_start", "on_train_epoch_end",
-]  # fmt: skip
+    "on_train_batch_start",
+    "on_before_backward",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_batch_end",
+    "on_validation_end",
+    "on_train_epoch_start",
+    "on_train_epoch_end",
+]
 
 
 class Kill:

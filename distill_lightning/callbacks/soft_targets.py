@@ -50,7 +50,9 @@ class Member:
         mean = data.mean if mean is None else mean
         std = data.std if std is None else std
         if len(mean) != data.channels or len(std) != data.channels:
-            raise InputError(f"the teacher {self.where} was trained on {len(mean)} channels, {data.name} has {data.channels}")
+            raise InputError(
+                f"the teacher {self.where} was trained on {len(mean)} channels, {data.name} has {data.channels}"
+            )
         same = torch.equal(mean, data.mean) and torch.equal(std, data.std)
         self.scale = None if same else (data.std / std)[:, None, None]
         self.shift = None if same else ((data.mean - mean) / std)[:, None, None]
@@ -62,7 +64,11 @@ class Member:
                 f"the teacher {self.where} was trained on {len(said['class_names'])} classes of {said['name']}, "
                 f"{data.name} has {data.num_classes}: the classes must be the same"
             )
-        if said.get("fingerprint") != data.fingerprint() or data.val is None or data.val.source is not data.train.source:
+        if (
+            said.get("fingerprint") != data.fingerprint()
+            or data.val is None
+            or data.val.source is not data.train.source
+        ):
             return  # another data set, or a validation split of its own: nothing to compare
         seen = data.val.taken[~torch.isin(data.val.taken, said["held_out"].long())]
         if len(seen):
@@ -78,7 +84,9 @@ class Member:
             logits = self.network(blank)
         except RuntimeError as error:
             size = f"{data.channels}x{data.image_size}x{data.image_size}"
-            raise InputError(f"the teacher {self.where} cannot take pictures of {size}: use one for this data") from error
+            raise InputError(
+                f"the teacher {self.where} cannot take pictures of {size}: use one for this data"
+            ) from error
         if logits.shape != (1, data.num_classes):
             raise InputError(
                 f"the teacher {self.where} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: "
@@ -173,7 +181,9 @@ class SoftTargets(Callback):
                 None if m.scale is None else [m.scale.flatten().tolist(), m.shift.flatten().tolist()]
                 for m in self.members
             ],
-            "augmentation": [f"{type(t).__module__}.{type(t).__qualname__} {sorted(vars(t).items())}" for t in data.augment],
+            "augmentation": [
+                f"{type(t).__module__}.{type(t).__qualname__} {sorted(vars(t).items())}" for t in data.augment
+            ],
             "seed": data.seed if data.augment else None,
         }
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
@@ -230,4 +240,3 @@ class SoftTargets(Callback):
                     f"SoftTargets: the {what} ({mine[name]}) is not that of this run ({state[name]}): "
                     "resume with what it was started with"
                 )
-

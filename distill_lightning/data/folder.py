@@ -183,9 +183,7 @@ class ImageFolder(ImageData):
         InputError: the folder is missing or empty, or a class lacks in one of its parts.
     """
 
-    def __init__(
-        self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs
-    ) -> None:
+    def __init__(self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs) -> None:
         super().__init__(root, **kwargs)
         if image_size < 1:
             raise InputError(f"image_size is {image_size}: it must be 1 or more")
