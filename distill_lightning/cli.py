@@ -13,10 +13,13 @@ import logging
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
 import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +145,9 @@ class DistillCLI(LightningCLI):
             raise InputError(f"trainer.max_steps is {config.trainer.max_steps}: give trainer.max_epochs instead")
         if config.trainer.max_epochs is None and self.subcommand == "fit":
             raise InputError("trainer.max_epochs is not given: say how many epochs to train for")
-        self._give_network_its_shape(config)
+        # predictions of pictures do not need the data: a checkpoint's own configuration has the network's shape
+        if self.subcommand != "predict" or config.data.init_args.pictures is None:
+            self._give_network_its_shape(config)
         dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path")})
 
@@ -204,14 +209,11 @@ class DistillCLI(LightningCLI):
             step = checkpoints.read(run.resume_from)["global_step"]
         again = run.resume_from is not None or (ckpt_path is not None)
         board = self._attach(run, step if again else None, (run.folder / "config.yaml").read_text())
-        os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}"  # for the processes that the trainer starts
-        try:
+        with self._children(run):
             trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
             datamodule.read_test_part()
             if datamodule.test is not None:
                 trainer.test(model, datamodule=datamodule, verbose=False)
-        finally:
-            os.environ.pop(CHILD, None)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
@@ -239,7 +241,8 @@ class DistillCLI(LightningCLI):
 
     def _evaluate(self, model: Method, datamodule: ImageData, ckpt_path: str | None, verb: Any) -> None:
         self._load(model, datamodule, ckpt_path)
-        verb(model, datamodule=datamodule, verbose=False)
+        with self._children():
+            verb(model, datamodule=datamodule, verbose=False)
         results = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         if not results:
             raise InputError(f"{datamodule.name} has no validation split: give data.val_size")
@@ -249,11 +252,8 @@ class DistillCLI(LightningCLI):
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """Writes predictions.csv: index or file name, label, predicted class, probabilities."""
         path = self._load(model, datamodule, ckpt_path)
-        os.environ[CHILD] = "\n"
-        try:
+        with self._children():
             mine = self.trainer.predict(model, datamodule=datamodule) or []
-        finally:
-            os.environ.pop(CHILD, None)
         everyones = [mine]
         if self.trainer.world_size > 1:
             everyones = [None] * self.trainer.world_size
@@ -275,8 +275,10 @@ class DistillCLI(LightningCLI):
         if ckpt_path in ("last", "best"):
             folder = runs.find(self._stem(model, datamodule), self._get(self.config, "name"))
             path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
-        weights = checkpoints.network_weights(checkpoints.read(path))
-        checkpoints.load_weights(model.model, weights, str(path))
+        checkpoint = checkpoints.read(path)
+        checkpoints.load_weights(model.model, checkpoints.network_weights(checkpoint), str(path))
+        if datamodule.pictures is not None:
+            datamodule.remembered = checkpoints.data_of(checkpoint)
         return path
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
@@ -332,6 +334,23 @@ class DistillCLI(LightningCLI):
         if error:
             raise InputError(error)
         return run
+
+    @contextmanager
+    def _children(self, run: runs.Run | None = None) -> Iterator[None]:
+        """Tells the processes that the trainer starts which run it is, and takes them along when this one fails."""
+        if CHILD in os.environ:  # this is one of them
+            yield
+            return
+        os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}" if run else "\n"
+        try:
+            yield
+        except BaseException:
+            launcher = self.trainer.strategy.launcher
+            if launcher is not None and hasattr(launcher, "kill"):
+                launcher.kill(signal.SIGKILL)
+            raise
+        finally:
+            os.environ.pop(CHILD, None)
 
     # What is shown and kept at the end
 

@@ -144,6 +144,19 @@ def test_predictions_of_a_folder_of_pictures(trained, tmp_path):
     assert {row["label"] for row in found} == {""}
 
 
+def test_predictions_do_not_need_the_training_data(pictures, tmp_path):
+    root = Path(shutil.copytree(pictures, tmp_path / "mine"))
+    run = fit("folder/baseline.yaml", "--data.root", root, "--data.image_size", 16, "--data.batch_size", 32, *FAST)
+    shutil.move(root / "test", tmp_path / "new")
+    shutil.rmtree(root)
+    given = ["--ckpt_path", run / "checkpoints" / "last.ckpt", "--data.pictures", tmp_path / "new"]
+    assert distill("predict", *given) == 0
+    with open(run / "predictions.csv") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 18
+    assert found[0]["predicted"].startswith("class_00")
+
+
 def test_a_torchvision_network_learns_its_classes_from_the_data(pictures):
     given = ["--data.root", pictures, "--data.image_size", 32, "--data.batch_size", 32, *FAST]
     run = fit("folder/baseline.yaml", *given, "--model.network", "torchvision.models.mobilenet_v3_small")

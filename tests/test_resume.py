@@ -176,6 +176,20 @@ def test_a_finished_run_is_left_alone(capsys):
     assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
+def test_early_stopping_is_not_undone():
+    """A run that had stopped early, and was cut before it was summed up, does not train on."""
+    stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/nll"]
+    stop += ["--trainer.callbacks.patience", 0, "--trainer.callbacks.min_delta", 100]
+    run = fit("digits/baseline.yaml", *SMALL, *stop)
+    epochs = load(run)["epoch"]
+    assert epochs < 2
+    before = rows(run)
+    (run / "summary.json").unlink()
+    assert distill("fit", "--config", run / "config.yaml", "--ckpt_path", "last") == 0
+    assert load(run)["epoch"] == epochs
+    assert rows(run) == before
+
+
 def test_gradients_that_accumulate_are_never_cut_through(monkeypatch):
     given = [*options("baseline", Path()), "--trainer.accumulate_grad_batches", 4, "--checkpoint.every_n_steps", 1]
     assert distill("fit", *given, "--name", "whole") == 0

@@ -57,6 +57,7 @@ class RunCheckpoint(Checkpoint):
         self.config: str = ""
         self.best: float | None = None
         self.elapsed_s = 0.0
+        self.stopped = False
         self.clock: float | None = None
         self.saved_at = time.monotonic()
         self.due = False
@@ -69,10 +70,10 @@ class RunCheckpoint(Checkpoint):
     # What the checkpoint keeps of this
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "elapsed_s": self.wall_time_s()}
+        return {"best": self.best, "elapsed_s": self.wall_time_s(), "stopped": bool(self.trainer.should_stop)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.best, self.elapsed_s = state["best"], state["elapsed_s"]
+        self.best, self.elapsed_s, self.stopped = state["best"], state["elapsed_s"], state["stopped"]
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
         checkpoint["config"] = self.config
@@ -120,6 +121,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.clock = time.monotonic()
+        if self.stopped:  # early stopping had ended the run when it was interrupted
+            trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stepping = True

@@ -108,6 +108,8 @@ class ImageData(pl.LightningDataModule):
         self.test: Split | None = None
         self.views_per_epoch = 1
         self.repeats_last_batch = False
+        self.remembered: dict[str, Any] = {}
+        """What a checkpoint knows of the data, for predictions where the data is not at hand."""
         self.view_cycle: int | None = None
         """Views are taken modulo this number: soft targets that are stored for V views ask for V."""
 
@@ -135,6 +137,9 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self._learn_needs()
+        if stage == "predict" and self.pictures is not None and self.remembered:
+            self.mean, self.std = self.remembered["mean"], self.remembered["std"]
+            return
         if self.train is None:
             self._read_training_part()
         if stage == "test" or (stage == "predict" and self.pictures is None):

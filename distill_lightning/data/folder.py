@@ -200,6 +200,8 @@ class ImageFolder(ImageData):
 
     @property
     def class_names(self) -> list[str]:
+        if self.remembered:
+            return self.remembered["class_names"]
         names = [folder.name for folder in class_folders(self._part_folder("train"))]
         if len(names) < 2:
             raise InputError(f"{self._part_folder('train')} has {len(names)} class folders: there must be 2 or more")
@@ -215,6 +217,8 @@ class ImageFolder(ImageData):
         return root if part == "train" else None
 
     def prepare_data(self) -> None:
+        if self.remembered:
+            return
         for part in PARTS:  # one process a node fills the cache, the others find it filled
             if self._part_folder(part) not in (None, Path(self.root)):
                 self.read(part)

@@ -38,14 +38,16 @@ class MemorySource:
         self.images = images
         self.device = images.device
         self.shape = tuple(images.shape[1:])
+        self.copy: MemorySource | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def on(self, device: torch.device) -> "MemorySource":
-        if device.type == "cuda" and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
-            return MemorySource(self.images.to(device))
-        return self
+        if self.copy is None and device.type == "cuda":
+            if self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
+                self.copy = MemorySource(self.images.to(device))
+        return self.copy or self
 
     def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
         for plan in plans:
