@@ -1,7 +1,8 @@
 """Opens a checkpoint of ours and gives the plain network, without its method.
 
-Nothing in a file is executed: it is read with ``weights_only=True``, and the class that it names for its network must
-be a module of an installed package (a class, or a function that is annotated to return one), never one of Python's.
+Nothing in a file is executed: it is read with ``weights_only=True``. The classes that it names are imported from what
+is installed here, never from Python's own library, and what it names for its network must be a torch module, or a
+function that is annotated to return one.
 """
 
 import importlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import ArgumentParser
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -50,6 +52,26 @@ def _load(path: Path) -> Any:
         raise InputError(f"{path} is torn, or no file of weights: give another, or train anew") from error
 
 
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The run's configuration, as it stands in a checkpoint. May raise as ``read``."""
+    config = yaml.safe_load(read(path).get("config") or "")
+    if not isinstance(config, dict):
+        raise InputError(f"{path} was not written by `distill fit`, and does not say how it was made: give a --config")
+    _refuse_standard_library(config, str(path))
+    network = (config.get("model") or {}).get("init_args", {}).get("network")
+    _refuse_foreign(network, str(path))
+    return config
+
+
+def _refuse_standard_library(config: Any, where: str) -> None:
+    """Refuses a class path into Python's own library, at any depth, before anything is imported for it."""
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    if isinstance(config, dict) and str(config.get("class_path", "")).partition(".")[0] in sys.stdlib_module_names:
+        raise InputError(f"{where} names {config['class_path']} as a class: refused")
+    for value in values:
+        _refuse_standard_library(value, where)
+
+
 def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
     """The plain network's state: what lies under ``model.``."""
     return {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
@@ -75,6 +97,7 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
 
 def build_network(config: dict[str, Any], where: str) -> nn.Module:
     """The network that a file's ``{"class_path": ..., "init_args": ...}`` describes."""
+    _refuse_standard_library(config, where)
     _refuse_foreign(config, where)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "network")
@@ -94,11 +117,9 @@ def _refuse_foreign(config: Any, where: str) -> None:
     if "class_path" in config:
         path = str(config["class_path"])
         module, _, name = path.rpartition(".")
-        if not module or module.partition(".")[0] in sys.stdlib_module_names:
-            raise InputError(f"{where} names {path} as a network: refused")
         try:
             target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError) as error:
+        except (ImportError, AttributeError, ValueError) as error:
             raise InputError(
                 f"{where} was made with {path}, which cannot be imported: run where it can, or give PYTHONPATH"
             ) from error

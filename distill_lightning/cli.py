@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import signal
 import sys
 import tempfile
@@ -122,16 +123,17 @@ class DistillCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Lightning's own lets a checkpoint override what was given."""
 
-    @staticmethod
-    def _with_config_of_checkpoint(args: list[str]) -> list[str]:
+    def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
         """A checkpoint alone is enough: without a --config, its own is the first."""
+        self.config_is_checkpoints = False
         if not args or args[0] not in VERBS or any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
             return args
         given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
         given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
         if not given or given[-1] in ("last", "best"):
             return args
-        config = yaml.safe_load(checkpoints.read(given[-1])["config"])
+        config = checkpoints.read_config(given[-1])
+        self.config_is_checkpoints = True
         if args[0] != "fit":  # a file says what it is, not what is to be done with it
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             config["model"]["init_args"].pop("optimizer", None)
@@ -143,10 +145,14 @@ class DistillCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_steps not in (-1, None) and self.subcommand == "fit":
             raise InputError(f"trainer.max_steps is {config.trainer.max_steps}: give trainer.max_epochs instead")
-        if config.trainer.max_epochs is None and self.subcommand == "fit":
-            raise InputError("trainer.max_epochs is not given: say how many epochs to train for")
+        if (config.trainer.max_epochs or 0) < 1 and self.subcommand == "fit":
+            raise InputError(f"trainer.max_epochs is {config.trainer.max_epochs}: say how many epochs to train for")
+        if config.trainer.overfit_batches:
+            raise InputError("trainer.overfit_batches is not for ordered data: give data.train_part, say 64, instead")
+        if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
+            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which running sums need
         # predictions of pictures do not need the data: a checkpoint's own configuration has the network's shape
-        if self.subcommand != "predict" or config.data.init_args.pictures is None:
+        if self.subcommand != "predict" or config.data.init_args.pictures is None or not self.config_is_checkpoints:
             self._give_network_its_shape(config)
         dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path")})
@@ -209,11 +215,16 @@ class DistillCLI(LightningCLI):
             step = checkpoints.read(run.resume_from)["global_step"]
         again = run.resume_from is not None or (ckpt_path is not None)
         board = self._attach(run, step if again else None, (run.folder / "config.yaml").read_text())
-        with self._children(run):
-            trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
-            datamodule.read_test_part()
-            if datamodule.test is not None:
-                trainer.test(model, datamodule=datamodule, verbose=False)
+        try:
+            with self._children(run):
+                trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
+                datamodule.read_test_part()
+                if datamodule.test is not None:
+                    trainer.test(model, datamodule=datamodule, verbose=False)
+        except Exception as error:
+            if first_input_error(error) and ckpt_path is None and not list(run.checkpoints.glob("*.ckpt")):
+                shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun: the corrected start gets the name
+            raise
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
@@ -277,8 +288,14 @@ class DistillCLI(LightningCLI):
             path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
         checkpoint = checkpoints.read(path)
         checkpoints.load_weights(model.model, checkpoints.network_weights(checkpoint), str(path))
-        if datamodule.pictures is not None:
-            datamodule.remembered = checkpoints.data_of(checkpoint)
+        said = checkpoints.data_of(checkpoint)
+        pictures = self.subcommand == "predict" and datamodule.pictures is not None
+        if said and not pictures and said["class_names"] != datamodule.class_names:
+            raise InputError(
+                f"{path} was trained on the classes {', '.join(said['class_names'][:5])} ..., {datamodule.name} has "
+                f"{', '.join(datamodule.class_names[:5])} ...: evaluate it on the data that it is for"
+            )
+        datamodule.remembered = said
         return path
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
@@ -304,7 +321,7 @@ class DistillCLI(LightningCLI):
 
     def _run(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> runs.Run:
         stem, name = self._stem(model, datamodule), self._get(self.config, "name")
-        if ckpt_path is None and (requeued := runs.of_slurm_job(stem)):
+        if ckpt_path is None and (requeued := runs.of_slurm_job(stem, self.config_yaml)):
             ckpt_path, name = "last", requeued.name
         if ckpt_path is not None:
             return runs.resume(stem, name, self.config_yaml, ckpt_path)
@@ -328,11 +345,11 @@ class DistillCLI(LightningCLI):
         if self.trainer.is_global_zero:
             try:
                 run = decide()
-            except InputError as raised:
-                error = str(raised)
+            except Exception as raised:
+                error = raised if isinstance(raised, InputError) else RuntimeError(f"{type(raised).__name__}: {raised}")
         run, error = strategy.broadcast((run, error))
         if error:
-            raise InputError(error)
+            raise error
         return run
 
     @contextmanager
@@ -359,6 +376,7 @@ class DistillCLI(LightningCLI):
         parameters = list(model.model.parameters())
         total = sum(p.numel() for p in parameters)
         config = yaml.safe_load(self.checkpoint.config)
+        device = self.trainer.strategy.root_device
         return {
             "metrics": metrics,
             "wall_time_s": round(self.checkpoint.wall_time_s(), 3),
@@ -376,7 +394,7 @@ class DistillCLI(LightningCLI):
                 "lightning": pl.__version__,
                 "python": platform.python_version(),
             },
-            "device": torch.cuda.get_device_name() if model.device.type == "cuda" else f"{model.device.type}",
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.trainer.world_size,
             "threads": torch.get_num_threads(),
         }

@@ -44,9 +44,9 @@ class CalibrationError(Metric):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         confidence, predicted = logits.softmax(1).max(1)
         bin_of = (confidence * self.bins).ceil().long().clamp(1, self.bins) - 1  # (lower, upper], as in the paper
-        self.count += torch.bincount(bin_of, minlength=self.bins)
-        self.confidence += torch.bincount(bin_of, weights=confidence.double(), minlength=self.bins)
-        self.right += torch.bincount(bin_of, weights=(predicted == labels).double(), minlength=self.bins)
+        self.count.index_add_(0, bin_of, torch.ones_like(confidence, dtype=torch.float64))
+        self.confidence.index_add_(0, bin_of, confidence.double())
+        self.right.index_add_(0, bin_of, (predicted == labels).double())
 
     def compute(self) -> Tensor:
         return (self.right - self.confidence).abs().sum() / self.count.sum()

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import write_whole
+from distill_lightning.files import link_whole, write_whole
 
 FREE = {
     "root", "num_workers", "pictures", "eval_batch_size", "cache",  # of data: where it lies, how it is evaluated
@@ -148,11 +148,17 @@ def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Ru
     else:
         folder, path = find(stem, name, finished=False), None
     run = Run(folder)
-    run.finished = run.summary.is_file() and ckpt_path == "last"
     path = path or run.checkpoints / f"{ckpt_path}.ckpt"
+    last = path.name == "last.ckpt"
+    if not last and not path.is_file():
+        raise InputError(f"there is no checkpoint {path}: resume from last")
     run.resume_from = path if path.is_file() else None
+    run.finished = last and run.summary.is_file()
     old = yaml.safe_load((folder / "config.yaml").read_text())
     refuse_changes(old, yaml.safe_load(config_yaml), run)
+    if not last:  # what came after it is given up: a cut from here on goes on from here
+        run.summary.unlink(missing_ok=True)
+        run.resume_from = link_whole(path, run.checkpoints / "last.ckpt")
     return run
 
 
@@ -173,14 +179,21 @@ def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:
     return max(found, key=lambda folder: (folder / "config.yaml").stat().st_mtime)
 
 
-def of_slurm_job(stem: Path) -> Path | None:
-    """The folder that an earlier start of this SLURM job made, if it was requeued."""
+def of_slurm_job(stem: Path, config_yaml: str) -> Path | None:
+    """The folder that an earlier start of this SLURM job made with these options, if the job was requeued."""
     job = slurm_job()
     if job is None or not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
         return None
-    marks = [mark for mark in stem.glob("*/slurm_job_id") if mark.read_text().strip() == job]
-    return marks[0].parent if marks else None
+    wanted = what_matters(yaml.safe_load(config_yaml))
+    for mark in stem.glob("[!.]*/slurm_job_id"):
+        config = yaml.safe_load((mark.parent / "config.yaml").read_text())
+        if mark.read_text().strip() == job and what_matters(config) == wanted:
+            return mark.parent
+    return None
 
 
 def slurm_job() -> str | None:
+    """The number of the job, or of the task of an array, as ``scontrol requeue`` takes it."""
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")

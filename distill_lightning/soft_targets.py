@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -62,15 +62,20 @@ class SoftTargetTable:
 
     def create(self) -> None:
         """Makes the files where they are not there. One process does it, before the others open."""
-        for name, dtype, shape, fill in (
-            ("logits.npy", np.float32, self.shape, 0),
-            ("checks.npy", np.int64, (self.shape[0], self.blocks), -1),
-        ):
-            if not (self.folder / name).exists():
-                write_whole(self.folder / name, lambda file, d=dtype, s=shape, f=fill: np.save(file, np.full(s, f, d)))
+        if not (self.folder / "logits.npy").exists():
+            write_whole(self.folder / "logits.npy", self._blank)
+        if not (self.folder / "checks.npy").exists():
+            unwritten = np.full((self.shape[0], self.blocks), -1, np.int64)
+            write_whole(self.folder / "checks.npy", lambda file: np.save(file, unwritten))
         if not (self.folder / "manifest.json").exists():
             text = json.dumps(self.manifest, indent=2)
             write_whole(self.folder / "manifest.json", lambda file: file.write(text.encode()))
+
+    def _blank(self, file: BinaryIO) -> None:
+        """An array of zeros that takes no memory, nor, where the file system can, space."""
+        header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.truncate(file.tell() + 4 * int(np.prod(self.shape)))
 
     def open(self, mode: str = "r+") -> None:
         self.logits = self._map("logits.npy", np.float32, self.shape, mode)

@@ -237,6 +237,14 @@ DLB = CONFIGS / "digits" / "dlb.yaml"
         (BASE, ["--model.network.num_classes", 7], ["ConvNet.num_classes is 7", "leave it out"]),
         (BASE, ["--data", "MNIST", "--data.root", "nothing"], ["MNIST is not in nothing"]),
         (BASE, ["--data", "CIFAR100", "--data.root", "nothing"], ["CIFAR100 is not in nothing"]),
+        (BASE, ["--checkpoint.monitor", "val/acc"], ["checkpoint.monitor is val/acc", "val/accuracy"]),
+        (BASE, ["--trainer.max_epochs", -1], ["trainer.max_epochs is -1"]),
+        (BASE, ["--trainer.overfit_batches", 2], ["data.train_part"]),
+        (
+            BASE,
+            ["--trainer.accumulate_grad_batches", 4, "--trainer.val_check_interval", 2],
+            ["val_check_interval a multiple"],
+        ),
         (BASE, ["--checkpoint.every_n_steps", 0], ["checkpoint.every_n_steps is 0"]),
         (KD, [], ["there is no checkpoint"]),
         (KD, ["--model.temperature", 0], ["temperature is 0.0"]),
@@ -255,7 +263,7 @@ def test_wrong_input(config, given, words, capsys, monkeypatch):
     assert line.startswith("distill: ")
     for word in words:
         assert word in line
-    assert not list(Path().glob("logs/*/*/*/config.yaml")) or "last" not in given
+    assert not list(Path().glob("logs/*/*/*/config.yaml"))  # the corrected start gets the name
 
 
 def no_network(*args):
@@ -305,6 +313,25 @@ def test_resume_with_other_data_is_refused(capsys):
     given = ["--config", run / "config.yaml", "--ckpt_path", run / "checkpoints" / "last.ckpt"]
     assert distill("fit", *given, "--data", "MNIST") == 2
     assert "was started with" in capsys.readouterr().err
+
+
+def test_evaluation_goes_by_what_the_checkpoint_knows_of_its_data(tmp_path, capsys):
+    root = write_pictures(tmp_path / "p", 3, 30)
+    given = ["--data.root", root, "--data.image_size", 16, "--data.batch_size", 32, *FAST]
+    run = fit("folder/baseline.yaml", *given, "--model.network", "ConvNet")
+    checkpoint = ["--ckpt_path", run / "checkpoints" / "last.ckpt"]
+    assert distill("validate", *checkpoint) == 0
+    assert distill("validate", *checkpoint, "--data.split_seed", 3) == 2
+    assert "validation pictures" in capsys.readouterr().err
+    (root / "class_002").rename(root / "another")
+    assert distill("validate", *checkpoint) == 2
+    assert "was trained on the classes" in capsys.readouterr().err
+
+
+def test_log_every_n_steps_can_be_off():
+    run = fit("digits/baseline.yaml", *FAST, "--trainer.log_every_n_steps", 0)
+    assert "train/loss" not in events(run)
+    assert "train/epoch_loss" in events(run)
 
 
 def test_a_checkpoint_of_other_classes(trained, tmp_path, capsys):

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "checkpoints": ANY | {"models"},
     "data": ANY,
     "methods": DATA | {"losses", "metrics", "schedules", "models"},
-    "callbacks": DATA | {"losses", "models", "checkpoints"},
+    "callbacks": DATA | {"losses", "models", "checkpoints", "runs"},
     "messages": DATA | {"methods", "schedules"},
     "runs": ANY,
     "bench": DATA | {"methods"},

@@ -176,6 +176,17 @@ def test_a_finished_run_is_left_alone(capsys):
     assert (run / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
+def test_a_checkpoint_alone_is_enough_to_go_on(monkeypatch):
+    given = options("dlb", Path())
+    assert distill("fit", *given, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_validation_start", 2)
+        assert distill("fit", *given, "--name", "killed") == 1
+    killed = Path("logs/digits/dlb/killed")
+    assert distill("fit", "--ckpt_path", killed / "checkpoints" / "last.ckpt") == 0
+    assert_same_run(Path("logs/digits/dlb/whole"), killed)
+
+
 def test_early_stopping_is_not_undone():
     """A run that had stopped early, and was cut before it was summed up, does not train on."""
     stop = ["--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "val/nll"]

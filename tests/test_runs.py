@@ -92,6 +92,22 @@ def test_nothing_to_go_on_with_is_an_error():
         runs.resume(STEM, None, TEXT, "x.ckpt")
 
 
+def test_going_on_from_an_older_checkpoint_gives_up_what_came_after():
+    run = runs.start(STEM, "a", TEXT)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "last.ckpt").write_text("last")
+    run.summary.write_text("{}")
+    with pytest.raises(InputError, match=r"best\.ckpt"):
+        runs.resume(STEM, "a", TEXT, "best")
+    assert runs.resume(STEM, "a", TEXT, str(run.checkpoints / "last.ckpt")).finished
+    (run.checkpoints / "best.ckpt").write_text("best")
+    again = runs.resume(STEM, "a", TEXT, "best")
+    assert not again.finished
+    assert not run.summary.exists()
+    assert again.resume_from.read_text() == "best"
+    assert again.resume_from.name == "last.ckpt"
+
+
 def test_a_checkpoint_outside_a_run_is_refused():
     Path("lonely.ckpt").write_text("")
     with pytest.raises(InputError, match="not in the checkpoints of a run"):
@@ -102,8 +118,9 @@ def test_a_requeued_job_finds_its_folder(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     folder = runs.start(STEM, "a", TEXT).folder
     (folder / "slurm_job_id").write_text("77")
-    assert runs.of_slurm_job(STEM) is None
+    assert runs.of_slurm_job(STEM, TEXT) is None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert runs.of_slurm_job(STEM) == folder
+    assert runs.of_slurm_job(STEM, TEXT) == folder
+    assert runs.of_slurm_job(STEM, changed("seed_everything", 1)) is None  # another run of the same job
     monkeypatch.setenv("SLURM_JOB_ID", "78")
-    assert runs.of_slurm_job(STEM) is None
+    assert runs.of_slurm_job(STEM, TEXT) is None

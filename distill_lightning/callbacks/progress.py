@@ -19,9 +19,13 @@ class Bar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
+        self.shown: dict[str, str] = {}
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
-        return {name: f"{value:.4f}" for name, value in _numbers(trainer).items()}
+        # asked at every step, shown at every twentieth; to look at a number is to wait for the device
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
+            self.shown = {name: f"{value:.4f}" for name, value in _numbers(trainer).items()}
+        return self.shown
 
 
 class Lines(Callback):

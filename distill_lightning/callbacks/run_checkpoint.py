@@ -6,7 +6,6 @@ it. Before each, the loggers are flushed: what a checkpoint has seen is on disk 
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +19,13 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import sweep, sync_folder
+from distill_lightning.files import link_whole, sweep
+from distill_lightning.runs import slurm_job
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
+REQUEUE = getattr(signal, "SIGUSR1", None)
+AGREE_EVERY = 10
+"""Steps between two agreements of several processes on GPUs."""
 CHILD = "DISTILL_RUN"
 """Set for the processes that the first one starts on this machine; it says which folder the run has."""
 
@@ -91,6 +94,7 @@ class RunCheckpoint(Checkpoint):
             sweep(self.folder)
         # Lightning's own handler for SIGTERM makes processes wait for each other in the middle of a step
         trainer._signal_connector.register_signal_handlers = lambda: None
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
         if threading.current_thread() is threading.main_thread():
             self.handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
@@ -111,13 +115,19 @@ class RunCheckpoint(Checkpoint):
         if not self.received and (self.stepping or not trainer.is_global_zero):
             self.received = number
             return
+        self.received = number
+        self._leave_at_once()
+
+    def _leave_at_once(self) -> None:
+        self._requeue()
+        trainer = self.trainer
         launcher = trainer.strategy.launcher
         if trainer.world_size > 1:  # without taking leave: whoever is in the middle of a collective would not answer
             if launcher is not None and hasattr(launcher, "kill"):
                 launcher.kill(signal.SIGKILL)
             sys.stdout.flush()
-            os._exit(128 + number)
-        raise SystemExit(128 + number)
+            os._exit(128 + self.received)
+        raise SystemExit(128 + self.received)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.clock = time.monotonic()
@@ -125,6 +135,12 @@ class RunCheckpoint(Checkpoint):
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        together, interval = trainer.accumulate_grad_batches, trainer.val_check_batch
+        if together > 1 and interval not in (None, float("inf"), trainer.num_training_batches) and interval % together:
+            raise InputError(
+                f"validation after every {interval} batches falls between the {together} of accumulate_grad_batches: "
+                "make trainer.val_check_interval a multiple"
+            )
         self.stepping = True
         self.saved_at = time.monotonic()
 
@@ -133,6 +149,8 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stepping = False
+        if self.received and trainer.is_global_zero:  # it came while the last checkpoint was written
+            self._leave_at_once()
 
     # When to write
 
@@ -142,7 +160,9 @@ class RunCheckpoint(Checkpoint):
             return  # gradients are not in a checkpoint
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.due = True
-        self._agree(trainer)
+        # a collective waits for the device: on GPUs not at every step
+        if trainer.strategy.root_device.type == "cpu" or trainer.global_step % AGREE_EVERY == 0:
+            self._agree(trainer)
         if not self.due and not self.signal:
             return
         if not trainer.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
@@ -152,13 +172,14 @@ class RunCheckpoint(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.stepping = True
-        value = trainer.callback_metrics.get(self.monitor)
-        if value is not None:
-            value = float(value)
-            better = self.best is None or (value < self.best if self.lowest_is_best else value > self.best)
-            if better:
-                self.best, self.improved = value, True
-        if (self.due or self.improved or self.signal) and not trainer.is_last_batch:
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
+            raise InputError(f"checkpoint.monitor is {self.monitor}: validation gives {known}")
+        value = float(trainer.callback_metrics[self.monitor])
+        if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
+            self.best, self.improved = value, True
+        ends = trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+        if (self.due or self.improved or self.signal) and not ends:
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -191,7 +212,7 @@ class RunCheckpoint(Checkpoint):
             best = self.folder / "best.ckpt"
             trainer.save_checkpoint(best)
             if trainer.is_global_zero:  # best first: a cut in between leaves an older last, which finds it again
-                self._link(best, last)
+                link_whole(best, last)
             trainer.strategy.barrier("best.ckpt")
         else:
             trainer.save_checkpoint(last)
@@ -199,21 +220,15 @@ class RunCheckpoint(Checkpoint):
         if self.signal:
             self._leave(trainer)
 
-    @staticmethod
-    def _link(source: Path, target: Path) -> None:
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:  # a file system without links
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-        sync_folder(target.parent)
-
     def _leave(self, trainer: pl.Trainer) -> None:
-        number = int(self.signal)
-        job = os.environ.get("SLURM_JOB_ID")
-        if number == getattr(signal, "SIGUSR1", None) and job and trainer.is_global_zero:
-            subprocess.run(["scontrol", "requeue", job], check=False)
+        self._requeue()
         # the first process watches those that it has started, and takes any status but 0 for a failure
-        raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + number)
+        raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + self.signal)
+
+    def _requeue(self) -> None:
+        """SIGUSR1 is SLURM's word that the time is nearly over: back into the queue."""
+        if self.received == REQUEUE and slurm_job() and self.trainer.is_global_zero:
+            try:
+                subprocess.run(["scontrol", "requeue", slurm_job()], check=False)
+            except FileNotFoundError:
+                print("distill: scontrol is not there: this job is not requeued", file=sys.stderr)

@@ -6,6 +6,7 @@ augmentation that is the classic table; with one view and augmentation, each sam
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -64,18 +65,7 @@ class Member:
                 f"the teacher {self.where} was trained on {len(said['class_names'])} classes of {said['name']}, "
                 f"{data.name} has {data.num_classes}: the classes must be the same"
             )
-        if (
-            said.get("fingerprint") != data.fingerprint()
-            or data.val is None
-            or data.val.source is not data.train.source
-        ):
-            return  # another data set, or a validation split of its own: nothing to compare
-        seen = data.val.taken[~torch.isin(data.val.taken, said["held_out"].long())]
-        if len(seen):
-            raise InputError(
-                f"the teacher {self.where} was trained on {len(seen)} of the {len(data.val)} validation pictures "
-                "of this run: train both with the same data.val_size and data.split_seed"
-            )
+        data.refuse_seen(said, f"the teacher {self.where}")
 
     @torch.no_grad()
     def _check_classes(self, data: ImageData) -> None:
@@ -99,8 +89,21 @@ class Member:
             self.scale, self.shift = self.scale.to(device), self.shift.to(device)
 
     def __call__(self, images: Tensor) -> Tensor:
-        images = images if self.scale is None else torch.addcmul(self.shift, images, self.scale)
+        if self.scale is not None:
+            images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
         return self.network(images).float()
+
+
+def _first_does(trainer: pl.Trainer, action: Callable[[], None]) -> None:
+    """What the first process does for all; an error of its is everyone's."""
+    error = None
+    if trainer.is_global_zero:
+        try:
+            action()
+        except InputError as raised:
+            error = str(raised)
+    if error := trainer.strategy.broadcast(error):
+        raise InputError(error)
 
 
 class SoftTargets(Callback):
@@ -152,6 +155,7 @@ class SoftTargets(Callback):
     def _to_device(self, trainer: pl.Trainer) -> None:
         for member in self.members:
             member.to(trainer.strategy.root_device)
+            member.network = trainer.precision_plugin.convert_module(member.network)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, _: int) -> None:
         if self.mode == "table":
@@ -163,6 +167,7 @@ class SoftTargets(Callback):
 
     @torch.no_grad()
     def _ask(self, trainer: pl.Trainer, images: Tensor) -> Tensor:
+        images = trainer.precision_plugin.convert_input(images)
         with trainer.precision_plugin.forward_context():
             return torch.stack([member(images) for member in self.members]).mean(0)
 
@@ -189,15 +194,11 @@ class SoftTargets(Callback):
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
         first = trainer.is_global_zero
         with table.alone() if first else nullcontext():
-            if first:
-                table.create()
-            trainer.strategy.barrier("table created")
+            _first_does(trainer, table.create)
             table.open()
             self._generate(trainer, data)
             trainer.strategy.barrier("table filled")
-        if first:
-            table.verify()
-        trainer.strategy.barrier("table verified")
+        _first_does(trainer, table.verify)
         self.members = []  # their work is done
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
@@ -207,7 +208,10 @@ class SoftTargets(Callback):
         self.row_of = self.row_of.to(device)
 
     def _generate(self, trainer: pl.Trainer, data: ImageData) -> None:
-        mine = self.table.missing()[trainer.global_rank :: trainer.world_size]
+        # by number, not by place among the missing, which the others change meanwhile
+        numbered = enumerate((v, b) for v in range(self.views) for b in range(self.table.blocks))
+        own = {block for n, block in numbered if n % trainer.world_size == trainer.global_rank}
+        mine = [block for block in self.table.missing() if block in own]
         if not mine:
             return
         self._to_device(trainer)

@@ -142,6 +142,10 @@ class ImageData(pl.LightningDataModule):
             return
         if self.train is None:
             self._read_training_part()
+        if stage == "validate":
+            self.refuse_seen(self.remembered, "the checkpoint")
+        if self.remembered:  # what it was trained with, should the folder have changed since
+            self.mean, self.std = self.remembered["mean"], self.remembered["std"]
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
         if stage == "fit" and self.trainer is not None:
@@ -311,6 +315,26 @@ class ImageData(pl.LightningDataModule):
                 "put the old data back, or start a new run"
             )
 
+    def refuse_seen(self, said: dict[str, Any], who: str) -> None:
+        """Refuses a checkpoint that was trained on pictures of this validation split.
+
+        Args:
+            said: what its data module said of itself.
+            who: the checkpoint, for the error.
+        """
+        if (
+            said.get("fingerprint") != self.fingerprint()
+            or self.val is None
+            or self.val.source is not self.train.source
+        ):
+            return  # another data set, or a validation split of its own: nothing to compare
+        seen = int((~torch.isin(self.val.taken, said["held_out"].long())).sum())
+        if seen:
+            raise InputError(
+                f"{who} was trained on {seen} of the {len(self.val)} validation pictures of this run: "
+                "use the data.val_size and data.split_seed that it was trained with"
+            )
+
     def fingerprint(self) -> str:
         """What tells this training part from another: its labels, the pictures' shape and their mean and std."""
         shape = (*self.train.source.shape, len(self.labels))
@@ -371,12 +395,16 @@ class TrainLoader:
         fresh, weight = self._fresh(epoch, batch)
         index = [fresh] * data.views
         view = [torch.full_like(fresh, data.view_of(epoch, copy)) for copy in range(data.views)]
-        before = (epoch, batch - 1) if batch else (epoch - 1, len(self) - 1)
+        before = (epoch, batch - 1) if batch else (epoch - 1, self._trained_batches() - 1)
         if data.repeats_last_batch and before[0] >= 0:
             repeated, _ = self._fresh(*before)
             index.append(repeated)
             view.append(torch.full_like(repeated, data.view_of(before[0], data.views)))
         return Plan(torch.cat(index), torch.cat(view), len(fresh), weight)
+
+    def _trained_batches(self) -> int:
+        """Of an epoch: fewer than there are, where the trainer limits them."""
+        return int(min(len(self), self.data.trainer.num_training_batches)) if self.data.trainer else len(self)
 
     def build(self, images: Tensor, plan: Plan) -> Batch:
         index, view = plan.index.to(self.device), plan.view.to(self.device)

@@ -100,8 +100,11 @@ class FileSource(Dataset):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # its own: the global one is not to move
         )
-        for images in loader:
-            yield images, waiting.popleft()
+        try:
+            for images in loader:
+                yield images, waiting.popleft()
+        except InputError as error:  # from a worker, it comes with the worker's traceback
+            raise InputError(str(error).strip().splitlines()[-1].partition("InputError: ")[2] or str(error)) from None
 
     def _stack(self, images: list[Tensor]) -> Tensor:
         return torch.stack(images) if images else torch.empty(0, *self.shape, dtype=torch.uint8)
@@ -217,10 +220,8 @@ class ImageFolder(ImageData):
         return root if part == "train" else None
 
     def prepare_data(self) -> None:
-        if self.remembered:
-            return
-        for part in PARTS:  # one process a node fills the cache, the others find it filled
-            if self._part_folder(part) not in (None, Path(self.root)):
+        if self.pictures is None or not self.remembered:
+            for part in PARTS:  # one process a node fills the cache, the others find it filled
                 self.read(part)
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:

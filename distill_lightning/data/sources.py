@@ -44,10 +44,11 @@ class MemorySource:
         return len(self.images)
 
     def on(self, device: torch.device) -> "MemorySource":
-        if self.copy is None and device.type == "cuda":
-            if self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
-                self.copy = MemorySource(self.images.to(device))
-        return self.copy or self
+        if device.type != "cuda":
+            return self
+        if self.copy is None and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
+            self.copy = MemorySource(self.images.to(device))
+        return self if self.copy is None else self.copy
 
     def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
         for plan in plans:

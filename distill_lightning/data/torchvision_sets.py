@@ -15,7 +15,7 @@ class _TorchvisionSet(ImageData):
     dataset: type
 
     def prepare_data(self) -> None:
-        if self.remembered:
+        if self.pictures is not None and self.remembered:
             return
         for train in (True, False):
             self._open(train, download=True)
@@ -63,7 +63,7 @@ class _CIFAR(_TorchvisionSet):
         return None
 
     def prepare_data(self) -> None:
-        if self.remembered or self._class_folders() is None:
+        if self._class_folders() is None:
             super().prepare_data()
         else:
             for part in ("train", "test"):

@@ -68,7 +68,7 @@ class Method(pl.LightningModule):
         # beside the module tree, so that the network's keys stay those of the plain network
         self.__dict__["call_model"] = torch.compile(network) if compile else network
         self.account = Account()
-        self.metrics: MetricCollection | None = None
+        self.__dict__["metrics"] = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # set many times a step: nn.Module's own way costs a tenth of a small step
@@ -134,12 +134,14 @@ class Method(pl.LightningModule):
         data = self.trainer.datamodule
         if not isinstance(data, ImageData):
             raise InputError(f"{type(self).__name__} needs an ImageData data module, not {type(data).__name__}")
+        if self.trainer.strategy.root_device.type == "mps":
+            raise InputError("Apple's GPU cannot add up in float64: give --trainer.accelerator cpu")
         self._check_network(data)
         if stage == "fit":
             self._check_batches(data)
         if self.metrics is None:
             classes = data.num_classes
-            self.metrics = MetricCollection(
+            metrics = MetricCollection(
                 {
                     "accuracy": MulticlassAccuracy(classes, average="micro", validate_args=False),
                     "accuracy_top5": MulticlassAccuracy(
@@ -149,6 +151,8 @@ class Method(pl.LightningModule):
                     "ece": CalibrationError(),
                 }
             )
+            # beside the module tree: a run in half precision would make their sums half precise too
+            self.__dict__["metrics"] = metrics.to(self.trainer.strategy.root_device)
 
     @torch.no_grad()
     def _check_network(self, data: ImageData) -> None:
@@ -172,7 +176,7 @@ class Method(pl.LightningModule):
     def _check_batches(self, data: ImageData) -> None:
         rows = data.batch_size // self.trainer.world_size
         last = len(data.train) % data.batch_size // self.trainer.world_size
-        smallest = min(rows, last or rows) if data.keep_last else rows
+        smallest = min(rows, max(last, 1)) if data.keep_last and len(data.train) % data.batch_size else rows
         norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
         if smallest < 2 and (norms or self.repeats_last_batch):
             what = "batch norm" if norms else type(self).__name__
@@ -216,7 +220,7 @@ class Method(pl.LightningModule):
         if trainer.accumulate_grad_batches > 1 and trainer.fit_loop.epoch_loop._should_accumulate():
             return
         step = trainer.global_step + 1  # the step that the running batch completes
-        if step % trainer.log_every_n_steps == 0:
+        if trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0:
             rates = {"lr": trainer.optimizers[0].param_groups[0]["lr"]} | self.account.rates()
             self.write("train", self.account.close_window(self, step) | rates, step)
 
@@ -282,19 +286,22 @@ class Method(pl.LightningModule):
             )
         if len(everyones) == world:
             mine = everyones[self.trainer.global_rank]
-            for name in self.memory:
-                value = mine[name]
-                setattr(self, name, value if value is None else value.to(self.trainer.strategy.root_device))
-            self.account.load_state_dict(mine["account"])
         elif self.trainer.global_rank == 0:
-            self.account.load_state_dict(Account.summed([of_rank["account"] for of_rank in everyones]))
+            mine = {"account": Account.summed([of_rank["account"] for of_rank in everyones])}
+        else:
+            mine = {"account": Account().state_dict() | {"exposures": everyones[0]["account"]["exposures"]}}
+        mine = pl.utilities.move_data_to_device(mine, self.trainer.strategy.root_device)
+        self.account.load_state_dict(mine.pop("account"))
+        for name, value in mine.items():
+            setattr(self, name, value)
 
     def _depends_on_world(self) -> str | None:
         """What of this method would turn out otherwise with another number of processes."""
         modules = list(self.model.modules())
         if self.memory:
             return "memory of the last step"
-        if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and not isinstance(m, nn.SyncBatchNorm) for m in modules):
+        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
+        if norms and self.trainer.strategy._layer_sync is None:
             return "batch norm"
         if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules):
             return "dropout"
@@ -317,10 +324,13 @@ class Account:
 
     def add(self, batch: Batch, terms: dict[str, Tensor]) -> None:
         """One step: sums of the terms ("" is the loss), of right answers on the fresh rows, and counts of rows."""
-        window, fresh = self.window, batch["fresh"]
+        window, fresh, weight = self.window, batch["fresh"], batch["weight"]
         values = {f"loss_{name}" if name else "loss": term.detach() for name, term in terms.items()}
+        if weight != 1.0:
+            values = {key: value * weight for key, value in values.items()}
         if self.logits is not None:
-            values["right"] = (self.logits[:fresh].argmax(1) == batch["label"][:fresh]).sum()
+            right = (self.logits[:fresh].argmax(1) == batch["label"][:fresh]).sum()
+            values["right"] = right if weight else 0 * right
         for key, value in values.items():
             if key in window:
                 window[key].add_(value)
@@ -328,7 +338,7 @@ class Account:
                 window[key] = value.to(torch.float64, copy=True)
         # the running sum is finite until the first step whose loss is not
         window["finite"] = window.get("finite", 0) + torch.isfinite(window["loss"])
-        counts = (1, fresh, len(batch["index"])) if batch["weight"] else (1, 0, 0)
+        counts = (1, fresh, len(batch["index"])) if weight else (1, 0, 0)
         for key, count in zip(("steps", "fresh", "rows"), counts, strict=True):
             window[key] = window.get(key, 0) + count
         self.rows_since += counts[2]
@@ -358,7 +368,7 @@ class Account:
             finite = finite.clone()
             torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
         if (finite := int(finite)) < self.window["steps"]:
-            bad = step - self.window["steps"] + finite + 1
+            bad = step - (self.window["steps"] - finite - 1) // method.trainer.accumulate_grad_batches
             raise FloatingPointError(
                 f"the loss is not finite from step {bad} on: try a lower learning rate, warm-up, "
                 "trainer.gradient_clip_val, or full precision"

@@ -98,6 +98,13 @@ def test_a_teacher_gets_its_own_normalisation():
             assert torch.allclose(batch["teacher_logits"], network((pixels - 0.1) / 0.5), atol=1e-4)
 
 
+def test_a_teacher_takes_the_runs_precision(pictures):
+    first = fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    teach = ["--trainer.callbacks.teacher", first / "checkpoints" / "last.ckpt", "--trainer.max_epochs", 1]
+    for precision in ("bf16-true", "bf16-mixed"):
+        fit("digits/born_again.yaml", *teach, "--trainer.precision", precision)
+
+
 def test_teachers_of_other_classes_or_channels_are_refused():
     with pytest.raises(InputError, match="7 classes"):
         run(PlainNetwork(ConvNet(num_classes=7)))

@@ -85,6 +85,19 @@ def test_last_batch_is_repeated_under_another_view():
         assert (batch["view"][60:] == before["view"][:60] + 1).all()
 
 
+def test_a_limit_on_batches_moves_the_end_of_an_epoch():
+    class Trainer:
+        num_training_batches = 5
+        world_size, global_rank = 1, 0
+
+    data = digits()
+    data.repeats_last_batch, data.views_per_epoch = True, 2
+    data.trainer = Trainer()
+    data.trainer.strategy = type("Strategy", (), {"root_device": torch.device("cpu")})
+    loader = TrainLoader(data, 0, 1, lambda: (0, 0))
+    assert loader.plan(1, 0).index[60:].equal(loader.plan(0, 4).index[:60])
+
+
 def test_views_come_round_again():
     data = digits(augment=[RandomCrop(1)])
     data.view_cycle = 2
