@@ -210,11 +210,8 @@ class DistillCLI(LightningCLI):
             self._say(f"run: {run.folder} (finished already)")
             return
         self._say(f"run: {run.folder}")
-        step = -1
-        if run.resume_from:
-            step = checkpoints.read(run.resume_from)["global_step"]
-        again = run.resume_from is not None or (ckpt_path is not None)
-        board = self._attach(run, step if again else None, (run.folder / "config.yaml").read_text())
+        step = checkpoints.read(run.resume_from)["global_step"] if run.resume_from else -1
+        board = self._attach(run, step, (run.folder / "config.yaml").read_text())
         try:
             with self._children(run):
                 trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
@@ -236,11 +233,16 @@ class DistillCLI(LightningCLI):
             self._table(summary["metrics"])
         self._say(f"run: {run.folder}")
 
-    def _attach(self, run: runs.Run, step: int | None, config: str) -> TensorBoard:
-        """Points loggers and checkpoints at a run's folder; ``step`` is that of the checkpoint it goes on from."""
+    def _attach(self, run: runs.Run, step: int, config: str) -> TensorBoard:
+        """Points loggers and checkpoints at a run's folder.
+
+        Args:
+            run: which one.
+            step: that of the checkpoint it goes on from, -1 for none.
+            config: what its checkpoints are to say of how they were made.
+        """
         board = TensorBoard(run.folder, step)
-        record = MetricsCSV(run.folder / "metrics.csv", -1 if step is None else step)
-        self.trainer.loggers = [board, record, *self.user_loggers]
+        self.trainer.loggers = [board, MetricsCSV(run.folder / "metrics.csv", step), *self.user_loggers]
         self.checkpoint.folder, self.checkpoint.config = run.checkpoints, config
         return board
 
@@ -301,7 +303,7 @@ class DistillCLI(LightningCLI):
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
         with tempfile.TemporaryDirectory() as folder:
-            self._attach(runs.Run(Path(folder)), None, self.config_yaml)
+            self._attach(runs.Run(Path(folder)), -1, self.config_yaml)
             result = self.trainer.bench(model, datamodule, turns, steps)
         if not self.trainer.is_global_zero:
             return

@@ -78,12 +78,11 @@ class TensorBoard(TensorBoardLogger):
 
     Args:
         folder: of the run.
-        step: TensorBoard drops what it finds past this step; None for a new run.
+        step: TensorBoard drops what it finds past this step; -1 for all.
     """
 
-    def __init__(self, folder: str | Path, step: int | None) -> None:
-        purge = {} if step is None else {"purge_step": step + 1}
-        super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, **purge)
+    def __init__(self, folder: str | Path, step: int) -> None:
+        super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, purge_step=step + 1)
 
     @rank_zero_only
     def save(self) -> None:
