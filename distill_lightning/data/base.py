@@ -29,7 +29,7 @@ from torch import Tensor
 
 from distill_lightning.data.augment import Transform, augment
 from distill_lightning.data.order import epoch_order, rank_within_class, run_seed, stratified_order
-from distill_lightning.data.sources import MemorySource, Source
+from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
 Batch = dict[str, Any]
@@ -441,6 +441,3 @@ class EvalLoader:
 
     def _batches(self) -> Iterable[Tensor]:
         return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))
-
-
-__all__ = ["Batch", "EvalLoader", "ImageData", "MemorySource", "Plan", "Source", "Split", "TrainLoader"]

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from distill_lightning.data.base import ImageData, MemorySource
+from distill_lightning.data.base import ImageData
 from distill_lightning.data.order import stratified_order
+from distill_lightning.data.sources import MemorySource
 
 TEST_SIZE = 360
 

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from distill_lightning.data.base import ImageData, MemorySource, Source
+from distill_lightning.data.base import ImageData
 from distill_lightning.data.folder import class_folders, default_cache, read_class_folders
+from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.errors import InputError
 
 

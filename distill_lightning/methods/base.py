@@ -413,6 +413,3 @@ class Account:
             return {k: sum(state[part].get(k, 0) for state in states) for k in states[0][part]}
 
         return {"window": add("window"), "epoch": add("epoch"), "exposures": states[0]["exposures"]}
-
-
-__all__ = ["Batch", "Method"]
