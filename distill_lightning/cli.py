@@ -327,8 +327,9 @@ class DistillCLI(LightningCLI):
             ckpt_path, name = "last", requeued.name
         if ckpt_path is not None:
             return runs.resume(stem, name, self.config_yaml, ckpt_path)
+        network = self._get(self.config, "model").init_args.network.class_path.rpartition(".")[2].lower()
         seed = self._get(self.config, "seed_everything")
-        run = runs.start(stem, name or f"{type(model.model).__name__.lower()}-seed{seed}", self.config_yaml)
+        run = runs.start(stem, name or f"{network}-seed{seed}", self.config_yaml)
         if job := runs.slurm_job():
             (run.folder / "slurm_job_id").write_text(job)
         return run
@@ -439,6 +440,8 @@ def quiet() -> None:
 def main(args: list[str] | None = None) -> int:
     """Runs the command. Returns its exit status: 0, 1 for a run that failed, 2 for wrong input."""
     quiet()
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # classes of one's own lie where one works
     try:
         DistillCLI(args)
         return 0

@@ -8,6 +8,7 @@ augmentation that is the classic table; with one view and augmentation, each sam
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -39,6 +40,11 @@ class Member:
         self.where = given if isinstance(given, str) else type(given.network).__name__
         mean, std = None, None
         if isinstance(given, str):
+            if not Path(given).is_file():
+                raise InputError(
+                    f"there is no teacher {given}: train it first, as the first line of a YAML that needs one says, "
+                    "or give another with --trainer.callbacks.teacher"
+                )
             checkpoint = checkpoints.read(given)
             self.network = checkpoints.open_network(given, checkpoint)
             said = checkpoints.data_of(checkpoint)
@@ -60,10 +66,12 @@ class Member:
         self._check_classes(data)
 
     def _check_data(self, said: dict[str, Any], data: ImageData) -> None:
-        if said.get("class_names", data.class_names) != data.class_names:
+        theirs, ours = said.get("class_names", data.class_names), data.class_names
+        if theirs != ours:
+            odd = [a for a, b in zip(theirs, ours, strict=False) if a != b] or theirs[len(ours) :] or ["none more"]
             raise InputError(
-                f"the teacher {self.where} was trained on {len(said['class_names'])} classes of {said['name']}, "
-                f"{data.name} has {data.num_classes}: the classes must be the same"
+                f"the teacher {self.where} was trained on other classes: {len(theirs)} of {said['name']}, with "
+                f"{odd[0]} where {data.name} has another of its {len(ours)}: the classes must be the same"
             )
         data.refuse_seen(said, f"the teacher {self.where}")
 

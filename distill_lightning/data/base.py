@@ -277,7 +277,9 @@ class ImageData(pl.LightningDataModule):
 
     def test_dataloader(self) -> "EvalLoader":
         if self.test is None:
-            raise InputError(f"{self.name} in {self.root} has no test part to test on")
+            raise InputError(
+                f"{self.name} in {self.root} has no test part: give it a folder test/, or, to predict, data.pictures"
+            )
         return self._eval_loader(self.test, self.test_labels)
 
     def predict_dataloader(self) -> "EvalLoader":

@@ -159,13 +159,13 @@ def default_cache() -> Path:
 
 
 def pictures_in(folder: str, channels: int, size: int, workers: int) -> Source:
-    """All pictures below a folder, whatever its folders are called. ``names`` has their paths.
+    """All pictures below a folder, by their extensions, whatever its folders are called. ``names`` has their paths.
 
     Raises:
         InputError: there are none, or one cannot be read.
     """
-    root = Path(folder)
-    if not root.is_dir() or not (paths := files_in(root)):
+    root, known = Path(folder), Image.registered_extensions()
+    if not root.is_dir() or not (paths := [path for path in files_in(root) if path.suffix.lower() in known]):
         raise InputError(f"there are no pictures in {folder}: give a folder that holds some")
     source = read_pictures(paths, root, channels, size, workers, cache=None)
     source.names = [str(path.relative_to(root)) for path in paths]

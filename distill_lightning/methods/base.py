@@ -165,7 +165,7 @@ class Method(pl.LightningModule):
         except RuntimeError as error:
             raise InputError(
                 f"{name} cannot take pictures of {data.channels}x{data.image_size}x{data.image_size} "
-                f"from {data.name}: {str(error).splitlines()[0]}"
+                f"from {data.name}; give a network that can: {str(error).splitlines()[0]}"
             ) from error
         finally:
             self.model.train(training)
