@@ -55,9 +55,12 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{key} has no option {found[1]}{nearest(found[1], _parameters())}"
     if found := re.search(r"Key '([^']+)' is not expected", text):
         return f"there is no option {found[1]}{nearest(found[1], [o.lstrip('-') for o in options])}"
-    if found := re.search(r"Expected an? ([^.]+?)\. Got value: (.+?)(?: - | Given value|$)", text):
-        given = re.search(r"Given value: (\w\S*)$", text) if found[2].startswith("Namespace(") else None
-        return f"{key} is {given[1] if given else found[2]}: expected {_plain(found[1])}"
+    unions = re.findall(r"Subtypes: \[([^\]]+)\] Errors: (?:(?!Subtypes).)*? Given value: (\w[^\s(]*?)\.?(?: |$)", text)
+    for types, given in reversed(unions):  # the innermost comes last
+        if plain := [t for t in _plain(types).split(", ") if t in ("int", "float", "str", "bool")]:
+            return f"{key} is {given}: expected {' or '.join(plain)}"
+    if found := re.search(r"Expected an? ([^.-]+?)\. Got value: (.+?)(?: - | Given value|$)", text):
+        return f"{key} is {found[2]}: expected {_plain(found[1])}"
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         return f"{key}: {found[0]}{nearest(found[2], dir(sys.modules.get(found[1])))}"
     if found := re.search(r"name '\w+' is not defined|No module named '[^']+'|cannot import name .*?\)", text):
@@ -71,9 +74,6 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", text):
         commands = found[2].replace("'", "").split(", ")
         return f"there is no command {found[1]}{nearest(found[1], commands)}: use one of {', '.join(commands)}"
-    if found := re.search(r"Subtypes: \[([^\]]+)\].* Given value: (\S+)$", text):
-        types = [t for t in _plain(found[1]).split(", ") if t != "NoneType"]
-        return f"{key} is {found[2]}: expected {' or '.join(types)}"
     if "but it was not provided" in text or "arguments are required" in text:
         return f"{text} -- give a --config FILE; distill --help lists the commands".replace("fit.", "--")
     if found := re.search(r"Problems parsing config: (.*)", text):
