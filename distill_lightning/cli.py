@@ -440,6 +440,8 @@ def quiet() -> None:
 def main(args: list[str] | None = None) -> int:
     """Runs the command. Returns its exit status: 0, 1 for a run that failed, 2 for wrong input."""
     quiet()
+    # Lightning makes torch ask NVML whether there is a GPU, which an optimizer does at every step
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
     try:
