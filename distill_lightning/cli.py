@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
@@ -42,7 +41,7 @@ import distill_lightning.models
 from distill_lightning import checkpoints, runs
 from distill_lightning.bench import Trainer, Untimed
 from distill_lightning.callbacks.progress import progress
-from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint
+from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint, end_children
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
@@ -365,9 +364,7 @@ class DistillCLI(LightningCLI):
         try:
             yield
         except BaseException:
-            launcher = self.trainer.strategy.launcher
-            if launcher is not None and hasattr(launcher, "kill"):
-                launcher.kill(signal.SIGKILL)
+            end_children(self.trainer)
             raise
         finally:
             os.environ.pop(CHILD, None)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -31,6 +32,12 @@ def fit(config: str, *args: Any) -> Path:
     assert distill("fit", "--config", path, *args) == 0
     new = set(Path().glob("logs/*/*/*/config.yaml")) - before
     return new.pop().parent if new else max(before, key=lambda f: f.stat().st_mtime).parent
+
+
+def bare_trainer(**options: Any) -> pl.Trainer:
+    """Lightning's trainer on the CPU, writing and showing nothing."""
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return pl.Trainer(accelerator="cpu", **dict.fromkeys(quiet, False), **options)
 
 
 def command(*args: Any) -> list[str]:

@@ -30,6 +30,13 @@ CHILD = "DISTILL_RUN"
 """Set for the processes that the first one starts on this machine; it says which folder the run has."""
 
 
+def end_children(trainer: pl.Trainer) -> None:
+    """Ends the processes that this one has started, if any: they would wait for it."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None and hasattr(launcher, "kill"):
+        launcher.kill(signal.SIGKILL)
+
+
 class RunCheckpoint(Checkpoint):
     """Keeps ``last.ckpt`` to go on from, and ``best.ckpt``.
 
@@ -121,10 +128,8 @@ class RunCheckpoint(Checkpoint):
     def _leave_at_once(self) -> None:
         self._requeue()
         trainer = self.trainer
-        launcher = trainer.strategy.launcher
         if trainer.world_size > 1:  # without taking leave: whoever is in the middle of a collective would not answer
-            if launcher is not None and hasattr(launcher, "kill"):
-                launcher.kill(signal.SIGKILL)
+            end_children(trainer)
             sys.stdout.flush()
             os._exit(128 + self.received)
         raise SystemExit(128 + self.received)

@@ -185,7 +185,7 @@ class SoftTargets(Callback):
         data: ImageData = trainer.datamodule
         taken, device = data.train.taken, trainer.strategy.root_device
         manifest = {
-            "teacher": [member.digest for member in self.members],
+            "teacher": self.digests,
             "precision": str(trainer.precision),
             "data": data.fingerprint(),
             "samples": weights_digest({"index": taken}),

@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import distill, fit, load
+from helpers import bare_trainer, distill, fit, load
 
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork, open_network
@@ -34,15 +34,7 @@ def teacher(seed: int) -> ConvNet:
 
 def run(given, epochs: int = 2, **options) -> list[dict]:
     watch = Watch()
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[SoftTargets(given, folder="tables", **options), watch],
-    )
+    trainer = bare_trainer(max_epochs=epochs, callbacks=[SoftTargets(given, folder="tables", **options), watch])
     data = Digits(batch_size=100, train_part=350, augment=[RandomCrop(1)])
     torch.manual_seed(0)
     method = KD(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))

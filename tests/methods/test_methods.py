@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import METHODS
+from helpers import METHODS, bare_trainer
 from torch import nn
 
 from distill_lightning.data.digits import Digits
@@ -32,16 +32,7 @@ def sgd(parameters):
 
 
 def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=2,
-        callbacks=[Teacher()],
-    )
+    trainer = bare_trainer(max_epochs=epochs, num_sanity_val_steps=2, callbacks=[Teacher()])
     trainer.fit(method, datamodule=Digits(**{"batch_size": 100, **data}))
     return trainer
 
