@@ -232,7 +232,7 @@ class RunCheckpoint(Checkpoint):
 
     def _requeue(self) -> None:
         """SIGUSR1 is SLURM's word that the time is nearly over: back into the queue."""
-        if self.received == REQUEUE and slurm_job() and self.trainer.is_global_zero:
+        if REQUEUE in (self.signal, self.received) and slurm_job() and self.trainer.is_global_zero:
             try:
                 subprocess.run(["scontrol", "requeue", slurm_job()], check=False)
             except FileNotFoundError:
