@@ -38,14 +38,14 @@ import distill_lightning.callbacks
 import distill_lightning.data
 import distill_lightning.methods
 import distill_lightning.models
-from distill_lightning import checkpoints, runs
+from distill_lightning import checkpoints, runs, studies
 from distill_lightning.bench import Trainer, Untimed
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint, end_children
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
-from distill_lightning.loggers import MetricsCSV, TensorBoard, read_metrics
+from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.messages import Parser, first_input_error
 from distill_lightning.methods.base import Method
 
@@ -129,7 +129,7 @@ class DistillCLI(LightningCLI):
             return args
         given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
         given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
-        if not given or given[-1] in ("last", "best"):
+        if not given or given[-1] in ("last", "best", "auto"):
             return args
         config = checkpoints.read_config(given[-1])
         self.config_is_checkpoints = True
@@ -144,7 +144,8 @@ class DistillCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.max_steps not in (-1, None) and self.subcommand == "fit":
             raise InputError(f"trainer.max_steps is {config.trainer.max_steps}: give trainer.max_epochs instead")
-        if (config.trainer.max_epochs or 0) < 1 and self.subcommand == "fit":
+        self.method = _class(config.model.class_path)
+        if (config.trainer.max_epochs or 0) < 1 and self.subcommand == "fit" and self.method.trains:
             raise InputError(f"trainer.max_epochs is {config.trainer.max_epochs}: say how many epochs to train for")
         if config.trainer.overfit_batches:
             raise InputError("trainer.overfit_batches is not for ordered data: give data.train_part, say 64, instead")
@@ -156,26 +157,15 @@ class DistillCLI(LightningCLI):
         dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path")})
 
-    @staticmethod
-    def _give_network_its_shape(config: Namespace) -> None:
+    def _give_network_its_shape(self, config: Namespace) -> None:
         """Classes, channels and picture size are the data's: a network that takes them is given them."""
         parser = ArgumentParser()
         parser.add_subclass_arguments(ImageData, "data")
         data = parser.instantiate_classes(Namespace(data=config.data.clone())).data
-        network = config.model.init_args.network
-        arguments = network.get("init_args") or Namespace()
-        module, _, name = network.class_path.rpartition(".")
-        parameters = inspect.signature(getattr(sys.modules[module], name)).parameters
-        for key, value in zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True):
-            if key in arguments:
-                default = parameters[key].default if key in parameters else arguments[key]
-                if arguments[key] not in (0, value, default):
-                    raise InputError(f"{name}.{key} is {arguments[key]}, but {data.name} has {value}: leave it out")
-                arguments[key] = value
-        network["init_args"] = arguments
-        passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        if passes_on and "num_classes" not in arguments:  # as most of torchvision's functions
-            network["dict_kwargs"] = {"num_classes": data.num_classes} | (network.get("dict_kwargs") or {})
+        self.data_name = data.name
+        shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
+        if network := config.model.init_args.get("network"):
+            _give_shape(network, shape, data.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]
@@ -209,18 +199,29 @@ class DistillCLI(LightningCLI):
             self._say(f"run: {run.folder} (finished already)")
             return
         self._say(f"run: {run.folder}")
-        step = checkpoints.read(run.resume_from)["global_step"] if run.resume_from else -1
-        board = self._attach(run, step, (run.folder / "config.yaml").read_text())
         try:
-            with self._children(run):
-                trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
-                datamodule.read_test_part()
-                if datamodule.test is not None:
-                    trainer.test(model, datamodule=datamodule, verbose=False)
+            self._train_and_test(run, model, datamodule)
         except Exception as error:
-            if first_input_error(error) and ckpt_path is None and not list(run.checkpoints.glob("*.ckpt")):
+            if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
                 shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun: the corrected start gets the name
             raise
+        finally:
+            run.release()
+        self._say(f"run: {run.folder}")
+
+    def _train_and_test(self, run: runs.Run, model: Method, datamodule: ImageData) -> None:
+        trainer = self.trainer
+        step = checkpoints.read(run.resume_from)["global_step"] if run.resume_from else -1
+        board = self._attach(run, step, (run.folder / "config.yaml").read_text())
+        with self._children(run):
+            if model.trains:
+                trainer.fit(model, datamodule=datamodule, ckpt_path=run.resume_from)
+            else:
+                self.checkpoint.start_clock()
+                trainer.validate(model, datamodule=datamodule, verbose=False)
+            datamodule.read_test_part()
+            if datamodule.test is not None:
+                trainer.test(model, datamodule=datamodule, verbose=False)
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.save()
@@ -230,7 +231,6 @@ class DistillCLI(LightningCLI):
             board.save()
             write_whole(run.summary, lambda file: file.write((json.dumps(summary, indent=2) + "\n").encode()))
             self._table(summary["metrics"])
-        self._say(f"run: {run.folder}")
 
     def _attach(self, run: runs.Run, step: int, config: str) -> TensorBoard:
         """Points loggers and checkpoints at a run's folder.
@@ -263,7 +263,7 @@ class DistillCLI(LightningCLI):
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """Writes predictions.csv: index or file name, label, predicted class, probabilities."""
-        path = self._load(model, datamodule, ckpt_path)
+        folder = self._load(model, datamodule, ckpt_path)
         with self._children():
             mine = self.trainer.predict(model, datamodule=datamodule) or []
         everyones = [mine]
@@ -274,13 +274,14 @@ class DistillCLI(LightningCLI):
             return
         parts = [part for one in everyones for part in one if part]
         rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
-        folder = path.parent.parent if (path.parent.parent / "config.yaml").is_file() else Path()
-        target = folder / "predictions.csv"
+        target = (folder if (folder / "config.yaml").is_file() else Path()) / "predictions.csv"
         write_whole(target, lambda file: file.write(_predictions(rows, datamodule).encode()))
         self._say(f"predictions: {target}")
 
     def _load(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> Path:
-        """Puts a checkpoint's weights into the network."""
+        """Puts a checkpoint's weights into the network. Returns the folder of its run."""
+        if not model.trains:
+            return self._stem(model, datamodule) / (self._get(self.config, "name") or self._usual_name())
         if ckpt_path is None:
             raise InputError(f"distill {self.subcommand} needs --ckpt_path: a file, last or best")
         path = Path(ckpt_path)
@@ -297,7 +298,7 @@ class DistillCLI(LightningCLI):
                 f"{', '.join(datamodule.class_names[:5])} ...: evaluate it on the data that it is for"
             )
         datamodule.remembered = said
-        return path
+        return path.parent.parent
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
@@ -322,16 +323,26 @@ class DistillCLI(LightningCLI):
 
     def _run(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> runs.Run:
         stem, name = self._stem(model, datamodule), self._get(self.config, "name")
+        auto = ckpt_path == "auto"
+        if auto and name is None:
+            raise InputError("--ckpt_path auto needs a --name: that of the run to go on with, or to start")
         if ckpt_path is None and (requeued := runs.of_slurm_job(stem, self.config_yaml)):
             ckpt_path, name = "last", requeued.name
-        if ckpt_path is not None:
-            return runs.resume(stem, name, self.config_yaml, ckpt_path)
-        network = self._get(self.config, "model").init_args.network.class_path.rpartition(".")[2].lower()
-        seed = self._get(self.config, "seed_everything")
-        run = runs.start(stem, name or f"{network}-seed{seed}", self.config_yaml)
+        if ckpt_path is not None and not auto:
+            run = runs.resume(stem, name, self.config_yaml, ckpt_path)
+        else:
+            run = runs.start(stem, name or self._usual_name(), self.config_yaml, once=auto)
+        if run.finished:
+            return run
+        run.hold()
         if job := runs.slurm_job():
             (run.folder / "slurm_job_id").write_text(job)
         return run
+
+    def _usual_name(self) -> str:
+        config = self._get(self.config, "model")
+        what = config.init_args.get("network") or config
+        return f"{what.class_path.rpartition('.')[2].lower()}-seed{self._get(self.config, 'seed_everything')}"
 
     def _decide(self, decide: Any) -> runs.Run:
         """What the first process decides, on all of them; an error of its is everyone's."""
@@ -372,7 +383,7 @@ class DistillCLI(LightningCLI):
     # What is shown and kept at the end
 
     def _summary(self, run: runs.Run, model: Method) -> dict[str, Any]:
-        metrics = {tag: value for _, tag, value in read_metrics(run.folder / "metrics.csv")}
+        metrics = {tag: value for _, tag, value in runs.read_metrics(run.folder / "metrics.csv")}
         parameters = list(model.model.parameters())
         total = sum(p.numel() for p in parameters)
         config = yaml.safe_load(self.checkpoint.config)
@@ -386,6 +397,7 @@ class DistillCLI(LightningCLI):
             "parameters": total,
             "density": sum(int(p.count_nonzero()) for p in parameters if p.ndim > 1)
             / sum(p.numel() for p in parameters if p.ndim > 1),
+            "calibration": model.calibration,
             "seed": config["seed_everything"],
             "config_digest": runs.digest(config),
             "versions": {
@@ -413,6 +425,31 @@ class DistillCLI(LightningCLI):
         Console().print(table)
 
 
+def _class(path: str) -> Any:
+    """What a class path names that has been parsed, and so imported."""
+    module, _, name = path.rpartition(".")
+    return getattr(sys.modules[module], name)
+
+
+def _give_shape(network: Namespace, shape: dict[str, int], data: str) -> None:
+    arguments = network.get("init_args") or Namespace()
+    name = network.class_path.rpartition(".")[2]
+    parameters = inspect.signature(_class(network.class_path)).parameters
+    for key, value in shape.items():
+        if key in arguments:
+            default = parameters[key].default if key in parameters else arguments[key]
+            if arguments[key] not in (0, value, default):
+                raise InputError(f"{name}.{key} is {arguments[key]}, but {data} has {value}: leave it out")
+            arguments[key] = value
+    network["init_args"] = arguments
+    within = [v for v in vars(arguments).values() if isinstance(v, Namespace) and "class_path" in v]
+    for part in within:  # a network that is made of networks
+        _give_shape(part, shape, data)
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if passes_on and "num_classes" not in arguments:  # as most of torchvision's functions
+        network["dict_kwargs"] = {"num_classes": shape["num_classes"]} | (network.get("dict_kwargs") or {})
+
+
 def _predictions(rows: dict[str, torch.Tensor], data: ImageData) -> str:
     names = getattr(data, "predicted_names", None)
     text = io.StringIO()
@@ -425,6 +462,35 @@ def _predictions(rows: dict[str, torch.Tensor], data: ImageData) -> str:
         probabilities = [f"{p:.6g}" for p in probs.tolist()]
         writer.writerow([index if names is None else names[index], label, classes[int(probs.argmax())], *probabilities])
     return text.getvalue()
+
+
+class _Resolver(DistillCLI):
+    """Reads a command's options, and makes nothing of them."""
+
+    def _set_seed(self) -> None: ...
+
+    def instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def resolve(args: list[str]) -> studies.Resolved:
+    """What a command's options come to.
+
+    Raises:
+        InputError: as the command would.
+    """
+    cli = _Resolver(args)
+    config = yaml.safe_load(cli.config_yaml)
+    stem = Path(config["log_dir"]) / cli.data_name / cli.method.__module__.rpartition(".")[2]
+    return studies.Resolved(config, stem, cli.method.trains)
+
+
+def _devices() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return names[: torch.cuda.device_count()]
 
 
 def quiet() -> None:
@@ -441,7 +507,10 @@ def main(args: list[str] | None = None) -> int:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
+    args = sys.argv[1:] if args is None else args
     try:
+        if args[:1] == ["study"]:
+            return studies.main(args[1:], resolve, _devices)
         DistillCLI(args)
         return 0
     except KeyboardInterrupt:

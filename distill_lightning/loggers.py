@@ -3,7 +3,6 @@
 Both are append-only. After a cut, what lies past the checkpoint's step is dropped, and so is a torn last line.
 """
 
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from distill_lightning.files import write_whole
+from distill_lightning.runs import read_metrics
 
 HEADER = ["step", "tag", "value"]
-
-
-def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
-    """The rows (step, tag, value) of a metrics.csv, without a torn last line. Empty where there is no file."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    whole, _, _torn = path.read_text().rpartition("\n")
-    return [(int(step), tag, float(value)) for step, tag, value in list(csv.reader(whole.splitlines()))[1:]]
 
 
 class MetricsCSV(Logger):

@@ -1,6 +1,5 @@
 """One-line errors for wrong options: what was given, what was expected, the nearest right word."""
 
-import difflib
 import inspect
 import re
 import sys
@@ -14,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
-from distill_lightning.errors import InputError
+from distill_lightning.errors import InputError, nearest
 from distill_lightning.methods.base import Method
 from distill_lightning.schedules import Schedule
 
@@ -63,6 +62,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{key} is {found[2]}: expected {_plain(found[1])}"
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
         return f"{key}: {found[0]}{nearest(found[2], dir(sys.modules.get(found[1])))}"
+    if found := re.search(r"Multiple subclasses with name (\w+)\. Give the full class path[^:]*: (.*?)\. ", text):
+        return f"{key}: there are several {found[1]}: give one of {found[2]}"
     if found := re.search(r"name '\w+' is not defined|No module named '[^']+'|cannot import name .*?\)", text):
         return f"{key} cannot be imported: {found[0]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
@@ -79,12 +80,6 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Problems parsing config: (.*)", text):
         return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")
     return _plain(re.sub(r"Parser key \"[^\"]+\": ?", "", f"{key}: {text}" if key else text))[:400]
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean X?", or nothing where nothing is near."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _plain(text: str) -> str:

@@ -8,18 +8,26 @@ logs/<data set>/<method>/<name>/
     summary.json         once the run is finished
 """
 
+import csv
 import hashlib
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
 from distill_lightning.errors import InputError
 from distill_lightning.files import link_whole, write_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 FREE = {
     "root", "num_workers", "pictures", "eval_batch_size", "cache",  # of data: where it lies, how it is evaluated
@@ -60,9 +68,28 @@ def settings(config: dict[str, Any]) -> dict[str, Any]:
     return {short(k): v.rpartition(".")[2] if k.endswith(".class_path") else v for k, v in matters.items()}
 
 
-def digest(config: dict[str, Any]) -> str:
-    """Names what a run computes: equal for runs that must come out equal."""
-    return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None = None) -> str:
+    """Names what a run computes: equal for runs that must come out equal, wherever they and their teachers lie.
+
+    Args:
+        config: as resolved.
+        of_run: the digest of a run that a checkpoint in ``config`` belongs to, by its folder; read there by default.
+    """
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, str) and value.endswith(".ckpt"):
+            path = Path(value)
+            return f"{known}/{path.name}" if (known := (of_run or digest_in)(path.parent.parent)) else value
+        return value
+
+    matters = {key: plain(value) for key, value in what_matters(config).items()}
+    return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def digest_in(folder: Path) -> str | None:
+    """Of the run in a folder; None where there is none."""
+    config = folder / "config.yaml"
+    return digest(yaml.safe_load(config.read_text())) if config.is_file() else None
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None:
@@ -91,6 +118,7 @@ class Run:
     folder: Path
     resume_from: Path | None = None
     finished: bool = False
+    held: IO | None = None
 
     @property
     def checkpoints(self) -> Path:
@@ -100,9 +128,67 @@ class Run:
     def summary(self) -> Path:
         return self.folder / "summary.json"
 
+    def hold(self, patience_s: float = 0.5) -> "Run":
+        """Keeps other processes from writing into this run until it is released or this process ends, however it ends.
 
-def start(stem: Path, name: str, config_yaml: str) -> Run:
-    """A new folder: ``name``, or with the next number where that holds a run. Two starts at once get two folders."""
+        Args:
+            patience_s: how long to try; another may only be looking.
+
+        Raises:
+            InputError: another one has it.
+        """
+        self.held = open(self.folder / "config.yaml", "r+b")  # noqa: SIM115 - open for as long as it is held
+        until = time.monotonic() + patience_s
+        while fcntl is not None:
+            try:
+                fcntl.flock(self.held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                if time.monotonic() > until:
+                    self.release()
+                    raise InputError(
+                        f"{self.folder} is being trained by another process: wait for it, or end it"
+                    ) from error
+                time.sleep(0.05)
+                continue
+            except OSError:
+                pass  # a file system without locks
+            break
+        return self
+
+    def release(self) -> None:
+        if self.held is not None:
+            self.held.close()
+            self.held = None
+
+    def busy(self) -> bool:
+        """Whether another process holds it."""
+        try:
+            Run(self.folder).hold(patience_s=0).release()
+        except InputError:
+            return True
+        except FileNotFoundError:
+            pass
+        return False
+
+
+def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
+    """The rows (step, tag, value) of a metrics.csv, without a torn last line. Empty where there is no file."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    whole, _, _torn = path.read_text().rpartition("\n")
+    return [(int(step), tag, float(value)) for step, tag, value in list(csv.reader(whole.splitlines()))[1:]]
+
+
+def start(stem: Path, name: str, config_yaml: str, once: bool = False) -> Run:
+    """A new folder. Two starts at once get two folders.
+
+    Args:
+        stem: logs/<data set>/<method>.
+        name: of the folder; the next number is added where that holds a run.
+        config_yaml: what this start resolved.
+        once: go on with the run that the folder holds, instead.
+    """
     stem.mkdir(parents=True, exist_ok=True)
     made = stem / f".{name}.{os.getpid()}"
     made.mkdir(exist_ok=True)
@@ -118,6 +204,9 @@ def start(stem: Path, name: str, config_yaml: str) -> Run:
             if not folder.exists():
                 shutil.rmtree(made, ignore_errors=True)
                 raise
+            if once:
+                shutil.rmtree(made, ignore_errors=True)
+                return resume(stem, name, config_yaml, "last")
             number += 1
 
 

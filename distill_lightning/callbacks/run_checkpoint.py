@@ -134,8 +134,11 @@ class RunCheckpoint(Checkpoint):
             os._exit(128 + self.received)
         raise SystemExit(128 + self.received)
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def start_clock(self) -> None:
         self.clock = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.start_clock()
         if self.stopped:  # early stopping had ended the run when it was interrupted
             trainer.should_stop = True
 

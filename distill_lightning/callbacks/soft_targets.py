@@ -18,88 +18,11 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from distill_lightning import checkpoints
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.base import Batch, ImageData, Plan
 from distill_lightning.errors import InputError
+from distill_lightning.members import Member
 from distill_lightning.soft_targets import SoftTargetTable, weights_digest
-
-
-class Member:
-    """One network of a teacher: frozen, in eval mode, with its own normalisation, outside any module tree.
-
-    Args:
-        given: a checkpoint of any method here, or a network with weights.
-        data: what it is to teach on.
-
-    Raises:
-        InputError: it cannot be opened, has other classes, or has seen the student's validation pictures.
-    """
-
-    def __init__(self, given: str | PlainNetwork, data: ImageData) -> None:
-        self.where = given if isinstance(given, str) else type(given.network).__name__
-        mean, std = None, None
-        if isinstance(given, str):
-            if not Path(given).is_file():
-                raise InputError(
-                    f"there is no teacher {given}: train it first, as the first line of a YAML that needs one says, "
-                    "or give another with --trainer.callbacks.teacher"
-                )
-            checkpoint = checkpoints.read(given)
-            self.network = checkpoints.open_network(given, checkpoint)
-            said = checkpoints.data_of(checkpoint)
-            mean, std = said.get("mean"), said.get("std")
-            self._check_data(said, data)
-        else:
-            self.network, mean, std = given.network, given.mean, given.std
-        self.network.eval().requires_grad_(False)
-        self.digest = weights_digest(self.network.state_dict())
-        mean = data.mean if mean is None else mean
-        std = data.std if std is None else std
-        if len(mean) != data.channels or len(std) != data.channels:
-            raise InputError(
-                f"the teacher {self.where} was trained on {len(mean)} channels, {data.name} has {data.channels}"
-            )
-        same = torch.equal(mean, data.mean) and torch.equal(std, data.std)
-        self.scale = None if same else (data.std / std)[:, None, None]
-        self.shift = None if same else ((data.mean - mean) / std)[:, None, None]
-        self._check_classes(data)
-
-    def _check_data(self, said: dict[str, Any], data: ImageData) -> None:
-        theirs, ours = said.get("class_names", data.class_names), data.class_names
-        if theirs != ours:
-            odd = [a for a, b in zip(theirs, ours, strict=False) if a != b] or theirs[len(ours) :] or ["none more"]
-            raise InputError(
-                f"the teacher {self.where} was trained on other classes: {len(theirs)} of {said['name']}, with "
-                f"{odd[0]} where {data.name} has another of its {len(ours)}: the classes must be the same"
-            )
-        data.refuse_seen(said, f"the teacher {self.where}")
-
-    @torch.no_grad()
-    def _check_classes(self, data: ImageData) -> None:
-        blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
-        try:
-            logits = self.network(blank)
-        except RuntimeError as error:
-            size = f"{data.channels}x{data.image_size}x{data.image_size}"
-            raise InputError(
-                f"the teacher {self.where} cannot take pictures of {size}: use one for this data"
-            ) from error
-        if logits.shape != (1, data.num_classes):
-            raise InputError(
-                f"the teacher {self.where} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: "
-                "they must be the same"
-            )
-
-    def to(self, device: torch.device) -> None:
-        self.network.to(device)
-        if self.scale is not None:
-            self.scale, self.shift = self.scale.to(device), self.shift.to(device)
-
-    def __call__(self, images: Tensor) -> Tensor:
-        if self.scale is not None:
-            images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
-        return self.network(images).float()
 
 
 def _first_does(trainer: pl.Trainer, action: Callable[[], None]) -> None:
@@ -149,7 +72,7 @@ class SoftTargets(Callback):
         if stage != "fit":
             return
         data: ImageData = trainer.datamodule
-        self.members = [Member(given, data) for given in self.teacher]
+        self.members = [Member(given, data, "teacher") for given in self.teacher]
         self.digests = [member.digest for member in self.members]
         if self.mode == "table":
             data.view_cycle = self.views

@@ -58,6 +58,7 @@ class ImageData(pl.LightningDataModule):
         split_seed: draws the validation split and the part; the same in every run unless set.
         train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
             so many of each class ("10 per class"); all by default.
+        leave_out: classes, by name, of which there are to be no training samples; validation and test keep them.
         augment: transforms of the training pictures, in order.
         keep_last: keep the last partial batch of an epoch, instead of dropping it.
         seed: of the order of samples and of augmentation; the run's by default.
@@ -81,6 +82,7 @@ class ImageData(pl.LightningDataModule):
         val_size: int | float = 0.1,
         split_seed: int = 0,
         train_part: int | float | str | None = None,
+        leave_out: list[str | int] | None = None,
         augment: list[Transform] | None = None,
         keep_last: bool = False,
         seed: int | None = None,
@@ -98,6 +100,7 @@ class ImageData(pl.LightningDataModule):
         self.val_size = val_size
         self.split_seed = split_seed
         self.train_part = train_part
+        self.leave_out = leave_out or []
         self.augment = augment or []
         self.keep_last = keep_last
         self.given_seed = seed
@@ -124,6 +127,18 @@ class ImageData(pl.LightningDataModule):
     def class_names(self) -> list[str]:
         """A name for each class, in the order of their numbers."""
         return [str(k) for k in range(self.num_classes)]
+
+    def class_numbers(self, names: Iterable[str | int]) -> list[int]:
+        """Numbers of classes that are given by name.
+
+        Raises:
+            InputError: there is no such class.
+        """
+        known = {name: number for number, name in enumerate(self.class_names)}
+        for name in names:
+            if str(name) not in known:
+                raise InputError(f"{self.name} has no class {name}: it has {', '.join([*known][:10])} ...")
+        return [known[str(name)] for name in names]
 
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
@@ -180,7 +195,14 @@ class ImageData(pl.LightningDataModule):
             self.val_labels = labels
             self.val = Split(source, order[:held_out].sort().values) if held_out else None
             left = order[held_out:]
-        self.train = Split(source, self._part(left).sort().values)
+        taken = self._part(left).sort().values
+        if self.leave_out:
+            taken = taken[~torch.isin(labels[taken], torch.tensor(self.class_numbers(self.leave_out)))]
+            if not len(taken):
+                raise InputError(
+                    f"leave_out {', '.join(map(str, self.leave_out))} leaves no training samples: leave out fewer"
+                )
+        self.train = Split(source, taken)
         self.mean, self.std = source.mean_and_std()
 
     def _checked(self, labels: Tensor, part: str) -> Tensor:

@@ -38,6 +38,8 @@ class Method(pl.LightningModule):
         decay_norms_and_biases: whether weight decay acts on norms and biases as well.
         channels_last: whether pictures and weights lie in memory with the channels last.
         compile: whether the network is compiled.
+        class_bias: added to the logits of classes, by name, in evaluation alone, {"3": 3.5}: for classes that the
+            training part had none or too few of (Hinton et al. 2015, section 3).
     """
 
     views = 1
@@ -46,6 +48,8 @@ class Method(pl.LightningModule):
     """Whether a batch ends with the last one's fresh samples, under one further view."""
     memory: tuple[str, ...] = ()
     """Attributes (a tensor or None each) that are kept between steps."""
+    trains = True
+    """Whether there is anything to train."""
 
     def __init__(
         self,
@@ -55,6 +59,7 @@ class Method(pl.LightningModule):
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
+        class_bias: dict[str | int, float] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -68,7 +73,10 @@ class Method(pl.LightningModule):
         # beside the module tree, so that the network's keys stay those of the plain network
         self.__dict__["call_model"] = torch.compile(network) if compile else network
         self.account = Account()
-        self.__dict__["metrics"] = None
+        self.class_bias = class_bias or {}
+        self.__dict__["metrics"], self.__dict__["bias"] = None, None
+        self.calibration: dict[str, list[float]] = {}
+        """Of the last evaluation, by bin: pictures, sum of confidences, right answers."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # set many times a step: nn.Module's own way costs a tenth of a small step
@@ -153,6 +161,11 @@ class Method(pl.LightningModule):
             )
             # beside the module tree: a run in half precision would make their sums half precise too
             self.__dict__["metrics"] = metrics.to(self.trainer.strategy.root_device)
+        if self.class_bias and self.bias is None:
+            bias = torch.zeros(data.num_classes, device=self.trainer.strategy.root_device)
+            for number, value in zip(data.class_numbers(self.class_bias), self.class_bias.values(), strict=True):
+                bias[number] = value
+            self.__dict__["bias"] = bias  # beside the module tree: not part of the network
 
     @torch.no_grad()
     def _check_network(self, data: ImageData) -> None:
@@ -236,9 +249,13 @@ class Method(pl.LightningModule):
 
     # Evaluation
 
+    def biased(self, logits: Tensor) -> Tensor:
+        """(..., K), with ``class_bias`` added."""
+        return logits if self.bias is None else logits + self.bias
+
     def _evaluate(self, batch: Batch) -> None:
         if len(batch["label"]):
-            self.metrics.update(self(batch["image"]), batch["label"])
+            self.metrics.update(self.biased(self(batch["image"])), batch["label"])
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
@@ -254,13 +271,14 @@ class Method(pl.LightningModule):
 
     def _end_evaluation(self, stage: str) -> None:
         results = {name: float(value) for name, value in self.metrics.compute().items()}
+        self.calibration = self.metrics["ece"].table
         self.metrics.reset()
         if not self.trainer.sanity_checking:
             self.write(stage, results, self.trainer.global_step)
             self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)  # for callbacks that monitor
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        probs = self(batch["image"]).softmax(1) if len(batch["index"]) else None
+        probs = self.biased(self(batch["image"])).softmax(1) if len(batch["index"]) else None
         return {} if probs is None else {"probs": probs} | {k: batch[k] for k in ("index", "label") if k in batch}
 
     # What is remembered

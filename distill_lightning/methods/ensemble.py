@@ -1,0 +1,104 @@
+"""An ensemble of trained networks: the unweighted average of their outputs (Allen-Zhu & Li 2020, arXiv:2012.09816).
+
+    F = 1/M (F_1 + ... + F_M)        logits, as in the paper, or the members' probabilities
+
+    F_m   logits of member m, (B, K), from a checkpoint, each with its own normalisation of the pictures
+    M     members, in the order given
+
+There is nothing to train: ``distill fit`` evaluates it and leaves a run folder like any other. Besides the metrics of
+every method it gives
+
+    disagreement          share of pictures on which two members predict different classes, mean over all pairs
+    member_accuracy       mean accuracy of the members
+    accuracy_by_members   of the ensemble of the first m members; m stands where the step does elsewhere
+
+An ensemble of one evaluates a checkpoint anew, with a ``class_bias``, say. As a teacher, an ensemble is the list of its
+members (SoftTargets).
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.data.base import Batch
+from distill_lightning.errors import InputError
+from distill_lightning.members import Member
+from distill_lightning.methods.base import Method
+from distill_lightning.metrics import MembersMetric
+
+
+class Members(nn.Module):
+    """The average of networks.
+
+    Args:
+        members: M of them.
+        average: of what.
+    """
+
+    def __init__(self, members: list[nn.Module], average: Literal["logits", "probs"]) -> None:
+        super().__init__()
+        self.members, self.average = nn.ModuleList(members), average
+
+    def each(self, images: Tensor) -> Tensor:
+        """Logits of every member, (M, B, K)."""
+        return torch.stack([member(images) for member in self.members])
+
+    def of_first(self, logits: Tensor) -> Tensor:
+        """Logits of the ensembles of the first 1 .. M members, (M, B, K). Averaged probabilities come as their
+        logarithms."""
+        counts = torch.arange(1, len(logits) + 1, device=logits.device)[:, None, None]
+        if self.average == "logits":
+            return logits.cumsum(0) / counts
+        return logits.log_softmax(2).logcumsumexp(0) - counts.log()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.of_first(self.each(images))[-1]
+
+
+class Ensemble(Method):
+    """Evaluates the average of trained networks.
+
+    Args:
+        members: checkpoints, or networks with weights.
+        average: their logits or their probabilities.
+        class_bias: see Method.
+    """
+
+    trains = False
+
+    def __init__(
+        self,
+        members: list[str | PlainNetwork],
+        average: Literal["logits", "probs"] = "logits",
+        class_bias: dict[str | int, float] | None = None,
+    ) -> None:
+        super().__init__(nn.Identity(), class_bias=class_bias)
+        if not members:
+            raise InputError("Ensemble.members is an empty list: give one checkpoint or more")
+        self.given, self.average = members, average
+
+    def setup(self, stage: str) -> None:
+        if not isinstance(self.model, Members):
+            data = self.trainer.datamodule
+            self.model = Members([Member(given, data, "member") for given in self.given], self.average)
+            self.model.to(self.trainer.strategy.root_device)
+            self.__dict__["call_model"] = self.model
+            self.__dict__["members"] = MembersMetric(len(self.given)).to(self.trainer.strategy.root_device)
+        super().setup(stage)
+
+    def _evaluate(self, batch: Batch) -> None:
+        if len(batch["label"]):
+            logits = self.model.each(batch["image"])
+            of_first = self.biased(self.model.of_first(logits))
+            self.metrics.update(of_first[-1], batch["label"])
+            self.members.update(self.biased(logits).argmax(2), of_first.argmax(2), batch["label"])
+
+    def _end_evaluation(self, stage: str) -> None:
+        seen = self.members.compute()
+        self.members.reset()
+        for count, value in enumerate(seen.pop("accuracy_by_members").tolist(), start=1):
+            self.write(stage, {"accuracy_by_members": value}, count)
+        self.write(stage, {name: float(value) for name, value in seen.items()}, 0)
+        super()._end_evaluation(stage)

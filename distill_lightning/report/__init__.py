@@ -1,0 +1,36 @@
+"""One page from any run folders: ``distill report FOLDER... --out report.html``. It needs no torch."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import NoReturn
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+from distill_lightning.report import page
+from distill_lightning.report.records import find, grouped
+from distill_lightning.report.statistics import mean
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)
+
+
+def main(args: list[str]) -> int:
+    """The command. Returns its exit status."""
+    parser = _Parser(
+        prog="distill report",
+        description="Make one HTML page from runs: table, curves with spread over seeds, calibration, what differs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some, as logs/mnist")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    given = parser.parse_args(args)
+    records = find(given.folders)
+    groups = grouped(records)
+    groups.sort(key=lambda group: -mean(group.values("test/accuracy") or [-1.0]))
+    lead = f"{len(records)} runs of {len(groups)} configurations in {', '.join(map(str, given.folders))}, best first."
+    text = page.page("Runs", lead, page.of_groups(groups))
+    write_whole(given.out, lambda file: file.write(text.encode()))
+    print(f"report: {given.out}")
+    return 0

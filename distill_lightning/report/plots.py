@@ -1,0 +1,157 @@
+"""Line plots as SVG, by hand: a page of them needs neither a library nor a network."""
+
+import html
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f5af0", "#6b7280")
+"""Told apart by most of those who see colours differently (Okabe & Ito 2008), darkened where white is behind."""
+WIDTH, HEIGHT = 640, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
+STYLE = """<style>
+.axis{stroke:#8a8f98;stroke-width:1}.grid{stroke:#8a8f98;stroke-opacity:.22}.words{fill:#555b66;font:13px system-ui,sans-serif}
+.title{fill:#1c1f24;font:600 15px system-ui,sans-serif}
+@media (prefers-color-scheme:dark){.words{fill:#b5bac4}.title{fill:#f0f2f5}}
+</style>"""
+
+
+@dataclass
+class Line:
+    """One line. ``spread`` is half the height of its band at each point, None for no band."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    spread: Sequence[float | None] = field(default_factory=list)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers from ``low`` to ``high``."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+    first = math.ceil(low / step - 1e-9)
+    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+
+
+def plot(
+    title: str,
+    lines: Sequence[Line],
+    x_label: str,
+    y_label: str,
+    log_x: bool = False,
+    diagonal: bool = False,
+) -> str:
+    """An SVG picture, as wide as there is room for.
+
+    Args:
+        title: above it.
+        lines: drawn in order; a point that is not finite is left out.
+        x_label, y_label: of the axes.
+        log_x: whether the x axis is logarithmic; all x must be positive.
+        diagonal: both axes from 0 to 1, with the line on which they are equal.
+    """
+    drawn = [(line, _points(line)) for line in lines]
+    drawn = [(line, points) for line, points in drawn if points]
+    xs = [x for _, points in drawn for x, _, _ in points] or [0.0, 1.0]
+    lows = [y - s for _, points in drawn for _, y, s in points] or [0.0]
+    highs = [y + s for _, points in drawn for _, y, s in points] or [1.0]
+    x0, x1, y0, y1 = (0.0, 1.0, 0.0, 1.0) if diagonal else (min(xs), max(xs), min(lows), max(highs))
+    if x0 == x1:
+        x0, x1 = (x0 / 2, x1 * 2) if log_x else (x0 - 0.5, x1 + 0.5)
+    margin = 0.05 * (y1 - y0) or abs(y0) * 0.05 or 0.5
+    y0, y1 = (y0, y1) if diagonal else (y0 - margin, y1 + margin)
+
+    def across(x: float) -> float:
+        share = math.log(x / x0) / math.log(x1 / x0) if log_x else (x - x0) / (x1 - x0)
+        return LEFT + share * (WIDTH - LEFT - RIGHT)
+
+    legend = [line.label for line, _ in drawn] if len(drawn) > 1 or (drawn and drawn[0][0].label) else []
+    rows = _legend_rows(legend)
+    height = HEIGHT + 20 * len(rows)
+
+    def up(y: float) -> float:
+        return HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}',
+        f"<title>{html.escape(title)}</title>",
+        f'<text class="title" x="{LEFT}" y="24">{html.escape(title)}</text>',
+    ]
+    for y in ticks(y0, y1):
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>')
+        parts.append(f'<text class="words" x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
+    for x in sorted(set(xs)) if log_x and len(set(xs)) <= 8 else ticks(x0, x1):
+        parts.append(
+            f'<text class="words" x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(x)}</text>'
+        )
+        parts.append(
+            f'<line class="axis" x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}"/>'
+        )
+    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
+    parts.append(
+        f'<text class="words" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">{html.escape(x_label)}</text>'
+    )
+    middle = (TOP + HEIGHT - BOTTOM) / 2
+    parts.append(
+        f'<text class="words" x="14" y="{middle}" transform="rotate(-90 14 {middle})" text-anchor="middle">{html.escape(y_label)}</text>'
+    )
+    if diagonal:
+        parts.append(
+            f'<line class="axis" stroke-dasharray="4 4" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>'
+        )
+    for place, (line, points) in enumerate(drawn):
+        colour = COLOURS[place % len(COLOURS)]
+        dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
+        if any(s for _, _, s in points):
+            edge = [(across(x), up(y + s)) for x, y, s in points]
+            edge += [(across(x), up(y - s)) for x, y, s in reversed(points)]
+            parts.append(f'<polygon points="{_joined(edge)}" fill="{colour}" fill-opacity="0.15"/>')
+        path = _joined([(across(x), up(y)) for x, y, _ in points])
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        if len(points) <= 40:
+            for x, y, s in points:
+                words = html.escape(f"{line.label}: {number(x)}, {number(y)}" + (f" ± {number(s)}" if s else ""))
+                circle = f'cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.2" fill="{colour}"'
+                parts.append(f"<circle {circle}><title>{words}</title></circle>")
+    for number_of_row, row in enumerate(rows):
+        y = HEIGHT + 12 + 20 * number_of_row
+        for place, x in row:
+            colour = COLOURS[place % len(COLOURS)]
+            dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
+            parts.append(
+                f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"{dash}/>'
+            )
+            parts.append(f'<text class="words" x="{x + 28}" y="{y}">{html.escape(legend[place])}</text>')
+    return "".join([*parts, "</svg>"])
+
+
+def _points(line: Line) -> list[tuple[float, float, float]]:
+    """(x, y, spread) of those that are finite, from left to right."""
+    spread = line.spread or [None] * len(line.x)
+    return sorted((x, y, s or 0.0) for x, y, s in zip(line.x, line.y, spread, strict=True) if math.isfinite(y))
+
+
+def _joined(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+
+
+def _legend_rows(labels: Sequence[str]) -> list[list[tuple[int, float]]]:
+    """The place of each label's entry: rows of (which, x), as many to a row as fit."""
+    rows: list[list[tuple[int, float]]] = []
+    x = WIDTH
+    for place, label in enumerate(labels):
+        width = 48 + 7.2 * len(label)
+        if x + width > WIDTH:
+            rows.append([])
+            x = LEFT
+        rows[-1].append((place, x))
+        x += width
+    return rows

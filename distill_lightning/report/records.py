@@ -1,0 +1,140 @@
+"""Runs as they lie on disk: what each was, what came of it, and which are the same but for the seed."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_lightning.errors import InputError
+from distill_lightning.runs import digest, read_metrics, settings
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(eq=False)
+class Record:
+    """A run."""
+
+    folder: Path
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return yaml.load((self.folder / "config.yaml").read_text(), LOADER)
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """Empty for a run that is not finished."""
+        path = self.folder / "summary.json"
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @cached_property
+    def series(self) -> dict[str, list[tuple[int, float]]]:
+        """What was logged: (step, value) by tag."""
+        found: dict[str, list[tuple[int, float]]] = {}
+        for step, tag, value in read_metrics(self.folder / "metrics.csv"):
+            found.setdefault(tag, []).append((step, value))
+        return found
+
+    @cached_property
+    def kind(self) -> str:
+        """The same for runs that differ by seed alone, their teachers' seeds included."""
+        return kind(self.config, {})
+
+    def value(self, name: str) -> float | None:
+        """A final metric (test/accuracy), or another number of the summary (parameters)."""
+        value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
+        return None if value is None or isinstance(value, dict) else float(value)
+
+
+def kind(config: dict[str, Any], known: dict[Path, str | None]) -> str:
+    """A digest without seeds.
+
+    Args:
+        config: of a run.
+        known: kinds of the runs that checkpoints lie in, as they are found.
+    """
+
+    def of_run(folder: Path) -> str | None:
+        if folder not in known:
+            path = folder / "config.yaml"
+            known[folder] = kind(yaml.load(path.read_text(), LOADER), known) if path.is_file() else None
+        return known[folder]
+
+    return digest(config | {"seed_everything": None}, of_run)
+
+
+def find(folders: Iterable[Path]) -> list[Record]:
+    """Every run in or under the folders.
+
+    Raises:
+        InputError: a folder does not exist, or there is no run.
+    """
+    found: dict[Path, Record] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise InputError(f"there is no folder {folder}")
+        for config in sorted(folder.rglob("config.yaml")):
+            if not any(part.startswith(".") for part in config.relative_to(folder).parts):
+                found.setdefault(config.parent.resolve(), Record(config.parent))
+    if not found:
+        raise InputError(f"there is no run in {', '.join(map(str, folders))}: give a folder that `distill fit` wrote")
+    return list(found.values())
+
+
+@dataclass(eq=False)
+class Group:
+    """Runs that are the same but for the seed."""
+
+    label: str
+    records: list[Record]
+
+    def values(self, name: str) -> list[float]:
+        values = [record.value(name) for record in self.records]
+        return [value for value in values if value is not None]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of its first run, seeds and teachers' paths aside."""
+        found = settings(self.records[0].config)
+        return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
+
+
+def by_kind(records: list[Record]) -> list[list[Record]]:
+    """Records that are the same but for the seed, together."""
+    kinds: dict[str, list[Record]] = {}
+    for record in records:
+        kinds.setdefault(record.kind, []).append(record)
+    return list(kinds.values())
+
+
+def grouped(records: list[Record]) -> list[Group]:
+    """Groups, named by what tells them apart."""
+    groups = [Group("", kind) for kind in by_kind(records)]
+    differing = differences(groups)
+    for group in groups:
+        words = [str(group.settings.get("model", ""))]
+        words += [
+            f"{key.rpartition('.')[2]} {group.settings[key]}"
+            for key in differing
+            if key in group.settings and key != "model"
+        ]
+        group.label = ", ".join(words)
+    for group in groups:
+        if len(group.label) > 70:
+            group.label = group.label[:69] + "…"
+    seen: dict[str, int] = {}
+    for group in groups:
+        seen[group.label] = seen.get(group.label, 0) + 1
+        if seen[group.label] > 1:
+            group.label += f" ({seen[group.label]})"
+    return groups
+
+
+def differences(groups: list[Group]) -> list[str]:
+    """The settings that are not the same in all groups."""
+    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
+    return [key for key in keys if len({str(group.settings.get(key)) for group in groups}) > 1]

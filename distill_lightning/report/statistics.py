@@ -1,0 +1,27 @@
+"""Means and their spread."""
+
+import math
+from collections.abc import Sequence
+
+from scipy.special import stdtrit
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def std(values: Sequence[float]) -> float | None:
+    """The sample standard deviation (n - 1); None for fewer than 2 values."""
+    if len(values) < 2:
+        return None
+    centre = mean(values)
+    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+
+
+def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
+    """Student's interval of the mean, for values that are drawn independently; None for fewer than 2 of them."""
+    spread = std(values)
+    if spread is None:
+        return None
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * spread / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
