@@ -193,7 +193,6 @@ class DistillCLI(LightningCLI):
 
     def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """Trains, from the start or from a checkpoint; tests once; sums up."""
-        trainer = self.trainer
         run = self._decide(lambda: self._run(model, datamodule, ckpt_path))
         if run.finished:
             self._say(f"run: {run.folder} (finished already)")

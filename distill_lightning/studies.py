@@ -20,9 +20,9 @@ An entry stands for one run for each combination of its variables. ``seed``, whe
 they share: one path where that leaves no choice, a list where it does (an ensemble's members). ``${teacher/best}``
 takes best.ckpt, ``${single: member=0}`` those with that value.
 
-Each run is an ordinary run, named by entry, variables and the digest of its configuration, so that a value that changes
-makes another run of it, and of what needs it, and of nothing else. A run with the digest that is finished anywhere under
-the log folder is not run again. Runs hold their folders (`runs.Run.hold`): what another study is at is waited for.
+Each run is an ordinary run, named by entry, variables and the digest of its configuration: a value that changes makes
+another run of it, and of what needs it, and of nothing else. A run with the digest that is finished anywhere under the
+log folder is not run again. Runs hold their folders (`runs.Run.hold`): what another study is at is waited for.
 """
 
 import itertools
@@ -171,6 +171,7 @@ class Plan:
         self.path, self.log_dir, self.resolve, self.given = path, log_dir, resolve, given
         self.study = read(path)
         self.by_digest = finished_runs(Path(log_dir))
+        self.planned: dict[str, Planned] = {}
         self.digests: dict[Path, str] = {}
         self.resolved: dict[str, Resolved] = {}
         self.entries: dict[str, list[Planned]] = {}
@@ -228,17 +229,26 @@ class Plan:
 
         filled = refer(options, look_up)
         # every combination that differs in seed and checkpoints alone comes to the same, but for these
-        marks = {value: [value] if isinstance(path, list) else value for value, path in paths.items()}
-        template = refer(options, lambda value, reference: marks.get(value, value))
+        marks = {value: f"needs-{number}.ckpt" for number, value in enumerate(paths)}
+        listed = {value: [mark] if isinstance(paths[value], list) else mark for value, mark in marks.items()}
+        template = refer(options, lambda value, reference: listed.get(value, value))
         seed = template.pop("seed_everything", None)
         resolved = self._resolve([*_config(files), *_arguments(template), *self.given], where)
-        config = _replace(resolved.config, paths)
+        config = _replace(resolved.config, {mark: paths[value] for value, mark in marks.items()})
         if seed is not None and not any(a.startswith("--seed_everything") for a in self.given):
             config["seed_everything"] = seed
         mark = digest(config, lambda folder: self.digests.get(folder) or digest_in(folder))
+        if (twin := self.planned.get(mark)) and twin.entry == entry:
+            raise InputError(
+                f"{where}: {twin.variables} and {variables} come to the same run: use the variables in an option "
+                "({name}), or name one of them seed"
+            )
         run = Planned(entry, variables, [], mark, Path(), resolved.trains, needs)
+        if twin is not None:  # another entry's run, under another name: done when that is
+            run.needs = [*needs, twin]
+        self.planned.setdefault(mark, run)
         name = re.sub(r"[^\w.=-]+", "_", f"{run.name}-{mark[:8]}")
-        run.folder = self.by_digest.get(mark, resolved.stem / name)
+        run.folder = twin.folder if twin else self.by_digest.get(mark, resolved.stem / name)
         run.arguments = ["fit", *_config(files), *_arguments(filled), *self.given]
         run.arguments += ["--log_dir", self.log_dir, "--name", name, "--ckpt_path", "auto"]
         self.digests[run.folder] = mark

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill_lightning.cli import main
-from distill_lightning.loggers import read_metrics
+from distill_lightning.runs import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = ["baseline", "kd", "dlb", "born_again"]

@@ -30,19 +30,27 @@ def small(request, mnist, cifar10, cifar100, pictures):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in YAMLS if p.parent.name != "callbacks"], ids=lambda p: f"{p.parent.name}/{p.stem}"
+    "path",
+    [p for p in YAMLS if p.parent.name not in ("callbacks", "studies")],
+    ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_every_yaml_runs(path, small):
     given = [*small[path.parent.name], *FAST]
+    model = yaml.safe_load(path.read_text())["model"]
     if "# first:" in path.read_text():
-        # its teacher is the run that the comment names, at the place that the YAML names
-        first = path.read_text().split("configs/")[1].split()[0]
-        teacher = fit(first, *given)
-        callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
-        assert teacher == Path(callbacks[0]["init_args"]["teacher"]).parent.parent
+        # its teacher or members are the runs that the comment names, at the place that the YAML names
+        first = path.read_text().split("configs/")[1].split()[0].rstrip(",")
+        callbacks = yaml.safe_load(path.read_text()).get("trainer", {}).get("callbacks", [])
+        needed = model["init_args"].get("members") or [callbacks[0]["init_args"]["teacher"]]
+        made = [fit(first, *given)]
+        made += [fit(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
+        assert made == [Path(checkpoint).parent.parent for checkpoint in needed]
     run = fit(str(path), *given)
     summary = json.loads((run / "summary.json").read_text())
     assert 0 <= summary["metrics"]["test/accuracy"] <= 1
+    if model["class_path"] == "Ensemble":
+        assert {"test/disagreement", "test/accuracy_by_members", "val/nll"} <= set(events(run))
+        return
     assert summary["epochs"] == 1
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)

@@ -1,6 +1,8 @@
 """Who may import whom: downwards only."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,14 +18,17 @@ MAY_IMPORT = {
     "schedules": ANY,
     "metrics": set(),
     "soft_targets": ANY,
-    "loggers": ANY,
+    "runs": ANY,
+    "loggers": ANY | {"runs"},
     "models": ANY,
     "checkpoints": ANY | {"models"},
     "data": ANY,
-    "methods": DATA | {"losses", "metrics", "schedules", "models"},
-    "callbacks": DATA | {"losses", "models", "checkpoints", "runs"},
+    "methods": DATA | {"losses", "metrics", "schedules", "models", "checkpoints", "members"},
+    "callbacks": DATA | {"losses", "models", "checkpoints", "members", "runs"},
     "messages": DATA | {"methods", "schedules"},
-    "runs": ANY,
+    "members": DATA | {"checkpoints"},
+    "report": ANY | {"runs"},
+    "studies": ANY | {"runs", "report"},
     "bench": DATA | {"methods"},
 }
 
@@ -62,3 +67,9 @@ def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n for n in imports(path) if n.startswith("distill_lightning.methods.")}
         assert {n.split(".")[2] for n in siblings} <= {"base"}, path
+
+
+@pytest.mark.parametrize("module", ["report", "report.study", "studies"])
+def test_what_reads_runs_does_not_wait_for_torch(module):
+    code = f"import sys, distill_lightning.{module}; print(sorted({{'torch', 'lightning'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from distill_lightning.loggers import MetricsCSV, read_metrics
+from distill_lightning.loggers import MetricsCSV
+from distill_lightning.runs import read_metrics
 
 PATH = Path("metrics.csv")
 

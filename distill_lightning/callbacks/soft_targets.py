@@ -8,16 +8,17 @@ augmentation that is the classic table; with one view and augmentation, each sam
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.base import Batch, ImageData, Plan
 from distill_lightning.errors import InputError
@@ -82,6 +83,28 @@ class SoftTargets(Callback):
             self._open_table(trainer)
         else:
             self._to_device(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            self._show(trainer)
+
+    def _show(self, trainer: pl.Trainer) -> None:
+        """A picture for TensorBoard: what the teacher thinks of some training pictures."""
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if not boards:
+            return
+        data: ImageData = trainer.datamodule
+        source, index = data.train.source, data.train.taken[:256]
+        ((images, _),) = source.stream([Plan(index.to(source.device), index, len(index), 1.0)])
+        images = images.cpu()
+        if self.mode == "table":
+            logits = self.logits[: len(index)].float().cpu()
+        else:
+            device = trainer.strategy.root_device
+            logits = torch.cat([self._ask(trainer, data.normalise(i.to(device))).cpu() for i in images.split(64)])
+        drawn = draw_soft_targets(images, logits, data.labels[index], data.class_names)
+        for board in boards:
+            board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 
     def _to_device(self, trainer: pl.Trainer) -> None:
         for member in self.members:

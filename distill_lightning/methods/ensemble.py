@@ -98,7 +98,7 @@ class Ensemble(Method):
     def _end_evaluation(self, stage: str) -> None:
         seen = self.members.compute()
         self.members.reset()
-        for count, value in enumerate(seen.pop("accuracy_by_members").tolist(), start=1):
+        for count, value in enumerate(seen.pop("accuracy_by_members").view(-1).tolist(), start=1):
             self.write(stage, {"accuracy_by_members": value}, count)
         self.write(stage, {name: float(value) for name, value in seen.items()}, 0)
         super()._end_evaluation(stage)

@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Sequence
-from pathlib import Path
 
 from distill_lightning.report.plots import Line, plot
 from distill_lightning.report.records import Group, Record, differences
@@ -11,11 +10,17 @@ from distill_lightning.report.tables import Table, Unit, spread_text
 
 MOST = 10
 """Groups in a picture: more lines than this tell nothing."""
+FEWEST = 10
+"""Pictures in a bin of a reliability diagram: the accuracy of fewer is noise."""
 FIRST = ("test/accuracy", "test/nll", "test/ece", "parameters", "exposures", "wall_time_s")
 LABELS = {
     "test/accuracy": "accuracy, %", "test/nll": "NLL, nats", "test/ece": "ECE", "wall_time_s": "time, s",
     "test/disagreement": "disagreement, %",
 }  # fmt: skip
+CURVES = (
+    "val/accuracy", "val/nll", "val/ece", "train/epoch_accuracy", "train/epoch_loss", "test/accuracy_by_members",
+)  # fmt: skip
+"""What is shown first; the rest is folded away."""
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c1f24;--soft:#5b616e;--line:#e3e5e9;--paper:#fff;--raised:#f7f8fa}
 @media (prefers-color-scheme:dark){:root{--ink:#eceef2;--soft:#a4aab6;--line:#31353d;--paper:#15171b;--raised:#1d2025}}
@@ -29,8 +34,10 @@ table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font
 th,td{padding:7px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 th{color:var(--soft);font-weight:600;background:var(--raised)}
 th:first-child,td:first-child{text-align:left;white-space:normal;min-width:11rem}
-tbody tr:last-child td{border-bottom:0}tbody tr:hover{background:var(--raised)}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr));gap:20px}
+tbody tr:last-child td{border-bottom:0}
+tbody tr:hover{background:var(--raised)}
+.figures{display:grid;gap:20px;margin-top:20px;
+grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
 .figures svg{width:100%;height:auto;display:block;border:1px solid var(--line);border-radius:8px;padding:6px}
 details{margin:1em 0}summary{cursor:pointer;color:var(--soft)}
 """
@@ -54,7 +61,7 @@ def of_groups(groups: list[Group]) -> list[str]:
     """What every report has: results, curves, calibration, configurations, runs."""
     parts = ["<h2>Results</h2>", results(groups).html()]
     tags = _tags(groups)
-    main = [tag for tag in tags if tag.startswith(("val/", "train/epoch_")) or tag == "test/accuracy_by_members"]
+    main = [tag for tag in tags if tag in CURVES]
     others = [tag for tag in tags if tag not in main]
     shown = groups[:MOST]
     if len(groups) > MOST:
@@ -64,8 +71,9 @@ def of_groups(groups: list[Group]) -> list[str]:
         parts.append(figures([curve(tag, shown) for tag in main]))
     if others:
         parts.append(f"<details><summary>More curves</summary>{figures([curve(t, shown) for t in others])}</details>")
-    if calibrated := [group for group in shown if any(r.summary.get("calibration") for r in group.records)]:
-        parts += ["<h2>Calibration</h2>", figures([reliability(calibrated)])]
+    if any(record.summary.get("calibration") for group in shown for record in group.records):
+        note = f"Test pictures of all seeds, in 15 bins of confidence; bins with fewer than {FEWEST} are left out."
+        parts += [f"<h2>Calibration</h2><p class=note>{note}</p>", figures([reliability(shown)])]
     parts += ["<h2>What differs</h2>", configurations(groups).html()]
     parts.append(f"<details><summary>All runs</summary>{all_runs(groups).html()}</details>")
     return parts
@@ -110,33 +118,39 @@ def _tags(groups: list[Group]) -> list[str]:
 def curve(tag: str, groups: list[Group], title: str = "", x_label: str = "") -> str:
     """A tag against the step."""
     unit = Unit(tag)
-    lines = [spread_line(group.label, [r.series.get(tag, []) for r in group.records], unit) for group in groups]
+    lines = [
+        spread_line(group.label, [r.series.get(tag, []) for r in group.records], unit, place)
+        for place, group in enumerate(groups)
+    ]
     by_members = tag.endswith("by_members")
     x_label = x_label or ("members" if by_members else "step")
-    return plot(title or tag, [line for line in lines if line.x], x_label, (tag + unit.words).strip())
+    return plot(title or tag, [line for line in lines if len(line.x) > 1], x_label, tag + unit.words)
 
 
-def spread_line(label: str, series: list[list[tuple[float, float]]], unit: Unit) -> Line:
+def spread_line(label: str, series: list[list[tuple[float, float]]], unit: Unit, place: int | None = None) -> Line:
     """The mean of several series at each x, with their standard deviation."""
     at: dict[float, list[float]] = {}
     for points in series:
         for x, y in points:
             at.setdefault(x, []).append(unit(y))
     xs = sorted(at)
-    return Line(label, xs, [mean(at[x]) for x in xs], [std(at[x]) for x in xs])
+    return Line(label, xs, [mean(at[x]) for x in xs], [std(at[x]) for x in xs], place)
 
 
 def reliability(groups: list[Group]) -> str:
-    """Accuracy against confidence (Guo et al. 2017, figure 1), the pictures of all seeds together."""
+    """Accuracy against confidence (Guo et al. 2017, figure 1), the test pictures of all seeds together."""
     lines = []
-    for group in groups:
+    for place, group in enumerate(groups):
         tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]
+        if not tables:
+            continue
         count, confidence, right = (
             [sum(values) for values in zip(*(table[key] for table in tables), strict=True)]
             for key in ("count", "confidence", "right")
         )
-        bins = [k for k, n in enumerate(count) if n]
-        lines.append(Line(group.label, [confidence[k] / count[k] for k in bins], [right[k] / count[k] for k in bins]))
+        bins = [k for k, n in enumerate(count) if n >= FEWEST]
+        x, y = ([values[k] / count[k] for k in bins] for values in (confidence, right))
+        lines.append(Line(group.label, x, y, place=place))
     return plot("Reliability on the test split", lines, "confidence", "accuracy", diagonal=True)
 
 
@@ -158,8 +172,3 @@ def all_runs(groups: list[Group]) -> Table:
 
     rows = [row(group, record) for group in groups for record in group.records]
     return Table("", ["folder", "", "seed", "test accuracy, %"], rows)
-
-
-def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

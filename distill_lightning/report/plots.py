@@ -10,7 +10,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
 STYLE = """<style>
-.axis{stroke:#8a8f98;stroke-width:1}.grid{stroke:#8a8f98;stroke-opacity:.22}.words{fill:#555b66;font:13px system-ui,sans-serif}
+.axis{stroke:#8a8f98;stroke-width:1}
+.grid{stroke:#8a8f98;stroke-opacity:.22}
+.words{fill:#555b66;font:13px system-ui,sans-serif}
 .title{fill:#1c1f24;font:600 15px system-ui,sans-serif}
 @media (prefers-color-scheme:dark){.words{fill:#b5bac4}.title{fill:#f0f2f5}}
 </style>"""
@@ -18,12 +20,20 @@ STYLE = """<style>
 
 @dataclass
 class Line:
-    """One line. ``spread`` is half the height of its band at each point, None for no band."""
+    """One line. ``spread`` is half the height of its band at each point, None for no band; ``place`` chooses its
+    colour, so that what is shown in several pictures has the same in all."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     spread: Sequence[float | None] = field(default_factory=list)
+    place: int | None = None
+
+    def stroke(self, place: int) -> str:
+        """Colour and dashes; ``place`` where it has none of its own."""
+        place = place if self.place is None else self.place
+        dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
+        return f'stroke="{COLOURS[place % len(COLOURS)]}"{dash}'
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -77,8 +87,10 @@ def plot(
     rows = _legend_rows(legend)
     height = HEIGHT + 20 * len(rows)
 
+    floor = HEIGHT - BOTTOM
+
     def up(y: float) -> float:
-        return HEIGHT - BOTTOM - (y - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM)
+        return floor - (y - y0) / (y1 - y0) * (floor - TOP)
 
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">{STYLE}',
@@ -88,47 +100,42 @@ def plot(
     for y in ticks(y0, y1):
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>')
         parts.append(f'<text class="words" x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
-    for x in sorted(set(xs)) if log_x and len(set(xs)) <= 8 else ticks(x0, x1):
-        parts.append(
-            f'<text class="words" x="{across(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{number(x)}</text>'
-        )
-        parts.append(
-            f'<line class="axis" x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 4}"/>'
-        )
-    parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
-    parts.append(
-        f'<text class="words" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 12}" text-anchor="middle">{html.escape(x_label)}</text>'
-    )
-    middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(
-        f'<text class="words" x="14" y="{middle}" transform="rotate(-90 14 {middle})" text-anchor="middle">{html.escape(y_label)}</text>'
-    )
+    few = len(set(xs)) <= 8 and (log_x or all(float(x).is_integer() for x in xs))
+    for x in sorted(set(xs)) if few else ticks(x0, x1):
+        place = f"{across(x):.1f}"
+        parts.append(f'<text class="words" x="{place}" y="{floor + 18}" text-anchor="middle">{number(x)}</text>')
+        parts.append(f'<line class="axis" x1="{place}" x2="{place}" y1="{floor}" y2="{floor + 4}"/>')
+    across_middle, middle = (LEFT + WIDTH - RIGHT) / 2, (TOP + floor) / 2
+    turned = f'x="14" y="{middle}" transform="rotate(-90 14 {middle})"'
+    parts += [
+        f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>',
+        f'<text class="words" x="{across_middle}" y="{HEIGHT - 12}" text-anchor="middle">{html.escape(x_label)}</text>',
+        f'<text class="words" {turned} text-anchor="middle">{html.escape(y_label)}</text>',
+    ]
     if diagonal:
         parts.append(
             f'<line class="axis" stroke-dasharray="4 4" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>'
         )
     for place, (line, points) in enumerate(drawn):
-        colour = COLOURS[place % len(COLOURS)]
-        dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
+        stroke = line.stroke(place)
+        fill = stroke.split()[0].replace("stroke", "fill")
         if any(s for _, _, s in points):
             edge = [(across(x), up(y + s)) for x, y, s in points]
             edge += [(across(x), up(y - s)) for x, y, s in reversed(points)]
-            parts.append(f'<polygon points="{_joined(edge)}" fill="{colour}" fill-opacity="0.15"/>')
+            parts.append(f'<polygon points="{_joined(edge)}" {fill} fill-opacity="0.15"/>')
         path = _joined([(across(x), up(y)) for x, y, _ in points])
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
-        if len(points) <= 40:
+        parts.append(f'<polyline points="{path}" fill="none" {stroke} stroke-width="2"/>')
+        if len(points) <= 20:
             for x, y, s in points:
                 words = html.escape(f"{line.label}: {number(x)}, {number(y)}" + (f" ± {number(s)}" if s else ""))
-                circle = f'cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.2" fill="{colour}"'
-                parts.append(f"<circle {circle}><title>{words}</title></circle>")
+                parts.append(
+                    f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="3.2" {fill}><title>{words}</title></circle>'
+                )
     for number_of_row, row in enumerate(rows):
         y = HEIGHT + 12 + 20 * number_of_row
         for place, x in row:
-            colour = COLOURS[place % len(COLOURS)]
-            dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
-            parts.append(
-                f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" stroke="{colour}" stroke-width="3"{dash}/>'
-            )
+            stroke = drawn[place][0].stroke(place)
+            parts.append(f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" {stroke} stroke-width="3"/>')
             parts.append(f'<text class="words" x="{x + 28}" y="{y}">{html.escape(legend[place])}</text>')
     return "".join([*parts, "</svg>"])
 
@@ -148,7 +155,7 @@ def _legend_rows(labels: Sequence[str]) -> list[list[tuple[int, float]]]:
     rows: list[list[tuple[int, float]]] = []
     x = WIDTH
     for place, label in enumerate(labels):
-        width = 48 + 7.2 * len(label)
+        width = 48 + 6.8 * len(label)
         if x + width > WIDTH:
             rows.append([])
             x = LEFT

@@ -112,24 +112,21 @@ def by_kind(records: list[Record]) -> list[list[Record]]:
 
 
 def grouped(records: list[Record]) -> list[Group]:
-    """Groups, named by what tells them apart."""
+    """Groups, each named by its method and by what tells it from others of that method."""
     groups = [Group("", kind) for kind in by_kind(records)]
-    differing = differences(groups)
+    methods: dict[str, list[Group]] = {}
     for group in groups:
-        words = [str(group.settings.get("model", ""))]
-        words += [
-            f"{key.rpartition('.')[2]} {group.settings[key]}"
-            for key in differing
-            if key in group.settings and key != "model"
-        ]
-        group.label = ", ".join(words)
-    for group in groups:
-        if len(group.label) > 70:
-            group.label = group.label[:69] + "…"
+        methods.setdefault(str(group.settings.get("model", "?")), []).append(group)
+    for method, alike in methods.items():
+        for group in alike:
+            words = [f"{key.rpartition('.')[2]} {group.settings.get(key, 'unset')}" for key in differences(alike)]
+            group.label = ", ".join([method, *words])
+            if len(group.label) > 60:
+                group.label = group.label[:59] + "…"
     seen: dict[str, int] = {}
     for group in groups:
         seen[group.label] = seen.get(group.label, 0) + 1
-        if seen[group.label] > 1:
+        if seen[group.label] > 1:  # cut short, or told apart by their teachers alone
             group.label += f" ({seen[group.label]})"
     return groups
 

@@ -29,7 +29,7 @@ from distill_lightning.files import write_whole
 from distill_lightning.report import page
 from distill_lightning.report.plots import Line, plot
 from distill_lightning.report.records import Group, Record, by_kind
-from distill_lightning.report.statistics import mean, std
+from distill_lightning.report.statistics import mean
 from distill_lightning.report.tables import Table, Unit, spread_text
 
 KEYS_OF_TABLE = {"title", "rows", "columns", "over", "spread", "note"}

@@ -123,6 +123,19 @@ def test_a_part_keeps_names_and_leaves_validation_alone():
         assert batch["label"].equal(labels[batch["index"]])
 
 
+def test_classes_are_left_out_of_training_alone():
+    data, whole = digits(leave_out=[3, "7"]), digits()
+    assert set(data.labels[data.train.taken].tolist()) == set(range(10)) - {3, 7}
+    kept = [i for i in whole.train.taken.tolist() if whole.labels[i] not in (3, 7)]
+    assert data.train.taken.tolist() == kept  # under the same names
+    assert torch.equal(data.val.taken, whole.val.taken)
+    assert torch.equal(data.mean, whole.mean)
+    with pytest.raises(InputError, match="no class 12"):
+        digits(leave_out=[12])
+    with pytest.raises(InputError, match="no training samples"):
+        digits(leave_out=list(range(10)))
+
+
 def test_so_many_of_each_class():
     data = digits(train_part="7 per class")
     assert data.labels[data.train.taken].bincount().tolist() == [7] * 10

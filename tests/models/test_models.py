@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from distill_lightning.models.averaged_training import AveragedTraining
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.fully_connected import FullyConnected
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.resnet import (
     CIFARResNet,
@@ -16,6 +18,7 @@ from distill_lightning.models.resnet import (
     ResNet56,
     ResNet110,
 )
+from distill_lightning.models.wide_resnet import WideResNet
 
 
 def parameters(network) -> int:
@@ -33,6 +36,9 @@ def parameters(network) -> int:
         (ResNet32x4, 100, 7_433_860),
         (ResNet18, 10, 11_173_962),
         (ResNet34, 10, 21_282_122),
+        (WideResNet, 100, 36_536_884),
+        (WideResNet, 10, 36_479_194),
+        (FullyConnected, 10, 784 * 1200 + 1200 + 1200 * 1200 + 1200 + 12010),
     ],
 )
 def test_parameter_counts(network, classes, count):
@@ -59,3 +65,29 @@ def test_resnets_take_other_channels(network):
 def test_depth_must_fit():
     with pytest.raises(ValueError, match="6 n \\+ 2"):
         CIFARResNet(depth=21)
+
+
+@pytest.mark.parametrize("depth", [10, 16])
+def test_wide_resnet_halves_twice(depth):
+    network = WideResNet(5, in_channels=1, depth=depth, widen=1, dropout=0.3).eval()
+    assert network(torch.zeros(2, 1, 32, 32)).shape == (2, 5)
+    assert network.features(torch.zeros(2, 1, 32, 32)).shape == (2, 64, 8, 8)
+    with pytest.raises(ValueError, match="6 n \\+ 4"):
+        WideResNet(5, depth=depth + 1)
+
+
+def test_averaged_training_is_the_mean_of_networks_that_start_apart():
+    network = AveragedTraining(lambda: FullyConnected(units=(8,)), n=3)
+    images = torch.randn(4, 1, 28, 28)
+    each = torch.stack([one(images) for one in network.networks])
+    assert torch.equal(network(images), each.mean(0))
+    assert all((each[a] - each[b]).abs().max() > 0.01 for a, b in ((0, 1), (0, 2), (1, 2)))
+    with pytest.raises(ValueError, match="n is 0"):
+        AveragedTraining(FullyConnected, n=0)
+
+
+def test_dropout_of_pixels_and_units_is_apart():
+    rates = [
+        m.p for m in FullyConnected(units=(5, 5), input_dropout=0.2, dropout=0.5) if isinstance(m, torch.nn.Dropout)
+    ]
+    assert rates == [0.2, 0.5, 0.5]

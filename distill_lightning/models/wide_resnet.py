@@ -1,0 +1,64 @@
+"""Wide residual networks (Zagoruyko & Komodakis 2016, arXiv:1605.07146), for 32x32 pictures.
+
+Pre-activation blocks of two 3x3 convolutions, with dropout between them where asked for. WRN-28-10 has 36,536,884
+parameters with 100 classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class WideBlock(nn.Module):
+    """BN, ReLU, 3x3, BN, ReLU, 3x3, beside the identity, or a 1x1 convolution of the activated input."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(n_out)
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.shortcut = None
+        if stride != 1 or n_in != n_out:
+            self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.norm1(x))
+        residual = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
+        return residual + (x if self.shortcut is None else self.shortcut(active))
+
+
+class WideResNet(nn.Module):
+    """Three stages of wide blocks.
+
+    Args:
+        num_classes, in_channels: of the data.
+        depth: 6 n + 4, with n blocks a stage.
+        widen: how many times 16, 32 and 64 channels.
+        dropout: probability of dropping a feature between the convolutions of a block.
+
+    Raises:
+        ValueError: the depth is not 6 n + 4.
+    """
+
+    def __init__(
+        self, num_classes: int = 10, in_channels: int = 3, depth: int = 28, widen: int = 10, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        blocks, rest = divmod(depth - 4, 6)
+        if rest or blocks < 1:
+            raise ValueError(f"depth is {depth}: it must be 6 n + 4, as 16, 22, 28")
+        widths = [16, 16 * widen, 32 * widen, 64 * widen]
+        layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)]
+        for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
+            layers += [
+                WideBlock(n_in if n == 0 else n_out, n_out, stride if n == 0 else 1, dropout) for n in range(blocks)
+            ]
+        self.features = nn.Sequential(*layers, nn.BatchNorm2d(widths[3]), nn.ReLU())
+        self.head = nn.Linear(widths[3], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
