@@ -1,22 +1,45 @@
-"""The command, whose light verbs do not wait for torch."""
+"""The command ``distill``: finds the verb, and turns what goes wrong into one line and an exit status."""
 
+import os
 import sys
+import traceback
 
-from distill_lightning.errors import InputError
+from distill_lightning.errors import first_input_error
 
 
-def main() -> int:
-    if sys.argv[1:2] == ["report"]:
-        from distill_lightning import report
+def main(args: list[str] | None = None) -> int:
+    """Runs the command.
 
-        try:
-            return report.main(sys.argv[2:])
-        except InputError as error:
-            print(f"distill: {error}", file=sys.stderr)
-            return 2
-    from distill_lightning.cli import main
+    Returns:
+        Its exit status: 0, 1 for a run that failed, 2 for wrong input, 128 + n for signal n.
+    """
+    args = sys.argv[1:] if args is None else args
+    try:
+        if args[:1] == ["report"]:  # does not wait for torch
+            from distill_lightning import report
 
-    return main()
+            return report.main(args[1:])
+        from distill_lightning import cli
+
+        return cli.main(args)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if ours := first_input_error(error):
+            return _fail(str(ours), 2)
+        return _fail(f"{type(error).__name__}: {error}", 1)
+
+
+def _fail(message: str, status: int) -> int:
+    if os.environ.get("DISTILL_TRACEBACK"):
+        traceback.print_exc()
+    rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
+    line = " ".join(message.split())
+    if rank == 0:
+        print(f"distill: {line}", file=sys.stderr)
+    elif status == 1:
+        print(f"distill: process {rank}: {line}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""The command ``distill``.
+"""The verbs of the command ``distill`` that need torch.
 
     distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+    distill study FILE [--jobs N] [--dry_run] [--option value ...]
 
 Read `DistillCLI.fit` first: it is what a run consists of.
 """
 
+import copy
 import csv
 import inspect
 import io
@@ -16,7 +18,6 @@ import re
 import shutil
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,10 +44,10 @@ from distill_lightning.bench import Trainer, Untimed
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint, end_children
 from distill_lightning.data.base import ImageData
-from distill_lightning.errors import InputError
+from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
-from distill_lightning.messages import Parser, first_input_error
+from distill_lightning.messages import Parser
 from distill_lightning.methods.base import Method
 
 VERBS = {
@@ -56,6 +57,11 @@ VERBS = {
     "predict": "Write a checkpoint's predictions for the test split, or for a folder of pictures.",
     "bench": "Time a step of the run beside the bare PyTorch loop.",
 }
+OTHER_VERBS = {
+    "study": "Run what is missing of a study's runs, in order, and make its tables.",
+    "report": "Make one HTML page from any run folders.",
+}
+"""Those that have a parser of their own."""
 SHAPE = ("num_classes", "in_channels", "image_size")
 """What a network may take, and the data knows."""
 
@@ -100,8 +106,14 @@ class DistillCLI(LightningCLI):
 
     def setup_parser(self, *args: Any) -> None:
         super().setup_parser(*args)
-        for choice in self.parser._subcommands_action._choices_actions:
+        listed = self.parser._subcommands_action._choices_actions
+        for choice in listed:
             choice.help = VERBS[choice.dest]  # not what the trainer's methods say of themselves
+        for verb, words in OTHER_VERBS.items():
+            other = copy.copy(listed[0])
+            other.dest = other.metavar = verb
+            other.help = words
+            listed.append(other)
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
@@ -499,38 +511,14 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torchmetrics|torch)\b")
 
 
-def main(args: list[str] | None = None) -> int:
-    """Runs the command. Returns its exit status: 0, 1 for a run that failed, 2 for wrong input."""
+def main(args: list[str]) -> int:
+    """Runs the verbs that need torch. Returns 0, or what a study came to; what goes wrong is raised."""
     quiet()
     # Lightning makes torch ask NVML whether there is a GPU, which an optimizer does at every step
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
-    args = sys.argv[1:] if args is None else args
-    try:
-        if args[:1] == ["study"]:
-            return studies.main(args[1:], resolve, _devices)
-        DistillCLI(args)
-        return 0
-    except KeyboardInterrupt:
-        return 130
-    except Exception as error:
-        if ours := first_input_error(error):
-            return _fail(str(ours), 2)
-        return _fail(f"{type(error).__name__}: {error}", 1)
-
-
-def _fail(message: str, status: int) -> int:
-    if os.environ.get("DISTILL_TRACEBACK"):
-        traceback.print_exc()
-    rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
-    line = " ".join(message.split())
-    if rank == 0:
-        print(f"distill: {line}", file=sys.stderr)
-    elif status == 1:
-        print(f"distill: process {rank}: {line}", file=sys.stderr)
-    return status
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    if args[:1] == ["study"]:
+        return studies.main(args[1:], resolve, _devices)
+    DistillCLI(args)
+    return 0

@@ -8,6 +8,13 @@ class InputError(ValueError):
     """Wrong input: one line on what was given, what was expected and what to do. Ends a command with status 2."""
 
 
+def first_input_error(error: BaseException | None) -> InputError | None:
+    """The error of ours that another was raised because of, if any."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """ "; did you mean X?", or nothing where nothing is near."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)

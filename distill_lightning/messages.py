@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
-from distill_lightning.errors import InputError, nearest
+from distill_lightning.errors import InputError, first_input_error, nearest
 from distill_lightning.methods.base import Method
 from distill_lightning.schedules import Schedule
 
@@ -29,13 +29,6 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         ours = first_input_error(ex)
         raise InputError(str(ours) if ours else explain(message, self._option_string_actions)) from ex
-
-
-def first_input_error(error: BaseException | None) -> InputError | None:
-    """The error of ours that another was raised because of, if any."""
-    while error is not None and not isinstance(error, InputError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:

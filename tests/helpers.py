@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill_lightning.cli import main
+from distill_lightning.__main__ import main
 from distill_lightning.runs import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
