@@ -399,7 +399,9 @@ class DistillCLI(LightningCLI):
         total = sum(p.numel() for p in parameters)
         config = yaml.safe_load(self.checkpoint.config)
         device = self.trainer.strategy.root_device
+        of_callbacks = [callback.summary() for callback in self.trainer.callbacks if hasattr(callback, "summary")]
         return {
+            **{k: v for summary in of_callbacks for k, v in summary.items()},
             "metrics": metrics,
             "wall_time_s": round(self.checkpoint.wall_time_s(), 3),
             "steps": self.trainer.global_step,

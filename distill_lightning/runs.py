@@ -38,9 +38,14 @@ FREE = {
 RESULT_OF_TRAINER = {
     "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
     "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
-    "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs",
+    "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
+    "limit_test_batches",
 }  # fmt: skip
 """Options of the trainer that can. The others are about paths, logging, progress, devices and checks."""
+
+
+CHOOSES_BEST = {"monitor", "lowest_is_best"}, {"check_val_every_n_epoch", "val_check_interval"}
+"""Options of the checkpoints and of the trainer that decide which weights best.ckpt has, and nothing else."""
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -73,23 +78,33 @@ def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None =
 
     Args:
         config: as resolved.
-        of_run: the digest of a run that a checkpoint in ``config`` belongs to, by its folder; read there by default.
+        of_run: the identity of a run that a checkpoint in ``config`` belongs to, by its folder; read there by default.
     """
 
-    def plain(value: Any) -> Any:
-        if isinstance(value, str) and value.endswith(".ckpt"):
-            path = Path(value)
-            return f"{known}/{path.name}" if (known := (of_run or digest_in)(path.parent.parent)) else value
-        return value
-
-    matters = {key: plain(value) for key, value in what_matters(config).items()}
+    of_run = of_run or identity
+    matters = {key: _plain(value, of_run) for key, value in what_matters(config).items()}
+    for part, names in zip(("checkpoint", "trainer"), CHOOSES_BEST, strict=True):
+        matters |= {f"{part}.{name}": config.get(part, {}).get(name) for name in names}
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def digest_in(folder: Path) -> str | None:
-    """Of the run in a folder; None where there is none."""
+def _plain(value: Any, of_run: Callable[[Path], str | None]) -> Any:
+    """A checkpoint's path as what it is: which file of which run, wherever it lies."""
+    if isinstance(value, str) and value.endswith(".ckpt"):
+        path = Path(value)
+        return f"{known}/{path.name}" if (known := of_run(path.parent.parent)) else value
+    return value
+
+
+def identity(folder: Path) -> str | None:
+    """What the run in a folder computes: its data set's name and its digest; None where there is no run."""
     config = folder / "config.yaml"
-    return digest(yaml.safe_load(config.read_text())) if config.is_file() else None
+    return named(folder, digest(yaml.safe_load(config.read_text()))) if config.is_file() else None
+
+
+def named(folder: Path, digest: str) -> str:
+    """A digest with the name of the data set, which the configuration need not tell: a folder may lie anywhere."""
+    return f"{folder.absolute().parent.parent.name}/{digest}"
 
 
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None:
@@ -104,7 +119,7 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None
     for key in [*now, *before]:
         if run.resume_from is not None and "teacher" in key.split("."):
             continue
-        if before.get(key) != now.get(key):
+        if _plain(before.get(key), identity) != _plain(now.get(key), identity):
             raise InputError(
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
                 "resume it with that, or leave --ckpt_path out for a new run"

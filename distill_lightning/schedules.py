@@ -18,7 +18,7 @@ class Schedule(ABC):
             raise InputError(f"warmup_epochs is {warmup_epochs}: it must be 0 or more")
         self.warmup_epochs = warmup_epochs
 
-    def factor(self, epoch: float, epochs: int, step: float) -> float:
+    def factor(self, epoch: float, epochs: float, step: float) -> float:
         """The factor for the next step.
 
         Args:
@@ -30,21 +30,21 @@ class Schedule(ABC):
         return warmup * self.after_warmup(epoch, epochs)
 
     @abstractmethod
-    def after_warmup(self, epoch: float, epochs: int) -> float:
+    def after_warmup(self, epoch: float, epochs: float) -> float:
         """The factor, warm-up aside."""
 
 
 class Constant(Schedule):
     """The same learning rate throughout."""
 
-    def after_warmup(self, epoch: float, epochs: int) -> float:
+    def after_warmup(self, epoch: float, epochs: float) -> float:
         return 1.0
 
 
 class Cosine(Schedule):
     """From 1 to 0 along half a cosine (Loshchilov & Hutter 2017, without restarts), after warm-up."""
 
-    def after_warmup(self, epoch: float, epochs: int) -> float:
+    def after_warmup(self, epoch: float, epochs: float) -> float:
         done = max(0.0, epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
         return (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
@@ -66,5 +66,5 @@ class MultiStep(Schedule):
             raise InputError(f"milestones are {milestones}: they must rise")
         self.milestones, self.gamma = milestones, gamma
 
-    def after_warmup(self, epoch: float, epochs: int) -> float:
+    def after_warmup(self, epoch: float, epochs: float) -> float:
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)

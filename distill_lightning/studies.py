@@ -46,7 +46,7 @@ from rich.live import Live
 
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.report.study import check, write_tables
-from distill_lightning.runs import Run, digest, digest_in
+from distill_lightning.runs import Run, digest, identity, named
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
 KEYS_OF_ENTRY = {"config", "for", "options"}
@@ -77,6 +77,7 @@ class Planned:
     folder: Path
     trains: bool
     needs: list["Planned"]
+    same_as: "Planned | None" = None
     state: str = "waiting"
     started: float = 0.0
     process: subprocess.Popen | None = field(default=None, repr=False)
@@ -170,9 +171,9 @@ class Plan:
     def __init__(self, path: Path, log_dir: str, resolve: Resolve, given: list[str]) -> None:
         self.path, self.log_dir, self.resolve, self.given = path, log_dir, resolve, given
         self.study = read(path)
-        self.by_digest = finished_runs(Path(log_dir))
-        self.planned: dict[str, Planned] = {}
-        self.digests: dict[Path, str] = {}
+        self.finished = finished_runs(Path(log_dir))
+        self.planned: dict[str, list[Planned]] = {}
+        self.identities: dict[Path, str] = {}
         self.resolved: dict[str, Resolved] = {}
         self.entries: dict[str, list[Planned]] = {}
         for name in self.study["runs"]:
@@ -233,25 +234,33 @@ class Plan:
         listed = {value: [mark] if isinstance(paths[value], list) else mark for value, mark in marks.items()}
         template = refer(options, lambda value, reference: listed.get(value, value))
         seed = template.pop("seed_everything", None)
+        filled.pop("seed_everything", None)
         resolved = self._resolve([*_config(files), *_arguments(template), *self.given], where)
         config = _replace(resolved.config, {mark: paths[value] for value, mark in marks.items()})
         if seed is not None and not any(a.startswith("--seed_everything") for a in self.given):
             config["seed_everything"] = seed
-        mark = digest(config, lambda folder: self.digests.get(folder) or digest_in(folder))
-        if (twin := self.planned.get(mark)) and twin.entry == entry:
+        mark = digest(config, lambda folder: self.identities.get(folder) or identity(folder))
+        run = Planned(entry, variables, [], mark, Path(), resolved.trains, needs)
+        name = re.sub(r"[^\w.=-]+", "_", f"{run.name}-{mark[:8]}")
+        run.folder = resolved.stem / name
+        what = named(run.folder, mark)
+        twins = self.planned.setdefault(what, [])
+        if twin := next((twin for twin in twins if twin.entry == entry), None):
             raise InputError(
                 f"{where}: {twin.variables} and {variables} come to the same run: use the variables in an option "
                 "({name}), or name one of them seed"
             )
-        run = Planned(entry, variables, [], mark, Path(), resolved.trains, needs)
-        if twin is not None:  # another entry's run, under another name: done when that is
-            run.needs = [*needs, twin]
-        self.planned.setdefault(mark, run)
-        name = re.sub(r"[^\w.=-]+", "_", f"{run.name}-{mark[:8]}")
-        run.folder = twin.folder if twin else self.by_digest.get(mark, resolved.stem / name)
-        run.arguments = ["fit", *_config(files), *_arguments(filled), *self.given]
-        run.arguments += ["--log_dir", self.log_dir, "--name", name, "--ckpt_path", "auto"]
-        self.digests[run.folder] = mark
+        if twins:  # another entry's run, under another name: done when that is
+            run.same_as = twins[0]
+            run.needs, run.folder, run.arguments = [*needs, twins[0]], twins[0].folder, twins[0].arguments
+        else:
+            run.folder = self.finished.get(what, run.folder)
+            run.arguments = ["fit", *_config(files), *_arguments(filled), *self.given]
+            if seed is not None:  # a --config among what was given has a seed too
+                run.arguments.append(f"--seed_everything={config['seed_everything']}")
+            run.arguments += ["--log_dir", self.log_dir, "--name", name, "--ckpt_path", "auto"]
+        twins.append(run)
+        self.identities[run.folder] = what
         return run
 
     def _resolve(self, arguments: list[str], where: str) -> Resolved:
@@ -315,12 +324,12 @@ def _arguments(options: dict[str, Any]) -> list[str]:
 
 
 def finished_runs(log_dir: Path) -> dict[str, Path]:
-    """The folder of every finished run, by its digest."""
-    found = {}
+    """The folder of every finished run, by its identity."""
+    found: dict[str, Path] = {}
     for summary in sorted(log_dir.glob("*/*/[!.]*/summary.json")):
         try:
-            found.setdefault(json.loads(summary.read_text())["config_digest"], summary.parent)
-        except (ValueError, KeyError):
+            found.setdefault(named(summary.parent, json.loads(summary.read_text())["config_digest"]), summary.parent)
+        except (ValueError, KeyError, TypeError, OSError):
             continue
     return found
 
@@ -529,6 +538,8 @@ def script(plan: Plan) -> str:
     for run in plan.runs:
         if run in done:
             lines.append(f"# done: {run.folder}")
+        elif run.same_as is not None:
+            lines.append(f"# {run.name}: the same as {run.same_as.name}")
         else:
             needs = "".join(f"\n#   needs {need.folder}" for need in run.needs if need not in done)
             begun = " (begun)" if run.folder.is_dir() else ""

@@ -11,6 +11,8 @@ from rich.console import Console
 def _numbers(trainer: pl.Trainer) -> dict[str, float]:
     loss = trainer.lightning_module.account.mean_loss() if trainer.state.fn == "fit" else None
     numbers = {} if loss is None else {"train/loss": loss}
+    for callback in trainer.callbacks:
+        numbers |= getattr(callback, "shown", dict)()
     return numbers | {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/accuracy", "val/nll")}
 
 
@@ -24,7 +26,7 @@ class Bar(RichProgressBar):
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         # asked at every step, shown at every twentieth; to look at a number is to wait for the device
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
-            self.shown = {name: f"{value:.4f}" for name, value in _numbers(trainer).items()}
+            self.shown = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}
         return self.shown
 
 
@@ -36,7 +38,7 @@ class Lines(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
-            numbers = "  ".join(f"{name} {value:.4f}" for name, value in _numbers(trainer).items())
+            numbers = "  ".join(f"{name} {value:.4g}" for name, value in _numbers(trainer).items())
             took = time.monotonic() - getattr(self, "start", time.monotonic())
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {took:.1f} s", file=sys.stderr)
 

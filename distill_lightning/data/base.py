@@ -16,6 +16,7 @@ on from is read off the trainer's own counters.
 """
 
 import hashlib
+import itertools
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +29,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Transform, augment
-from distill_lightning.data.order import epoch_order, rank_within_class, run_seed, stratified_order
+from distill_lightning.data.order import epoch_order, rank_within_class, run_seed, seed_of_order, stratified_order
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
@@ -44,6 +45,35 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a batch stands.
+
+    Args:
+        epoch, batch: which batch of which epoch.
+        order: which order of the samples, 0 where there is only one.
+        schedule_epoch: where the learning rate's schedule stands instead, in epochs; None for here.
+    """
+
+    epoch: int
+    batch: int
+    order: int = 0
+    schedule_epoch: float | None = None
+
+
+class Clock:
+    """Tells data and method where training stands: where the trainer's counters say, unless something that trains in
+    rounds puts another clock here."""
+
+    def place(self, epoch: int, batch: int) -> Place | None:
+        """Of the trainer's batch; None past the end of training."""
+        return Place(epoch, batch)
+
+    def epochs(self, trainer: pl.Trainer) -> float:
+        """How long the schedule of the learning rate is."""
+        return trainer.max_epochs
 
 
 class ImageData(pl.LightningDataModule):
@@ -113,6 +143,7 @@ class ImageData(pl.LightningDataModule):
         self.repeats_last_batch = False
         self.remembered: dict[str, Any] = {}
         """What a checkpoint knows of the data, for predictions where the data is not at hand."""
+        self.clock = Clock()
         self.view_cycle: int | None = None
         """Views are taken modulo this number: soft targets that are stored for V views ask for V."""
 
@@ -287,6 +318,10 @@ class ImageData(pl.LightningDataModule):
 
     # Loaders
 
+    def batches_per_epoch(self) -> int:
+        full, rest = divmod(len(self.train), self.batch_size)
+        return full + bool(rest and self.keep_last)
+
     def train_dataloader(self) -> "TrainLoader":
         return TrainLoader(self, self.trainer.global_rank, self.trainer.world_size, self.position)
 
@@ -393,35 +428,35 @@ class TrainLoader:
         self._order = lru_cache(maxsize=2)(self._order)  # this epoch's, and the last for the batch that is repeated
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.data.train), self.data.batch_size)
-        return full + bool(rest and self.data.keep_last)
+        return self.data.batches_per_epoch()
 
-    def _order(self, epoch: int) -> Tensor:
+    def _order(self, epoch: int, order: int) -> Tensor:
         taken = self.data.train.taken
-        return taken[epoch_order(len(taken), self.data.seed, epoch)].to(self.images.device)
+        return taken[epoch_order(len(taken), seed_of_order(self.data.seed, order), epoch)].to(self.images.device)
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self.position()  # asked late: the trainer sets its counters after it has called iter()
-        plans = (self.plan(epoch, batch) for batch in range(start, len(self)))
+        places = (self.data.clock.place(epoch, batch) for batch in range(start, len(self)))
+        plans = (self.plan(p.epoch, p.batch, p.order) for p in itertools.takewhile(lambda p: p is not None, places))
         for images, plan in self.images.stream(plans):
             yield self.build(images.to(self.device, non_blocking=True), plan)
 
-    def _fresh(self, epoch: int, batch: int) -> tuple[Tensor, float]:
+    def _fresh(self, epoch: int, batch: int, order: int) -> tuple[Tensor, float]:
         size = self.data.batch_size
-        rows = self._order(epoch)[batch * size : (batch + 1) * size]
+        rows = self._order(epoch, order)[batch * size : (batch + 1) * size]
         share = rows[self.rank :: self.world]
         weight = len(share) * self.world / len(rows)
         return (share, weight) if len(share) else (rows[:1], 0.0)  # a rank with nothing to do still takes the step
 
-    def plan(self, epoch: int, batch: int) -> Plan:
+    def plan(self, epoch: int, batch: int, order: int = 0) -> Plan:
         """The rows of batch b of epoch e: a function of (seed, e, b) and of the share."""
         data = self.data
-        fresh, weight = self._fresh(epoch, batch)
+        fresh, weight = self._fresh(epoch, batch, order)
         index = [fresh] * data.views
         view = [torch.full_like(fresh, data.view_of(epoch, copy)) for copy in range(data.views)]
         before = (epoch, batch - 1) if batch else (epoch - 1, self._trained_batches() - 1)
         if data.repeats_last_batch and before[0] >= 0:
-            repeated, _ = self._fresh(*before)
+            repeated, _ = self._fresh(*before, order)
             index.append(repeated)
             view.append(torch.full_like(repeated, data.view_of(before[0], data.views)))
         return Plan(torch.cat(index), torch.cat(view), len(fresh), weight)

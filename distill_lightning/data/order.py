@@ -73,6 +73,11 @@ def run_seed() -> int:
 PERMUTATION, SPLIT, STEP, AUGMENT = range(1, 5)
 
 
+def seed_of_order(seed: int, order: int) -> int:
+    """The seed that one of several orders of the samples is drawn from; order 0 is that of ``seed`` itself."""
+    return hash_numbers(PERMUTATION, seed, order) if order else seed
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order of an epoch: a permutation of 0 .. count - 1, int64 (count,)."""
     return hash_names(PERMUTATION, seed, epoch, torch.arange(count)).argsort(stable=True)

@@ -17,8 +17,8 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from distill_lightning import losses
-from distill_lightning.data.base import Batch, ImageData
-from distill_lightning.data.order import STEP, run_seed, seed_for
+from distill_lightning.data.base import Batch, EvalLoader, ImageData, Place
+from distill_lightning.data.order import STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.errors import InputError
 from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
 from distill_lightning.schedules import Constant, Schedule
@@ -116,11 +116,16 @@ class Method(pl.LightningModule):
     @property
     def progress(self) -> float:
         """How much of the training is done, in [0, 1], before the running batch."""
-        return self._fractional_epoch() / self.trainer.max_epochs
+        place = self._place(max(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1, 0))
+        return self._schedule_epoch(place) / self.trainer.datamodule.clock.epochs(self.trainer)
 
-    def _fractional_epoch(self) -> float:
-        batch = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1
-        return self.trainer.current_epoch + max(batch, 0) / self.trainer.num_training_batches
+    def _place(self, batch: int) -> Place:
+        return self.trainer.datamodule.clock.place(self.trainer.current_epoch, batch)
+
+    def _schedule_epoch(self, place: Place) -> float:
+        if place.schedule_epoch is not None:
+            return place.schedule_epoch
+        return place.epoch + place.batch / self.trainer.num_training_batches
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) in float32, whatever the precision of the network."""
@@ -218,13 +223,15 @@ class Method(pl.LightningModule):
         return loss if batch["weight"] == 1.0 else loss * batch["weight"]
 
     def _start_step(self, batch_idx: int) -> None:
-        trainer = self.trainer
+        trainer, place = self.trainer, self._place(batch_idx)
         # whatever the network draws is a function of seed, step and rank: no generator's state to save
-        seed = seed_for(STEP, run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank)
+        order = seed_of_order(run_seed(), place.order)
+        seed = seed_for(STEP, order, place.epoch, place.batch, trainer.global_rank)
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        factor = self.schedule.factor(self._fractional_epoch(), trainer.max_epochs, 1 / trainer.num_training_batches)
+        epochs, step = trainer.datamodule.clock.epochs(trainer), 1 / trainer.num_training_batches
+        factor = self.schedule.factor(self._schedule_epoch(place), epochs, step)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -263,6 +270,19 @@ class Method(pl.LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._evaluate(batch)
 
+    @torch.no_grad()
+    def measure(self, loader: EvalLoader) -> dict[str, float]:
+        """Metrics of the network as it is, in the middle of a fit. All processes ask together."""
+        training = self.training
+        self.eval()
+        with self.trainer.precision_plugin.forward_context():
+            for batch in loader:
+                self._evaluate(batch)
+        results = {name: float(value) for name, value in self.metrics.compute().items()}
+        self.metrics.reset()
+        self.train(training)
+        return results
+
     def on_validation_epoch_end(self) -> None:
         self._end_evaluation("val")
 
@@ -295,6 +315,8 @@ class Method(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is None or not self.trainer.training:
             return
+        if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in self.trainer.callbacks}:
+            raise InputError("this run is pruned, and without the callback Lottery its zeros would grow again: add it")
         everyones = checkpoint["method"]["of_ranks"]
         world = self.trainer.world_size
         if len(everyones) != world and self._depends_on_world():

@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from distill_lightning.report.plots import Line, plot
+from distill_lightning.plots import Line, plot
 from distill_lightning.report.records import Group, Record, differences
 from distill_lightning.report.statistics import mean, std
 from distill_lightning.report.tables import Table, Unit, spread_text

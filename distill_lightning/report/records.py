@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from distill_lightning.errors import InputError
-from distill_lightning.runs import digest, read_metrics, settings
+from distill_lightning.runs import digest, named, read_metrics, settings
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -42,29 +42,34 @@ class Record:
     @cached_property
     def kind(self) -> str:
         """The same for runs that differ by seed alone, their teachers' seeds included."""
-        return kind(self.config, {})
+        return kind(self.folder, {})
 
     def value(self, name: str) -> float | None:
         """A final metric (test/accuracy), or another number of the summary (parameters)."""
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
-        return None if value is None or isinstance(value, dict) else float(value)
+        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def kind(config: dict[str, Any], known: dict[Path, str | None]) -> str:
-    """A digest without seeds.
+def kind(folder: Path, known: dict[Path, str | None]) -> str | None:
+    """What a run computes, seeds aside: its data set's name and a digest. None where there is no run.
 
     Args:
-        config: of a run.
+        folder: of the run.
         known: kinds of the runs that checkpoints lie in, as they are found.
     """
 
-    def of_run(folder: Path) -> str | None:
-        if folder not in known:
-            path = folder / "config.yaml"
-            known[folder] = kind(yaml.load(path.read_text(), LOADER), known) if path.is_file() else None
-        return known[folder]
+    def of_run(teacher: Path) -> str | None:
+        # a relative path is from where the run was started, which is somewhere above it
+        places = [teacher, *(above / teacher for above in folder.absolute().parents)]
+        place = next((p for p in places if (p / "config.yaml").is_file()), teacher)
+        if place not in known:
+            known[place] = kind(place, known)
+        return known[place]
 
-    return digest(config | {"seed_everything": None}, of_run)
+    if not (folder / "config.yaml").is_file():
+        return None
+    config = yaml.load((folder / "config.yaml").read_text(), LOADER)
+    return named(folder, digest(config | {"seed_everything": None}, of_run))
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -77,12 +82,22 @@ def find(folders: Iterable[Path]) -> list[Record]:
     for folder in folders:
         if not folder.is_dir():
             raise InputError(f"there is no folder {folder}")
-        for config in sorted(folder.rglob("config.yaml")):
-            if not any(part.startswith(".") for part in config.relative_to(folder).parts):
-                found.setdefault(config.parent.resolve(), Record(config.parent))
+        for path in sorted(folder.rglob("config.yaml")):
+            record = Record(path.parent)
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if not hidden and _is_run(record):
+                found.setdefault(path.parent.resolve(), record)
     if not found:
         raise InputError(f"there is no run in {', '.join(map(str, folders))}: give a folder that `distill fit` wrote")
     return list(found.values())
+
+
+def _is_run(record: Record) -> bool:
+    """Others write files of that name too."""
+    try:
+        return isinstance(record.config, dict) and "model" in record.config and "data" in record.config
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return False
 
 
 @dataclass(eq=False)

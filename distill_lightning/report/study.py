@@ -26,8 +26,8 @@ from typing import Any, Protocol
 
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import write_whole
+from distill_lightning.plots import Line, plot
 from distill_lightning.report import page
-from distill_lightning.report.plots import Line, plot
 from distill_lightning.report.records import Group, Record, by_kind
 from distill_lightning.report.statistics import mean
 from distill_lightning.report.tables import Table, Unit, spread_text

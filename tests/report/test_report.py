@@ -13,8 +13,8 @@ import yaml
 
 from distill_lightning import report
 from distill_lightning.errors import InputError
+from distill_lightning.plots import Line, plot, ticks
 from distill_lightning.report import page
-from distill_lightning.report.plots import Line, plot, ticks
 from distill_lightning.report.records import Record, find, grouped
 from distill_lightning.report.statistics import mean, std, t_interval
 from distill_lightning.report.tables import Table, Unit, spread_text

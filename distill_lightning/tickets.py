@@ -1,0 +1,194 @@
+"""Lottery tickets on disk, networks without their zeros, and what those are worth.
+
+A ticket is one file: the weights to rewind to, once, and the packed masks of every round. A packed network holds, for
+each pruned tensor, one bit a weight and the values that are left. Both are read with ``weights_only=True``.
+"""
+
+import copy
+import gzip
+import io
+import statistics
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import write_whole
+from distill_lightning.masks import Masks, pack, unpack
+
+State = Mapping[str, Tensor]
+
+
+@dataclass
+class Ticket:
+    """Where a pruned network starts from.
+
+    Args:
+        weights: state of the network at the step that is rewound to.
+        rounds: the masks after each pruning, in order; round 0 keeps everything.
+        step: the step that the weights are of.
+        about: how it was found, in plain containers.
+    """
+
+    weights: dict[str, Tensor]
+    rounds: list[Masks]
+    step: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        content = {
+            "kind": "ticket",
+            "weights": self.weights,
+            "rounds": [{name: pack(mask) for name, mask in masks.items()} for masks in self.rounds],
+            "step": self.step,
+            "about": self.about,
+        }
+        write_whole(path, lambda file: torch.save(content, file))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Ticket":
+        """
+        Raises:
+            InputError: no such file, or not a ticket.
+        """
+        content = _read(path, "ticket")
+        weights = content["weights"]
+        rounds = [{k: unpack(mask, weights[k].shape) for k, mask in masks.items()} for masks in content["rounds"]]
+        return cls(weights, rounds, content["step"], content["about"])
+
+
+def _read(path: str | Path, kind: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise InputError(f"there is no {kind} {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is torn, or no {kind}") from error
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{path} is no {kind}: give one that the callback Lottery wrote")
+    return content
+
+
+# Networks without their zeros
+
+
+def packed(state: State, masks: Masks, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """A state without the weights that the masks prune.
+
+    Args:
+        state: of the network.
+        masks: of some of its tensors.
+        dtype: to keep floating-point values in; None for as they are.
+    """
+
+    def kept(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor.clone()
+
+    cpu = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    masks = {name: mask.cpu() for name, mask in masks.items()}
+    sparse = {
+        name: {
+            "shape": list(mask.shape),
+            "mask": pack(mask),
+            "values": kept(cpu[name][mask]),
+            "was": str(cpu[name].dtype),
+        }
+        for name, mask in masks.items()
+    }
+    return {
+        "kind": "packed network",
+        "order": list(cpu),
+        "sparse": sparse,
+        "dense": {name: kept(tensor) for name, tensor in cpu.items() if name not in masks},
+        "dtypes": {name: str(tensor.dtype) for name, tensor in cpu.items()},
+    }
+
+
+def unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The dense state, in the order and the types that it had."""
+    state = {}
+    for name in content["order"]:
+        dtype = getattr(torch, content["dtypes"][name].removeprefix("torch."))
+        if name in content["sparse"]:
+            part = content["sparse"][name]
+            dense = torch.zeros(part["shape"], dtype=dtype)
+            dense[unpack(part["mask"], part["shape"])] = part["values"].to(dtype)
+            state[name] = dense
+        else:
+            state[name] = content["dense"][name].to(dtype)
+    return state
+
+
+def save_packed(path: Path, state: State, masks: Masks, dtype: torch.dtype | None = None) -> None:
+    write_whole(path, lambda file: torch.save(packed(state, masks, dtype), file))
+
+
+def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
+    """Puts a packed network's weights into a dense module, and returns it.
+
+    Raises:
+        InputError: no such file, no packed network, or one of another network.
+    """
+    state = unpacked(_read(path, "packed network"))
+    mine = network.state_dict()
+    odd = [n for n in state.keys() | mine.keys() if n not in state or n not in mine or state[n].shape != mine[n].shape]
+    if odd:
+        raise InputError(f"{path} does not fit {type(network).__name__}: {sorted(odd)[0]} differs")
+    network.load_state_dict(state)
+    return network
+
+
+def sizes(state: State, masks: Masks) -> dict[str, int]:
+    """Bytes of the network's file: dense, the same compressed with gzip, and packed."""
+    plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
+    dense, small = _file(plain), _file(packed(plain, masks))
+    return {
+        "dense_bytes": len(dense),
+        "gzip_bytes": len(gzip.compress(dense, compresslevel=6, mtime=0)),
+        "packed_bytes": len(small),
+    }
+
+
+def _file(content: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file)
+    return file.getvalue()
+
+
+def latencies(network: nn.Module, images: Tensor, turns: int = 15) -> dict[str, float]:
+    """Seconds that a dense and a sparse forward pass take on the CPU, for 1 picture and for all; medians.
+
+    Sparse means linear layers in CSR, as torch has it; convolutions stay dense.
+
+    Args:
+        network: in eval mode, on the CPU.
+        images: (B, C, H, W).
+        turns: how often each is timed.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that CSR is in beta
+        sparse = copy.deepcopy(network)
+        for module in sparse.modules():
+            if isinstance(module, nn.Linear):
+                module.weight = nn.Parameter(module.weight.detach().to_sparse_csr(), requires_grad=False)
+        found = {}
+        for words, batch in (("1", images[:1]), (str(len(images)), images)):
+            for name, which in (("dense", network), ("sparse", sparse)):
+                found[f"{name}_{words}_s"] = _median_time(which, batch, turns)
+    return found
+
+
+@torch.no_grad()
+def _median_time(network: nn.Module, images: Tensor, turns: int) -> float:
+    times = []
+    for _ in range(turns + 3):
+        start = time.perf_counter()
+        network(images)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[3:])

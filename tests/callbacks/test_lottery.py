@@ -1,0 +1,474 @@
+"""Rounds of pruning inside one fit: what is pruned, what is rewound, what stays zero, what goes on after a cut."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import CONFIGS, assert_same_run, bare_trainer, distill, events, fit, load, same, start
+from test_resume import HOOKS, Kill
+
+from distill_lightning import masks as masking
+from distill_lightning.callbacks.lottery import Lottery, Rounds
+from distill_lightning.checkpoints import open_network
+from distill_lightning.data.base import Place
+from distill_lightning.data.digits import Digits
+from distill_lightning.errors import InputError
+from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.dlb import DLB
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.schedules import Cosine, MultiStep
+from distill_lightning.tickets import Ticket
+
+LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
+
+
+class Watch(pl.Callback):
+    """What the network is before and after each step."""
+
+    def __init__(self) -> None:
+        self.starts, self.lrs, self.indices, self.images, self.norms, self.losses = [], [], [], [], [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.starts.append({k: v.detach().clone() for k, v in pl_module.model.state_dict().items()})
+        self.indices.append(batch["index"].clone())
+        self.images.append(batch["image"].clone())
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.losses.append(float(outputs["loss"]))
+
+
+def train(lottery: Lottery, method=None, epochs: int = 2, watch: Watch | None = None, data=None, **trainer):
+    torch.manual_seed(0)
+    watch = watch or Watch()
+    method = method or Baseline(ConvNet(width=4, dropout=0.2), optimizer=sgd, schedule=Cosine())
+    trainer = bare_trainer(max_epochs=epochs, callbacks=[lottery, watch], num_sanity_val_steps=0, **trainer)
+    trainer.fit(method, datamodule=data or Digits(batch_size=100, train_part=400, seed=5))
+    return method, watch
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01)
+
+
+OPTIMIZERS = {
+    "sgd": sgd,
+    "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
+    "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+}
+
+
+# The arithmetic of rounds
+
+
+def test_rounds_are_arithmetic():
+    clock = Rounds(per_epoch=4, first=10, skipped=3, later=7, rounds=2, new_order=True, end=False)
+    assert clock.total == 24 and clock.epochs_in_all() == 6 and clock.epochs(None) == 2.5
+    assert [clock.round_of(b) for b in (0, 9, 10, 16, 17, 23)] == [(0, 0), (0, 9), (1, 3), (1, 9), (2, 3), (2, 9)]
+    assert clock.place(2, 1) == Place(2, 1, 0)
+    assert clock.place(2, 2) == Place(0, 3, 1)  # the eleventh batch: step 3 of round 1
+    assert clock.place(5, 3) == Place(2, 1, 2)
+    assert clock.place(6, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"linear": 1.0}, "must lie in"),
+        ({"conv": -0.1}, "must lie in"),
+        ({"density": 0}, "between 0 and 1"),
+        ({"rounds": 0}, "1 or more"),
+        ({"mask": "random"}, "give a ticket"),
+        ({"leave_out": ["head"]}, "nothing named head"),
+        ({"also": {"1.bais": 0.1}}, "nothing named 1.bais"),
+        ({"rewind_to": "9 steps"}, "a round has 8 steps"),
+        ({"rewind_to": "some"}, "give words"),
+        ({"length": "1.5 steps"}, "give words"),
+        ({"rounds": 40}, "leave nothing of"),
+        ({"density": 0.0001, "rounds": 1}, "cannot be reached"),
+        ({"rounds": 0, "ticket": "nowhere.pt"}, "there is no ticket"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(wrong, message):
+    with pytest.raises(InputError, match=message) as error:
+        train(Lottery(**{"rounds": 2, **wrong}))
+    assert "\n" not in str(error.value)
+
+
+def test_what_would_break_rounds_is_refused():
+    stop = pl.callbacks.EarlyStopping("val/nll")
+    with pytest.raises(InputError, match="EarlyStopping"):
+        bare_trainer(max_epochs=1, callbacks=[Lottery(), stop]).fit(Baseline(ConvNet()), datamodule=Digits())
+    with pytest.raises(InputError, match="needs order same"):
+        train(Lottery(rounds=1, rewind_to="2 steps", order="new"), DLB(ConvNet(width=4), optimizer=sgd))
+
+
+# What is pruned
+
+
+def test_only_weights_of_linear_and_conv_and_the_output_at_half_the_rate():
+    lottery = Lottery(rounds=2, linear=0.4, conv=0.3)
+    train(lottery, Baseline(ConvNet(width=4), optimizer=sgd))
+    assert lottery.rates == {"0.weight": 0.3, "3.weight": 0.3, "6.weight": 0.3, "12.weight": 0.2}
+    lottery = Lottery(rounds=1, leave_out=["3", "12"], also={"0.weight": 0.5, "1.bias": 0.25})
+    train(lottery, Baseline(ConvNet(width=4), optimizer=sgd))
+    assert lottery.rates == {"0.weight": 0.5, "6.weight": 0.2, "1.bias": 0.25}
+
+
+@pytest.mark.parametrize("scope", ["layers", "global"])
+def test_counts_are_exact(scope):
+    lottery = Lottery(rounds=3, conv=0.2, output=0.2, scope=scope)
+    train(lottery, epochs=1)
+    counts = {name: mask.numel() for name, mask in lottery.masks.items()}
+    for number, masks in enumerate(lottery.of_rounds):
+        kept = {name: int(mask.sum()) for name, mask in masks.items()}
+        wanted = {name: masking.kept_after(count, 0.2, number) for name, count in counts.items()}
+        assert kept == wanted if scope == "layers" else sum(kept.values()) == sum(wanted.values())
+    if scope == "global":
+        assert len({round(masking.density({"": mask}), 3) for mask in lottery.masks.values()}) > 1
+    for before, after in zip(lottery.of_rounds, lottery.of_rounds[1:], strict=False):
+        assert not any((after[k] & ~before[k]).any() for k in before)  # masks nest
+
+
+def test_one_shot_reaches_the_density():
+    lottery = Lottery(rounds=1, density=0.1)
+    train(lottery, epochs=1)
+    assert lottery.table[-1]["density"] == pytest.approx(0.1, abs=0.002)
+
+
+def test_the_smallest_of_the_last_weights_go():
+    lottery = Lottery(rounds=1)
+    _, watch = train(lottery)
+    trained = watch.starts[7]  # before the last step of round 0: near enough to check the order on what is far apart
+    for name, mask in lottery.masks.items():
+        assert trained[name][mask].abs().mean() > 2 * trained[name][~mask].abs().mean()
+
+
+# What stays zero
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    "options", [{}, {"gradient_clip_val": 0.1}, {"accumulate_grad_batches": 2}, {"precision": "bf16-mixed"}]
+)
+def test_zeros_stay_zero(name, options):
+    lottery = Lottery(rounds=2, rewind_to="2 steps", optimizer="kept")
+    method, watch = train(
+        lottery, Baseline(ConvNet(width=4), optimizer=OPTIMIZERS[name], channels_last=True), **options
+    )
+    for step, state in enumerate(watch.starts):
+        number, _ = lottery.clock.round_of(step)
+        for key, mask in lottery.of_rounds[number].items():
+            assert not state[key][~mask].any(), (step, key)
+            assert (state[key][mask] != 0).float().mean() > 0.99
+    for key, mask in lottery.masks.items():
+        assert not method.model.state_dict()[key][~mask].any()
+
+
+def test_gradients_of_what_is_pruned_do_not_count_when_clipped():
+    class Norm(Watch):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            for key, mask in lottery.masks.items():
+                assert not dict(pl_module.model.named_parameters())[key].grad[~mask].any()
+
+    lottery = Lottery(rounds=1)
+    train(lottery, watch=Norm(), gradient_clip_val=0.1)
+    assert lottery.round == 1
+
+
+# What is rewound
+
+
+class Nothing(Lottery):
+    """Rounds without pruning."""
+
+    def _rates(self, network):
+        return dict.fromkeys(super()._rates(network), 0.0)
+
+
+@pytest.mark.parametrize("schedule", [Cosine(warmup_epochs=0.5), MultiStep([1])])
+@pytest.mark.parametrize("method", [Baseline, DLB])
+@pytest.mark.parametrize("k", [0, 3])
+def test_replay(schedule, method, k):
+    """Without pruning, a later round is bitwise the first: weights, buffers, rates, batches, dropout, memory."""
+    lottery = Nothing(rounds=2, rewind_to=f"{k} steps", optimizer="kept")
+    _, watch = train(lottery, method(ConvNet(width=4, dropout=0.3), optimizer=OPTIMIZERS["adam"], schedule=schedule))
+    length = 8 - k
+    for number in (1, 2):
+        for step in range(length):
+            first, later = k + step, 8 + (number - 1) * length + step
+            assert same(watch.starts[first], watch.starts[later]), (number, step)
+            assert torch.equal(watch.indices[first], watch.indices[later])
+            assert torch.equal(watch.images[first], watch.images[later])
+            assert watch.lrs[first] == watch.lrs[later]
+            assert watch.losses[first] == watch.losses[later]
+    assert len(watch.starts) == 8 + 2 * length
+    for row in lottery.table[1:]:
+        assert row["test_nll"] == lottery.table[0]["test_nll"]
+        if not k:  # else epochs end, and evaluate, at other steps of a round
+            assert row["early_stop_step"] == lottery.table[0]["early_stop_step"]
+
+
+def test_weights_go_back_to_where_they_were_and_share_nothing_with_it():
+    lottery = Lottery(rounds=3, rewind_to="2 steps")
+    _, watch = train(lottery)
+    theta = watch.starts[2]
+    for number in range(3):
+        state = watch.starts[8 + 6 * number]
+        for key, value in state.items():
+            mask = lottery.of_rounds[number + 1].get(key)
+            assert torch.equal(value, theta[key] if mask is None else theta[key] * mask), key
+    assert all(torch.equal(lottery.rewind["weights"][key], value) for key, value in theta.items())
+
+
+def test_learning_rate_rewinding_keeps_weights_and_fine_tuning_the_last_rate():
+    for retrain in ("learning_rate", "fine_tune"):
+        lottery = Lottery(rounds=1, retrain=retrain, optimizer="kept")
+        method = Baseline(ConvNet(width=4), optimizer=sgd, schedule=Cosine())
+        _, watch = train(lottery, method)
+        mask = lottery.masks["6.weight"]
+        moved = (watch.starts[8]["6.weight"] - watch.starts[7]["6.weight"])[mask].abs().max()
+        back = (watch.starts[8]["6.weight"] - watch.starts[0]["6.weight"])[mask].abs().max()
+        assert moved < back / 3
+        if retrain == "fine_tune":
+            assert set(watch.lrs[8:]) == {watch.lrs[7]}
+        else:
+            assert watch.lrs[8:] == watch.lrs[:8]
+
+
+def test_the_order_may_be_new_in_each_round():
+    _, watch = train(Lottery(rounds=1, order="new"))
+    assert not torch.equal(watch.indices[0], watch.indices[8])
+    assert set(torch.cat(watch.indices[:4]).tolist()) == set(torch.cat(watch.indices[8:12]).tolist())
+
+
+@pytest.mark.parametrize("length", ["6 steps", "1.5 epochs", "3 steps"])
+def test_a_round_may_end_inside_an_epoch(length):
+    lottery = Lottery(rounds=3, length=length)
+    _, watch = train(lottery, val_check_interval=1)
+    steps = 3 if length == "3 steps" else 6
+    assert len(watch.starts) == 4 * steps
+    for number in range(1, 4):
+        assert torch.equal(watch.indices[0], watch.indices[number * steps])
+        assert watch.lrs[0] == watch.lrs[number * steps]
+    assert [row["steps"] for row in lottery.table] == [steps] * 4
+    assert all(1 <= row["early_stop_step"] <= steps for row in lottery.table)
+
+
+def test_early_stop_is_the_lowest_validation_loss_of_the_round():
+    class Validated(Watch):
+        seen = []
+
+        def on_validation_end(self, trainer, pl_module):
+            self.seen.append((trainer.global_step, float(trainer.callback_metrics["val/nll"])))
+
+    watch, lottery = Validated(), Lottery(rounds=2)
+    Validated.seen = []
+    train(lottery, watch=watch, epochs=4, val_check_interval=2)
+    for number, row in enumerate(lottery.table):
+        mine = [(step - 16 * number, nll) for step, nll in Validated.seen if 16 * number < step <= 16 * (number + 1)]
+        assert (row["early_stop_step"], row["early_stop_val_nll"]) == min(mine, key=lambda pair: pair[1])
+
+
+# Through the command
+
+
+SMALL = ["--trainer.max_epochs", 2, "--data.train_part", 300, "--data.batch_size", 50, "--trainer.callbacks.rounds", 3]
+SMALL += ["--trainer.log_every_n_steps", 2]
+
+
+def found(method: str = "baseline", *given) -> Path:
+    return fit(f"digits/{method}.yaml", "--config", LOTTERY, *SMALL, *given)
+
+
+def test_what_a_run_leaves(capsys):
+    run = found("baseline", "--trainer.val_check_interval", 2)
+    rounds = list(csv.DictReader((run / "rounds.csv").open()))
+    summary = json.loads((run / "summary.json").read_text())
+    assert [int(row["round"]) for row in rounds] == [0, 1, 2, 3]
+    assert [row["density"] for row in summary["rounds"]] == [float(row["density"]) for row in rounds]
+    assert summary["epochs"] == 8 and summary["steps"] == 48
+    assert summary["metrics"]["test/nll"] == pytest.approx(float(rounds[-1]["test_nll"]), rel=1e-6)
+    assert "<svg" in (run / "rounds.svg").read_text()
+    assert summary["density"] == pytest.approx(float(rounds[-1]["density"]), abs=0.01)
+    assert "density" in capsys.readouterr().err
+    seen = events(run)
+    assert len(seen["round/density"]) == 4
+    assert [step for step, _ in events(run / "by_density")["by_density/test_accuracy"]][0] == 10_000
+    # the best of each round opens anywhere; the last is pruned, and opens without the callback
+    best = open_network(run / "rounds" / "round_02.ckpt")
+    ticket = Ticket.open(run / "ticket.pt")
+    assert all(not best.state_dict()[k][~mask].any() for k, mask in ticket.rounds[2].items())
+    assert {k.partition(".")[0] for k in load(run)["state_dict"]} == {"model"}
+    assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+    assert "test" in capsys.readouterr().out
+    assert distill("test", "--ckpt_path", run / "rounds" / "round_03.ckpt") == 0
+
+
+def test_resuming_without_the_callback_is_refused(capsys):
+    run = found("baseline", "--name", "cut")
+    (run / "summary.json").unlink()
+    given = [
+        "fit",
+        "--config",
+        CONFIGS / "digits" / "baseline.yaml",
+        *SMALL[:6],
+        "--name",
+        "cut",
+        "--ckpt_path",
+        "last",
+    ]
+    assert distill(*given) == 2
+    assert "callbacks" in capsys.readouterr().err
+    data = Digits(batch_size=50, train_part=300)
+    trainer = bare_trainer(max_epochs=20)
+    with pytest.raises(InputError, match="zeros would grow again"):
+        trainer.fit(Baseline(ConvNet()), datamodule=data, ckpt_path=run / "checkpoints" / "last.ckpt")
+
+
+def assert_same_lottery(a: Path, b: Path) -> None:
+    assert_same_run(a, b)
+    first, second = (load(run)["callbacks"]["Lottery"] for run in (a, b))
+    for state in (first, second):
+        state["table"] = [{k: v for k, v in row.items() if not k.endswith("_s")} for row in state["table"]]
+    assert same(first, second)
+    assert Ticket.open(a / "ticket.pt").rounds[-1].keys() == Ticket.open(b / "ticket.pt").rounds[-1].keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("baseline", ["--trainer.callbacks.rewind_to", "2 steps", "--checkpoint.every_n_steps", 1]),
+        ("dlb", ["--trainer.callbacks.rewind_to", "3 steps", "--checkpoint.every_n_steps", 2]),
+        ("dlb", ["--trainer.callbacks.length", "9 steps", "--checkpoint.every_n_steps", 1, "--trainer.val_check_interval", 2]),
+        ("baseline", ["--trainer.callbacks.retrain", "learning_rate", "--trainer.callbacks.optimizer", "kept"]),
+    ],
+)  # fmt: skip
+def test_killed_at_any_moment_of_any_round(method, given, monkeypatch):
+    given = ["--config", CONFIGS / "digits" / f"{method}.yaml", "--config", LOTTERY, *SMALL, *given]
+    assert distill("fit", *given, "--name", "whole") == 0
+    rng, resume, kills = random.Random(str(given)), [], 0
+    for _ in range(8):
+        hook = rng.choice(HOOKS)
+        with monkeypatch.context() as patch:
+            Kill(patch, hook, rng.randint(1, 2 if "epoch" in hook or "validation" in hook else 12))
+            status = distill("fit", *given, "--name", "killed", *resume)
+        assert status in (0, 1)
+        kills += status
+        resume = ["--ckpt_path", "last"]
+        if status == 0:
+            break
+    assert kills >= 2
+    assert distill("fit", *given, "--name", "killed", *resume) == 0
+    assert_same_lottery(Path(f"logs/digits/{method}/whole"), Path(f"logs/digits/{method}/killed"))
+
+
+@pytest.mark.parametrize("step", [11, 12, 13, 24, 25, 47])
+def test_killed_around_the_end_of_a_round(step, monkeypatch):
+    given = [
+        "--config",
+        CONFIGS / "digits" / "baseline.yaml",
+        "--config",
+        LOTTERY,
+        *SMALL,
+        "--checkpoint.every_n_steps",
+        1,
+    ]
+    assert distill("fit", *given, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_before_backward", step)
+        assert distill("fit", *given, "--name", "killed") == 1
+    assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
+    assert_same_lottery(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
+
+
+def test_a_ticket_and_its_controls():
+    run = found()
+    ticket = Ticket.open(run / "ticket.pt")
+    given = [
+        "--config",
+        CONFIGS / "callbacks" / "ticket.yaml",
+        *SMALL[:6],
+        "--trainer.callbacks.ticket",
+        run / "ticket.pt",
+    ]
+    same_run = fit("digits/baseline.yaml", *given, "--name", "again")
+    # the last round of the search, once more
+    assert same(load(same_run)["state_dict"], load(run)["state_dict"])
+    for name, options in {
+        "reinit": ["weights", "reinitialised"],
+        "shuffled": ["mask", "shuffled"],
+        "random": ["mask", "random"],
+        "early": ["ticket_round", 1],
+    }.items():
+        other = fit(
+            "digits/baseline.yaml",
+            *given,
+            "--name",
+            name,
+            f"--trainer.callbacks.{options[0]}",
+            options[1],
+            "--seed_everything",
+            3,
+        )
+        masks = Ticket.open(other / "ticket.pt").rounds[0]
+        wanted = ticket.rounds[1 if name == "early" else 3]
+        assert masking.density(masks) == masking.density(wanted)
+        equal = all(torch.equal(masks[k], wanted[k]) for k in masks)
+        assert equal == (name in ("reinit", "early"))
+        per_layer = all(masks[k].sum() == wanted[k].sum() for k in masks)
+        assert per_layer == (name != "random")
+        weights = Ticket.open(other / "ticket.pt").weights["0.weight"]
+        kept = masks["0.weight"] & wanted["0.weight"]
+        assert torch.equal(weights[kept], ticket.weights["0.weight"][kept]) == (name != "reinit")
+        assert not load(other)["state_dict"]["model.0.weight"][~masks["0.weight"]].any()
+
+
+def test_a_ticket_of_another_network_is_refused(capsys):
+    run = found()
+    given = [
+        "--config",
+        CONFIGS / "callbacks" / "ticket.yaml",
+        *SMALL[:6],
+        "--trainer.callbacks.ticket",
+        run / "ticket.pt",
+    ]
+    capsys.readouterr()
+    assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given, "--model.network.width", 8) == 2
+    assert "is of another network" in capsys.readouterr().err
+    given[-1], number = run / "ticket.pt", ["--trainer.callbacks.ticket_round", 9]
+    assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given, *number) == 2
+    assert "rounds 0 to 3" in capsys.readouterr().err
+
+
+def test_with_a_teacher():
+    fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    run = fit("digits/born_again.yaml", "--config", LOTTERY, *SMALL)
+    assert json.loads((run / "summary.json").read_text())["rounds"][-1]["density"] < 0.53
+    assert {"train/loss_ce", "train/loss_soft"} & set(events(run)) or "train/loss_teacher" in events(run)
+
+
+def test_two_processes_find_the_same_ticket():
+    given = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL]
+    given += ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
+    for devices in (1, 2):
+        process = start(*given, "--name", f"on-{devices}", "--trainer.devices", devices)
+        out, err = process.communicate(timeout=200)
+        assert process.returncode == 0, out + err
+    one, two = (Path(f"logs/digits/baseline/on-{devices}") for devices in (1, 2))
+    a, b = Ticket.open(one / "ticket.pt"), Ticket.open(two / "ticket.pt")
+    assert masking.overlap(a.rounds[-1], b.rounds[-1]) > 0.999  # sums in another order may swap a pair of equals
+    for key, mask in b.rounds[-1].items():
+        assert not load(two)["state_dict"][f"model.{key}"][~mask].any()
+
+
+def test_lenet_on_mnist_has_the_weights_of_the_paper():
+    lottery = Lottery(rounds=15)
+    rates = lottery._rates(LeNet300100())
+    assert rates == {"1.weight": 0.2, "3.weight": 0.2, "5.weight": 0.1}
