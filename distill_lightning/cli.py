@@ -292,6 +292,8 @@ class DistillCLI(LightningCLI):
     def _load(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> Path:
         """Puts a checkpoint's weights into the network. Returns the folder of its run."""
         if not model.trains:
+            if ckpt_path is not None:
+                raise InputError(f"{type(model).__name__} has no checkpoint: its members are --model.members")
             return self._stem(model, datamodule) / (self._get(self.config, "name") or self._usual_name())
         if ckpt_path is None:
             raise InputError(f"distill {self.subcommand} needs --ckpt_path: a file, last or best")
@@ -343,10 +345,7 @@ class DistillCLI(LightningCLI):
             run = runs.resume(stem, name, self.config_yaml, ckpt_path)
         else:
             run = runs.start(stem, name or self._usual_name(), self.config_yaml, once=auto)
-        if run.finished:
-            return run
-        run.hold()
-        if job := runs.slurm_job():
+        if not run.finished and (job := runs.slurm_job()):
             (run.folder / "slurm_job_id").write_text(job)
         return run
 

@@ -44,6 +44,9 @@ RESULT_OF_TRAINER = {
 """Options of the trainer that can. The others are about paths, logging, progress, devices and checks."""
 
 
+OF_STUDY = "DISTILL_STUDY"
+"""Set for the runs of a study: the number of its process. A run whose study is gone saves and leaves."""
+
 CHOOSES_BEST = {"monitor", "lowest_is_best"}, {"check_val_every_n_epoch", "val_check_interval"}
 """Options of the checkpoints and of the trainer that decide which weights best.ckpt has, and nothing else."""
 
@@ -181,7 +184,7 @@ class Run:
             Run(self.folder).hold(patience_s=0).release()
         except InputError:
             return True
-        except FileNotFoundError:
+        except OSError:  # not there, or not ours
             pass
         return False
 
@@ -196,7 +199,7 @@ def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
 
 
 def start(stem: Path, name: str, config_yaml: str, once: bool = False) -> Run:
-    """A new folder. Two starts at once get two folders.
+    """A new folder, held. Two starts at once get two folders.
 
     Args:
         stem: logs/<data set>/<method>.
@@ -214,7 +217,7 @@ def start(stem: Path, name: str, config_yaml: str, once: bool = False) -> Run:
         write_whole(made / "config.yaml", lambda file, config=config: file.write(dump(config).encode()))
         try:
             os.rename(made, folder)  # fails where a folder is that has something in it
-            return Run(folder)
+            return Run(folder).hold()
         except OSError:
             if not folder.exists():
                 shutil.rmtree(made, ignore_errors=True)
@@ -231,7 +234,7 @@ def dump(config: dict[str, Any]) -> str:
 
 
 def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Run:
-    """The run to go on with.
+    """The run to go on with, held, unless it is finished.
 
     Args:
         stem: logs/<data set>/<method>.
@@ -251,19 +254,29 @@ def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Ru
             raise InputError(f"{path} is not in the checkpoints of a run: resume the run that it belongs to")
     else:
         folder, path = find(stem, name, finished=False), None
-    run = Run(folder)
+    run = Run(folder).hold()  # before anything is looked at: what another process is at may change
+    try:
+        _decide_where_to_go_on(run, path, ckpt_path, config_yaml)
+    except BaseException:
+        run.release()
+        raise
+    if run.finished:
+        run.release()
+    return run
+
+
+def _decide_where_to_go_on(run: Run, path: Path | None, ckpt_path: str, config_yaml: str) -> None:
     path = path or run.checkpoints / f"{ckpt_path}.ckpt"
     last = path.name == "last.ckpt"
     if not last and not path.is_file():
         raise InputError(f"there is no checkpoint {path}: resume from last")
     run.resume_from = path if path.is_file() else None
     run.finished = last and run.summary.is_file()
-    old = yaml.safe_load((folder / "config.yaml").read_text())
+    old = yaml.safe_load((run.folder / "config.yaml").read_text())
     refuse_changes(old, yaml.safe_load(config_yaml), run)
     if not last:  # what came after it is given up: a cut from here on goes on from here
         run.summary.unlink(missing_ok=True)
         run.resume_from = link_whole(path, run.checkpoints / "last.ckpt")
-    return run
 
 
 def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:

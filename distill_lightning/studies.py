@@ -45,13 +45,15 @@ from rich.console import Console
 from rich.live import Live
 
 from distill_lightning.errors import InputError, nearest
-from distill_lightning.report.study import check, write_tables
-from distill_lightning.runs import Run, digest, identity, named
+from distill_lightning.report.study import Check, write_tables
+from distill_lightning.runs import OF_STUDY, Run, digest, identity, named
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
 KEYS_OF_ENTRY = {"config", "for", "options"}
 REFERENCE = re.compile(r"\$\{\s*(\w+)(?:/(last|best))?\s*(?::\s*([^}]*))?\}")
 POLL_S = 0.1
+SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
+RESERVED = {"name", "log_dir", "ckpt_path"}
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Planned:
     digest: str
     folder: Path
     trains: bool
+    devices: int
     needs: list["Planned"]
     same_as: "Planned | None" = None
     state: str = "waiting"
@@ -113,11 +116,23 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(study, dict) or not isinstance(study.get("runs"), dict) or not study["runs"]:
         raise InputError(f"{path} names no runs: a study has a key runs, with an entry for each kind of run")
     _check_keys(study, KEYS, str(path))
+    _check_kind(study.get("options"), dict, f"{path}: options")
     for name, entry in study["runs"].items():
-        if not isinstance(entry, dict) or "config" not in entry:
+        if not isinstance(entry, dict) or not entry.get("config"):
             raise InputError(f"{path}: the run {name} has no config: name the YAML that it is made with")
-        _check_keys(entry, KEYS_OF_ENTRY, f"{path}: the run {name}")
+        where = f"{path}: the run {name}"
+        _check_keys(entry, KEYS_OF_ENTRY, where)
+        _check_kind(entry.get("options"), dict, f"{where}: options")
+        for config in entry["config"] if isinstance(entry["config"], list) else [entry["config"]]:
+            _check_kind(config, str, f"{where}: config")
+    study["runs"] = {str(name): entry for name, entry in study["runs"].items()}
     return study
+
+
+def _check_kind(given: Any, kind: type, where: str) -> None:
+    if given is not None and not isinstance(given, kind):
+        words = {dict: "options by name", str: "the name of a file"}[kind]
+        raise InputError(f"{where} is {given}: expected {words}")
 
 
 def _check_keys(given: dict[str, Any], known: set[str], where: str) -> None:
@@ -128,6 +143,8 @@ def _check_keys(given: dict[str, Any], known: set[str], where: str) -> None:
 
 def combinations(variables: dict[str, Any] | None, where: str) -> list[dict[str, Any]]:
     """Every combination of the variables' values, the last one turning fastest."""
+    if not isinstance(variables or {}, dict):
+        raise InputError(f"{where}: for is {variables}: give variables by name, as in {{seed: 3}}")
     values = []
     for name, given in (variables or {}).items():
         if not (isinstance(given, list) and given) and not (type(given) is int and given > 0):
@@ -192,6 +209,8 @@ class Plan:
             raise InputError(f"{self.path} has a circle: {circle}")
         entry, where = self.study["runs"][name], f"{self.path}: the run {name}"
         options = {**(self.study.get("options") or {}), **(entry.get("options") or {})}
+        for name_of_ours in RESERVED & options.keys():
+            raise InputError(f"{where} sets {name_of_ours}, which is the study's to set: leave it out")
         for needed in sorted({needed for needed, _, _ in _references(options)}):
             if needed not in self.study["runs"]:
                 near = nearest(needed, self.study["runs"])
@@ -240,7 +259,10 @@ class Plan:
         if seed is not None and not any(a.startswith("--seed_everything") for a in self.given):
             config["seed_everything"] = seed
         mark = digest(config, lambda folder: self.identities.get(folder) or identity(folder))
-        run = Planned(entry, variables, [], mark, Path(), resolved.trains, needs)
+        devices = config["trainer"].get("devices")
+        run = Planned(
+            entry, variables, [], mark, Path(), resolved.trains, devices if type(devices) is int else 1, needs
+        )
         name = re.sub(r"[^\w.=-]+", "_", f"{run.name}-{mark[:8]}")
         run.folder = resolved.stem / name
         what = named(run.folder, mark)
@@ -320,7 +342,9 @@ def _config(files: list[str]) -> list[str]:
 
 
 def _arguments(options: dict[str, Any]) -> list[str]:
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items()]
+    """As words of a command; what YAML reads as a date is a word like any other."""
+    plain = {k: v if isinstance(v, str) else json.dumps(v, default=str) for k, v in options.items()}
+    return [f"--{key}={value}" for key, value in plain.items()]
 
 
 def finished_runs(log_dir: Path) -> dict[str, Path]:
@@ -344,23 +368,22 @@ class Machine:
         plan: whose runs.
         jobs: how many at once.
         folder: for their output.
-        devices: GPUs to share out, by number; empty for none.
+        devices: GPUs to share out, by name; empty for none.
     """
 
     def __init__(self, plan: Plan, jobs: int, folder: Path, devices: list[str]) -> None:
         self.runs, self.jobs, self.folder, self.devices = plan.runs, jobs, folder, devices
         self.slots = list(range(jobs))
         self.slot_of: dict[int, int] = {}
+        self.said_before: dict[int, int] = {}
         self.took: dict[str, list[float]] = {}
-        self.elsewhere: list[Planned] = []
         self.looked = 0.0
         self.signal = 0
         self.console = Console(stderr=True)
-        self.total = len(self.runs)
 
     def run(self) -> int:
         """Returns the signal that ended it, 0 for none."""
-        handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
         live = Live(console=self.console, refresh_per_second=2, get_renderable=self._picture)
         try:
             if self.console.is_terminal:
@@ -368,8 +391,7 @@ class Machine:
             while self._turn():
                 time.sleep(POLL_S)
         finally:
-            for run in self._of("running"):
-                os.killpg(run.process.pid, signal.SIGKILL)
+            self._end_all()
             if live.is_started:
                 live.stop()
             for number, handler in handlers.items():
@@ -381,59 +403,73 @@ class Machine:
 
     def _on_signal(self, number: int, frame: Any) -> None:
         """Once: each run saves after its running step, and leaves. Twice: at once."""
+        first, self.signal = not self.signal, number
         for run in self._of("running"):
-            run.process.send_signal(signal.SIGKILL if self.signal else number)
-        self.signal = number
+            if first:
+                run.process.send_signal(_passed_on(number))
+            else:
+                _kill(run.process)
+
+    def _end_all(self) -> None:
+        """Where something unforeseen ends the study, its runs save and leave too."""
+        running = [run.process for run in self._of("running")]
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                _kill(process)
 
     def _turn(self) -> bool:
         """One look at everything. Whether there is anything left to do."""
         for run in self._of("running"):
             if run.process.poll() is not None:
                 self._ended(run)
-        if not self.signal:
-            look = time.monotonic() - self.looked > 1.0
-            for run in self._of("waiting"):
-                self._consider(run, look)
-            if look:
-                self.looked = time.monotonic()
-        return bool(self._of("running") or (not self.signal and self._of("waiting")))
+        look = time.monotonic() - self.looked > 1.0
+        for run in self._of("waiting", *(["elsewhere"] if look else [])):
+            if not self.signal:
+                self._consider(run)
+        if look:
+            self.looked = time.monotonic()
+        return bool(self._of("running") or (not self.signal and self._of("waiting", "elsewhere")))
 
-    def _consider(self, run: Planned, look: bool) -> None:
+    def _consider(self, run: Planned) -> None:
         if run.finished():
             run.state = "done"
-            self.took.setdefault(run.entry, []).append(self._seconds(run))
+            if run.same_as is None:
+                self.took.setdefault(run.entry, []).append(_seconds(run))
         elif any(need.state in ("failed", "blocked") for need in run.needs):
             run.state = "blocked"
-        elif self.slots and all(need.state == "done" for need in run.needs) and (look or run not in self.elsewhere):
-            if Run(run.folder).busy():  # another study, or somebody by hand
-                self.elsewhere.append(run)
+        elif self.slots and all(need.state == "done" for need in run.needs):
+            if Run(run.folder).busy():  # another study has it, or somebody by hand
+                run.state = "elsewhere"
             else:
                 self._start(run)
 
-    @staticmethod
-    def _seconds(run: Planned) -> float:
-        return json.loads((run.folder / "summary.json").read_text())["wall_time_s"]
-
     def _start(self, run: Planned) -> None:
         slot = self.slots.pop(0)
-        env = dict(os.environ)
-        env.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // self.jobs)))
-        if self.devices:
-            shares = self.devices[slot :: self.jobs] or [self.devices[slot % len(self.devices)]]
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(shares)
+        env = dict(os.environ) | {OF_STUDY: str(os.getpid())}
+        env.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
+        if self.devices:  # one each, unless a run asks for more: --jobs must not change what comes out
+            names = [self.devices[(slot * run.devices + n) % len(self.devices)] for n in range(run.devices)]
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(names))
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / f"{run.folder.name}.log", "a") as log:
+        with open(self._log(run), "a") as log:
             command = [sys.executable, "-m", "distill_lightning", *run.arguments]
             # a session of its own: what the terminal sends on Ctrl-C reaches it once, through this process
             run.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env
             )
+            self.said_before[run.process.pid] = log.tell()
         self.slot_of[run.process.pid] = slot
         run.state, run.started = "running", time.monotonic()
+        if self.signal:  # it came meanwhile
+            run.process.send_signal(_passed_on(self.signal))
 
     def _ended(self, run: Planned) -> None:
         self.slots = sorted([*self.slots, self.slot_of.pop(run.process.pid)])
-        took, status = time.monotonic() - run.started, run.process.returncode
+        took = time.monotonic() - run.started
         if run.finished():
             run.state = "done"
             self.took.setdefault(run.entry, []).append(took)
@@ -441,16 +477,22 @@ class Machine:
         elif self.signal:
             run.state = "waiting"
         elif Run(run.folder).busy():  # it has come in between
-            run.state = "waiting"
-            self.elsewhere.append(run)
+            run.state = "elsewhere"
         else:
             run.state = "failed"
-            self._say(f"failed  {run.name}: {self.last_words(run) or f'status {status}'}")
+            self._say(f"failed  {run.name}: {self.last_words(run)}")
+
+    def _log(self, run: Planned) -> Path:
+        return self.folder / f"{run.folder.name}.log"
 
     def last_words(self, run: Planned) -> str:
-        """The error that a run ended with."""
-        lines = (self.folder / f"{run.folder.name}.log").read_text(errors="replace").splitlines()
-        return next((line for line in reversed(lines) if line.startswith("distill:")), "")
+        """The error that a run ended with, this time."""
+        with open(self._log(run), errors="replace") as log:
+            log.seek(self.said_before[run.process.pid])
+            lines = log.read().splitlines()
+        status = run.process.returncode
+        words = next((line for line in reversed(lines) if line.startswith("distill:")), None)
+        return words or (f"killed by signal {-status}" if status < 0 else f"status {status}")
 
     # What is shown
 
@@ -461,23 +503,23 @@ class Machine:
         mean = sum(known) / len(known)
         expected = {entry: sum(times) / len(times) for entry, times in self.took.items()}
         now = time.monotonic()
-        left = sum(expected.get(run.entry, mean) for run in self._of("waiting"))
+        left = sum(expected.get(run.entry, mean) for run in self._of("waiting", "elsewhere"))
         left += sum(max(0.0, expected.get(run.entry, mean) - (now - run.started)) for run in self._of("running"))
         minutes = left / self.jobs / 60
         return f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left"
 
     def status(self) -> str:
         """Runs done, running, time left."""
-        words = f"{len(self._of('done'))} of {self.total} runs done"
-        for state in ("running", "failed", "blocked"):
+        words = f"{len(self._of('done'))} of {len(self.runs)} runs done"
+        for state in ("running", "elsewhere", "failed", "blocked"):
             if count := len(self._of(state)):
                 words += f", {count} {state}"
-        return words + (self._left() if self._of("waiting", "running") else "")
+        return words + (self._left() if self._of("waiting", "elsewhere", "running") else "")
 
     def _picture(self) -> str:
         now = time.monotonic()
         lines = [f"  {run.name}  {now - run.started:.0f} s" for run in self._of("running")]
-        waiting = [f"  {run.name}  trained by another process" for run in self.elsewhere if run.state == "waiting"]
+        waiting = [f"  {run.name}  trained by another process" for run in self._of("elsewhere")]
         return "\n".join([self.status(), *lines, *waiting])
 
     def _say(self, line: str) -> None:
@@ -485,6 +527,27 @@ class Machine:
             self.console.print(line, highlight=False, soft_wrap=True)
         else:
             print(f"{line}  ({self.status()})", file=sys.stderr, flush=True)
+
+
+def _seconds(run: Planned) -> float:
+    return json.loads((run.folder / "summary.json").read_text()).get("wall_time_s", 0.0)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _passed_on(number: int) -> int:
+    """What a run understands."""
+    return number if number in (signal.SIGINT, signal.SIGTERM) else signal.SIGTERM
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """With the processes that it started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 # The command
@@ -511,7 +574,8 @@ def main(args: list[str], resolve: Resolve, devices: Callable[[], list[str]]) ->
     if given.jobs < 1:
         raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
     plan = Plan(given.study, given.log_dir, resolve, options)
-    check(plan.study, {name: [run.variables for run in runs] for name, runs in plan.entries.items()}, plan.path)
+    variables = {name: [run.variables for run in runs] for name, runs in plan.entries.items()}
+    Check(plan.path, variables).study(plan.study)
     if given.dry_run:
         print(script(plan))
         return 0

@@ -96,6 +96,11 @@ def test_going_on_from_an_older_checkpoint_gives_up_what_came_after():
     run = runs.start(STEM, "a", TEXT)
     run.checkpoints.mkdir()
     (run.checkpoints / "last.ckpt").write_text("last")
+    with pytest.raises(InputError, match="another process"):
+        runs.resume(STEM, "a", TEXT, "last")
+    assert run.busy()
+    run.release()
+    assert not run.busy()
     run.summary.write_text("{}")
     with pytest.raises(InputError, match=r"best\.ckpt"):
         runs.resume(STEM, "a", TEXT, "best")
@@ -124,3 +129,18 @@ def test_a_requeued_job_finds_its_folder(monkeypatch):
     assert runs.of_slurm_job(STEM, changed("seed_everything", 1)) is None  # another run of the same job
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     assert runs.of_slurm_job(STEM, TEXT) is None
+
+
+def test_a_teacher_is_known_by_what_it_is_not_by_where_it_lies(tmp_path):
+    one = runs.start(tmp_path / "a" / "digits" / "baseline", "t", TEXT)
+    two = runs.start(tmp_path / "b" / "digits" / "baseline", "other", TEXT)
+    birds = runs.start(tmp_path / "b" / "birds" / "baseline", "t", TEXT)
+
+    def taught(run: runs.Run) -> dict:
+        teacher = {"teacher": str(run.checkpoints / "last.ckpt")}
+        return yaml.safe_load(TEXT) | {"trainer": {"callbacks": [{"init_args": teacher}]}}
+
+    assert runs.digest(taught(one)) == runs.digest(taught(two)) != runs.digest(taught(birds))
+    runs.refuse_changes(taught(one), taught(two), runs.Run(tmp_path))
+    for key, value in (("checkpoint", {"monitor": "val/nll"}), ("trainer", {"limit_test_batches": 1})):
+        assert runs.digest(yaml.safe_load(TEXT) | {key: value}) != runs.digest(yaml.safe_load(TEXT))

@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from distill_lightning.errors import InputError
 from distill_lightning.files import link_whole, sweep
-from distill_lightning.runs import slurm_job
+from distill_lightning.runs import OF_STUDY, slurm_job
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -76,6 +76,7 @@ class RunCheckpoint(Checkpoint):
         self.signal = 0  # one that all processes know of
         self.stepping = False
         self.handlers: dict[int, Any] = {}
+        self.parent = int(os.environ.get(OF_STUDY, 0))
 
     # What the checkpoint keeps of this
 
@@ -202,6 +203,8 @@ class RunCheckpoint(Checkpoint):
         """All processes learn of a signal or of a time that one of them knows of."""
         minutes = self.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        if os.getppid() != self.parent and OF_STUDY in os.environ and trainer.is_global_zero:
+            self.received = self.received or signal.SIGTERM  # its study was killed
         known = [self.received, int(late)]  # a signal that comes from here on has its turn after the next step
         if trainer.world_size > 1:
             shared = torch.tensor(known, device=trainer.strategy.root_device)

@@ -100,5 +100,7 @@ class Ensemble(Method):
         self.members.reset()
         for count, value in enumerate(seen.pop("accuracy_by_members").view(-1).tolist(), start=1):
             self.write(stage, {"accuracy_by_members": value}, count)
-        self.write(stage, {name: float(value) for name, value in seen.items()}, 0)
+        results = {name: float(value) for name, value in seen.items()}
+        self.write(stage, results, 0)
+        self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
         super()._end_evaluation(stage)

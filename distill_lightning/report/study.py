@@ -22,7 +22,7 @@ are empty.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import write_whole
@@ -30,12 +30,16 @@ from distill_lightning.plots import Line, plot
 from distill_lightning.report import page
 from distill_lightning.report.records import Group, Record, by_kind
 from distill_lightning.report.statistics import mean
-from distill_lightning.report.tables import Table, Unit, spread_text
+from distill_lightning.report.tables import Table, Unit, numbers, spread_text
 
-KEYS_OF_TABLE = {"title", "rows", "columns", "over", "spread", "note"}
-KEYS_OF_ROW = {"run", "label", "where", "paper", "minus"}
-KEYS_OF_COLUMN = {"metric", "label", "where", "as"}
-KEYS_OF_FIGURE = {"title", "run", "y", "x", "by", "where", "log_x", "x_label", "as"}
+TABLE = {"title": str, "rows": list, "columns": list, "over": str, "spread": str, "note": str}
+ROW = {"run": str, "label": str, "where": dict, "paper": str | int | float, "minus": str}
+COLUMN = {"metric": str, "label": str, "where": dict, "as": str}
+FIGURE = {
+    "title": str, "run": str | list, "y": str, "x": str, "by": str, "where": dict, "log_x": bool, "x_label": str,
+    "as": str,
+}  # fmt: skip
+"""What may be said, and of what kind it is."""
 Variables = dict[str, Any]
 
 
@@ -68,65 +72,103 @@ def _agree(variables: Variables, where: Variables) -> bool:
 # Checking, before anything is run
 
 
-def check(study: dict[str, Any], variables: dict[str, list[Variables]], path: Path) -> None:
-    """Refuses what names a key, a run, a variable or a unit that is not there.
+class Check:
+    """Refuses a study whose tables and figures could not be made: InputError, in one line.
 
-    Raises:
-        InputError: in one line.
+    Args:
+        path: of the YAML.
+        variables: of each run of each entry.
     """
 
-    def known(key: Any, words: Any, what: str) -> None:
-        if key not in words:
-            raise InputError(f"{path}: {what} {key}{nearest(str(key), map(str, words))}")
+    def __init__(self, path: Path, variables: dict[str, list[Variables]]) -> None:
+        self.path, self.variables = path, variables
 
-    def variable(name: str, entries: list[str], where: str) -> None:
-        if not any(name in run for entry in entries for run in variables[entry]):
-            raise InputError(f"{path}: {where} names the variable {name}, which {' and '.join(entries)} has not")
+    def study(self, study: dict[str, Any]) -> None:
+        for part, check in (("tables", self.table), ("figures", self.figure)):
+            if not isinstance(study.get(part) or [], list):
+                self.refuse(f"{part} is {study[part]}: expected a list")
+            for given in study.get(part) or []:
+                check(given, f'the {part[:-1]} "{given.get("title", "")}"' if isinstance(given, dict) else part)
 
-    def unit(metric: str, written: str | None, where: str) -> None:
+    def refuse(self, words: str) -> NoReturn:
+        raise InputError(f"{self.path}: {words}")
+
+    def table(self, table: Any, where: str) -> None:
+        self.keys(table, TABLE, where)
+        if not table.get("rows") or not table.get("columns"):
+            self.refuse(f"{where} needs rows and columns")
+        if table.get("spread", "std") not in ("std", "interval"):
+            self.refuse(f"{where}: spread is {table['spread']}: expected std or interval")
+        for row in table["rows"]:
+            self.keys(row, ROW, f"a row of {where}")
+            entries = [row.get("run"), *([row["minus"]] if "minus" in row else [])]
+            self.entries(entries, where)
+            self.of_variables(row, entries[:1], where)
+            for entry in entries if "over" in table else []:
+                self.known(table["over"], entry, where)
+        entries = [row["run"] for row in table["rows"]]
+        for column in table["columns"]:
+            if not isinstance(column, str):
+                self.keys(column, COLUMN, f"a column of {where}")
+                if "metric" not in column:
+                    self.refuse(f"a column of {where} has no metric")
+                self.of_variables(column, entries, where)
+                self.unit(column["metric"], column.get("as"), where)
+
+    def figure(self, figure: Any, where: str) -> None:
+        self.keys(figure, FIGURE, where)
+        if "y" not in figure:
+            self.refuse(f"{where} has no y")
+        entries = _listed(figure.get("run"))
+        self.entries(entries, where)
+        self.of_variables(figure, entries, where)
+        self.unit(figure["y"], figure.get("as"), where)
+        if "by" in figure:
+            self.some(figure["by"], entries, where)
+        for entry in entries if "x" in figure else []:
+            self.known(figure["x"], entry, where)
+            for x in (run[figure["x"]] for run in self.variables[entry]):
+                if not isinstance(x, int | float) or (figure.get("log_x") and x <= 0):
+                    self.refuse(
+                        f"{where} has {figure['x']} on its axis, which may be {x}: expected numbers it can show"
+                    )
+
+    def keys(self, given: Any, known: dict[str, Any], where: str) -> None:
+        if not isinstance(given, dict):
+            self.refuse(f"{where} is {given}: expected {', '.join(known)}")
+        for key, value in given.items():
+            if key not in known:
+                self.refuse(f"{where} has an unknown key {key}{nearest(str(key), known)}")
+            if not isinstance(value, known[key]):
+                self.refuse(f"{where}: {key} is {value}: expected {getattr(known[key], '__name__', known[key])}")
+
+    def entries(self, names: list[Any], where: str) -> None:
+        for name in names:
+            if name not in self.variables:
+                self.refuse(f"{where} has an unknown run {name}{nearest(str(name), self.variables)}")
+
+    def known(self, variable: str, entry: str, where: str) -> None:
+        if not all(variable in run for run in self.variables[entry]):
+            self.refuse(f"{where} names the variable {variable}, which {entry} has not")
+
+    def some(self, variable: str, entries: list[str], where: str) -> list[Any]:
+        values = [run[variable] for entry in entries for run in self.variables[entry] if variable in run]
+        if not values:
+            self.refuse(f"{where} names the variable {variable}, which {' and '.join(dict.fromkeys(entries))} has not")
+        return values
+
+    def of_variables(self, given: dict[str, Any], entries: list[str], where: str) -> None:
+        for name in re.findall(r"\{(\w+)\}", given.get("label", "")):
+            self.some(name, entries, where)
+        for name, value in given.get("where", {}).items():
+            if value not in (values := self.some(name, entries, where)):
+                self.refuse(f"{where}: {name} is never {value}: it is one of {sorted({repr(v) for v in values})}")
+
+    def unit(self, metric: str, written: str | None, where: str) -> None:
         try:
             Unit(metric, written)
         except ValueError as error:
-            raise InputError(f"{path}: {where}: as is {error}") from error
-
-    for table in study.get("tables") or []:
-        where = f'the table "{table.get("title", "")}"'
-        for key in table:
-            known(key, KEYS_OF_TABLE, f"{where} has an unknown key")
-        if not table.get("rows") or not table.get("columns"):
-            raise InputError(f"{path}: {where} needs rows and columns")
-        if table.get("spread", "std") not in ("std", "interval"):
-            raise InputError(f"{path}: {where}: spread is {table['spread']}: expected std or interval")
-        for row in table["rows"]:
-            for key in row:
-                known(key, KEYS_OF_ROW, f"a row of {where} has an unknown key")
-            for key in ("run", *(["minus"] if "minus" in row else [])):
-                known(row.get(key), variables, f"{where} has a row of an unknown run")
-            for name in [*row.get("where", {}), *re.findall(r"\{(\w+)\}", row.get("label", ""))]:
-                variable(name, [row["run"]], where)
-            if "over" in table:
-                variable(table["over"], [row["run"]], where)
-        for column in table["columns"]:
-            if isinstance(column, dict):
-                for key in column:
-                    known(key, KEYS_OF_COLUMN, f"a column of {where} has an unknown key")
-                if "metric" not in column:
-                    raise InputError(f"{path}: a column of {where} has no metric")
-                for name in [*column.get("where", {}), *re.findall(r"\{(\w+)\}", column.get("label", ""))]:
-                    variable(name, [row["run"] for row in table["rows"]], where)
-                unit(column["metric"], column.get("as"), where)
-    for figure in study.get("figures") or []:
-        where = f'the figure "{figure.get("title", "")}"'
-        for key in figure:
-            known(key, KEYS_OF_FIGURE, f"{where} has an unknown key")
-        for run in _listed(figure.get("run")):
-            known(run, variables, f"{where} shows an unknown run")
-        if "y" not in figure:
-            raise InputError(f"{path}: {where} has no y")
-        for key in ("x", "by"):
-            if key in figure:
-                variable(figure[key], _listed(figure["run"]), where)
-        unit(figure["y"], figure.get("as"), where)
+            self.refuse(f"{where}: as is {error}")
 
 
 def _listed(value: Any) -> list[Any]:
@@ -141,71 +183,75 @@ def table_of(spec: dict[str, Any], results: Results) -> Table:
     entries = list(dict.fromkeys(row["run"] for row in rows))
     columns = [{"metric": column} if isinstance(column, str) else column for column in spec["columns"]]
     columns = [column for given in columns for column in _expanded(given, entries, results)]
-    papers = any("paper" in row for row in rows)
-    lines = []
-    for row in rows:
-        cells = [_cell(spec, row, column, results) for column in columns]
-        count = max((n for _, n in cells), default=0)
-        paper = [str(row.get("paper", ""))] if papers else []
-        lines.append([row.get("label", row["run"]), *(text for text, _ in cells), *paper, str(count)])
     units = [Unit(column["metric"], column.get("as")) for column in columns]
     names = [
         column.get("label", page.LABELS.get(column["metric"], column["metric"] + (unit.words and f",{unit.words}")))
         for column, unit in zip(columns, units, strict=True)
     ]
-    header = ["", *names, *(["paper"] if papers else []), "n"]
-    return Table(spec.get("title", ""), header, lines, spec.get("note", ""))
+    papers = any("paper" in row for row in rows)
+    table = Table(spec.get("title", ""), ["", *names, *(["paper"] if papers else []), "n"], [], spec.get("note", ""))
+    for row in rows:
+        label, paper = row.get("label", row["run"]), str(row.get("paper", ""))
+        cells = [_values(spec, row, column, unit, results) for column, unit in zip(columns, units, strict=True)]
+        texts = [_text(spec, row, values, unit) for values, unit in zip(cells, units, strict=True)]
+        count = max(map(len, cells), default=0)
+        table.rows.append([label, *texts, *([paper] if papers else []), str(count)])
+        table.numbers += [[label, name, *numbers(values), paper] for name, values in zip(names, cells, strict=True)]
+    return table
 
 
 def _expanded(given: dict[str, Any], entries: list[str], results: Results) -> list[dict[str, Any]]:
     """One for each combination of the values of the variables that its label names."""
     names = re.findall(r"\{(\w+)\}", given.get("label", ""))
-    if not names:
-        return [given]
     where = given.get("where", {})
-    seen: dict[tuple, None] = {}
-    for entry in entries:
-        for variables, _ in results.entries[entry]:
-            if _agree(variables, where) and all(name in variables for name in names):
-                seen[tuple(variables[name] for name in names)] = None
+    found = [variables for entry in entries for variables, _ in results.entries[entry] if _agree(variables, where)]
+    found = [{name: variables[name] for name in names} for variables in found if variables.keys() >= set(names)]
     expanded = []
-    for values in seen:
-        label = given["label"]
-        for name, value in zip(names, values, strict=True):
+    for values in {repr(values): values for values in found}.values() if names else [{}]:
+        label = given.get("label")
+        for name, value in values.items():
             label = label.replace("{" + name + "}", str(value))
-        expanded.append(given | {"label": label, "where": where | dict(zip(names, values, strict=True))})
+        expanded.append(given | ({"label": label} if label is not None else {}) | {"where": where | values})
     return expanded
 
 
-def _cell(spec: dict[str, Any], row: dict[str, Any], column: dict[str, Any], results: Results) -> tuple[str, int]:
-    """Text, and how many values it is of."""
-    unit = Unit(column["metric"], column.get("as"))
+def _values(spec: dict, row: dict, column: dict, unit: Unit, results: Results) -> list[float]:
+    """What a cell is the mean of."""
     where = row.get("where", {}) | column.get("where", {})
     own = results.values(row["run"], where, column["metric"])
     over = spec.get("over")
     if "minus" in row:
         other = results.values(row["minus"], where, column["metric"])
-        values = [unit.difference(d) for d in paired(own, other, over)]
-    elif over:
-        values = [unit(mean(group)) for group in _by(own, [over]).values()]
-    else:
-        values = [unit(value) for _, value in own]
+        return [unit.difference(d) for d in paired(own, other, over)]
+    if over:
+        return [unit(mean(group)) for group in _by(own, [over]).values()]
+    return [unit(value) for _, value in own]
+
+
+def _text(spec: dict, row: dict, values: list[float], unit: Unit) -> str:
     text = spread_text(values, unit, spec.get("spread") == "interval")
-    sign = "+" if "minus" in row and text and not text.startswith(("\N{MINUS SIGN}", "0.00")) else ""
-    return sign + text, len(values)
+    return f"+{text}" if "minus" in row and values and unit.text(mean(values)) > unit.text(0) else text
 
 
 def paired(own: list[tuple[Variables, float]], other: list[tuple[Variables, float]], over: str | None) -> list[float]:
-    """Differences of means, one for each combination of the variables that both have (or each value of ``over``)."""
-    shared = [over] if over else [k for k in (own[0][0] if own else {}) if other and k in other[0][0]]
+    """Differences of means, one for each combination of the variables that both have; then, of these, the mean for
+    each value of ``over``."""
+    shared = [k for k in (own[0][0] if own else {}) if other and k in other[0][0]]
     first, second = _by(own, shared), _by(other, shared)
-    return [mean(first[key]) - mean(second[key]) for key in first if key in second]
+    pairs = {key: mean(first[key]) - mean(second[key]) for key in first if key in second}
+    if over is None:
+        return list(pairs.values())
+    place = shared.index(over) if pairs else 0
+    by: dict[str, list[float]] = {}
+    for key, difference in pairs.items():
+        by.setdefault(key[place], []).append(difference)
+    return [mean(differences) for differences in by.values()]
 
 
-def _by(values: list[tuple[Variables, float]], names: list[str]) -> dict[tuple, list[float]]:
-    groups: dict[tuple, list[float]] = {}
+def _by(values: list[tuple[Variables, float]], names: list[str]) -> dict[tuple[str, ...], list[float]]:
+    groups: dict[tuple[str, ...], list[float]] = {}
     for variables, value in values:
-        groups.setdefault(tuple(variables.get(name) for name in names), []).append(value)
+        groups.setdefault(tuple(repr(variables.get(name)) for name in names), []).append(value)
     return groups
 
 
@@ -218,7 +264,7 @@ def figure_of(spec: dict[str, Any], results: Results) -> str:
     for entry in _listed(spec["run"]):
         runs = [(v, r) for v, r in results.entries[entry] if _agree(v, where)]
         by = spec.get("by")
-        for value in dict.fromkeys(v.get(by) for v, _ in runs):
+        for value in {repr(v.get(by)): v.get(by) for v, _ in runs}.values():
             label = entry.replace("_", " ") + (f", {by} {value}" if value is not None else "")
             chosen = [(v, r) for v, r in runs if v.get(by) == value]
             if "x" in spec:
@@ -275,10 +321,16 @@ def write_tables(study: dict[str, Any], entries: Mapping[str, Sequence[Planned]]
     def write(name: str, content: str) -> None:
         write_whole(folder / name, lambda file: file.write(content.encode()))
 
+    empty = [
+        f"no run has {name}"
+        for table in tables
+        for name in dict.fromkeys(row[1] for row in table.numbers)
+        if done and not any(row[-2] for row in table.numbers if row[1] == name)
+    ]
     write("tables.md", text)
     for number, table in enumerate(tables, start=1):
         write(f"table_{number}.csv", table.csv())
     for number, picture in enumerate(pictures, start=1):
         write(f"figure_{number}.svg", picture)
     write("report.html", page.page(title, lead, parts))
-    return f"{text}\nreport: {folder / 'report.html'}"
+    return "\n".join([text, *empty, f"report: {folder / 'report.html'}"])

@@ -5,11 +5,21 @@ import html
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from distill_lightning.report.statistics import mean, std, t_interval
 
 MINUS = "\N{MINUS SIGN}"
+
+
+NUMBERS = ["row", "column", "mean", "std", "t95_low", "t95_high", "n", "paper"]
+
+
+def numbers(values: Sequence[float]) -> list[float | str | int]:
+    """Mean, standard deviation, 95 % t-interval, n; empty where there is none."""
+    low, high = t_interval(values) or ("", "")
+    deviation = std(values)
+    return [mean(values) if values else "", "" if deviation is None else deviation, low, high, len(values)]
 
 
 @dataclass
@@ -20,6 +30,8 @@ class Table:
     header: list[str]
     rows: list[list[str]]
     note: str = ""
+    numbers: list[list[str | float | int]] = field(default_factory=list)
+    """The cells for programs: row, column, and what ``numbers`` gives, paper."""
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
@@ -27,8 +39,10 @@ class Table:
         return "\n\n".join(part for part in (f"### {self.title}" if self.title else "", text, self.note) if part) + "\n"
 
     def csv(self) -> str:
+        """A line a cell where there are numbers, else the table as it is."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.header, *self.rows])
+        lines = [NUMBERS, *self.numbers] if self.numbers else [self.header, *self.rows]
+        csv.writer(text, lineterminator="\n").writerows(lines)
         return text.getvalue()
 
     def html(self) -> str:
