@@ -47,6 +47,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten between them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
+
+
 def number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
@@ -101,7 +107,7 @@ def plot(
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>')
         parts.append(f'<text class="words" x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{number(y)}</text>')
     few = len(set(xs)) <= 8 and (log_x or all(float(x).is_integer() for x in xs))
-    for x in sorted(set(xs)) if few else ticks(x0, x1):
+    for x in sorted(set(xs)) if few else log_ticks(x0, x1) if log_x else ticks(x0, x1):
         place = f"{across(x):.1f}"
         parts.append(f'<text class="words" x="{place}" y="{floor + 18}" text-anchor="middle">{number(x)}</text>')
         parts.append(f'<line class="axis" x1="{place}" x2="{place}" y1="{floor}" y2="{floor + 4}"/>')

@@ -92,10 +92,11 @@ def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None =
 
 
 def _plain(value: Any, of_run: Callable[[Path], str | None]) -> Any:
-    """A checkpoint's path as what it is: which file of which run, wherever it lies."""
-    if isinstance(value, str) and value.endswith(".ckpt"):
+    """The path of a checkpoint or a ticket as what it is: which file of which run, wherever it lies."""
+    if isinstance(value, str) and value.endswith((".ckpt", "ticket.pt")):
         path = Path(value)
-        return f"{known}/{path.name}" if (known := of_run(path.parent.parent)) else value
+        folder = path.parent if path.name == "ticket.pt" else path.parent.parent
+        return f"{known}/{path.name}" if (known := of_run(folder)) else value
     return value
 
 

@@ -18,7 +18,7 @@ A study is a YAML file.
 An entry stands for one run for each combination of its variables. ``seed``, where it is one, is the run's seed.
 ``${teacher}`` stands for the last checkpoints of all runs of that entry that agree with this run in the variables that
 they share: one path where that leaves no choice, a list where it does (an ensemble's members). ``${teacher/best}``
-takes best.ckpt, ``${single: member=0}`` those with that value.
+takes best.ckpt, ``${single/ticket}`` the lottery ticket, ``${single: member=0}`` those with that value.
 
 Each run is an ordinary run, named by entry, variables and the digest of its configuration: a value that changes makes
 another run of it, and of what needs it, and of nothing else. A run with the digest that is finished anywhere under the
@@ -50,9 +50,10 @@ from distill_lightning.runs import OF_STUDY, Run, digest, identity, named
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
 KEYS_OF_ENTRY = {"config", "for", "options"}
-REFERENCE = re.compile(r"\$\{\s*(\w+)(?:/(last|best))?\s*(?::\s*([^}]*))?\}")
+REFERENCE = re.compile(r"\$\{\s*(\w+)(?:/(last|best|ticket))?\s*(?::\s*([^}]*))?\}")
 POLL_S = 0.1
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
+FILES = {"last": "checkpoints/last.ckpt", "best": "checkpoints/best.ckpt", "ticket": "ticket.pt"}
 RESERVED = {"name", "log_dir", "ckpt_path"}
 
 
@@ -243,13 +244,13 @@ class Plan:
             if reference and value not in paths:
                 found, several = self._needed(reference, variables, where)
                 needs.extend(run for run in found if run not in needs)
-                files = [str(run.folder / "checkpoints" / f"{reference[2] or 'last'}.ckpt") for run in found]
+                files = [str(run.folder / FILES[reference[2] or "last"]) for run in found]
                 paths[value] = files if several else files[0]
             return paths.get(value, value)
 
         filled = refer(options, look_up)
         # every combination that differs in seed and checkpoints alone comes to the same, but for these
-        marks = {value: f"needs-{number}.ckpt" for number, value in enumerate(paths)}
+        marks = {value: f"needs-{number}" for number, value in enumerate(paths)}
         listed = {value: [mark] if isinstance(paths[value], list) else mark for value, mark in marks.items()}
         template = refer(options, lambda value, reference: listed.get(value, value))
         seed = template.pop("seed_everything", None)

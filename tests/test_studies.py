@@ -205,6 +205,9 @@ def test_tables():
     spec = {"rows": [{"run": "single"}], "columns": ["test/accuracy"], "over": "repetition"}
     assert table_of(spec, results).rows == [["single", "56.00 ± 7.07", "2"]]
     spec = {"rows": [{"run": "ensemble", "minus": "single"}], "columns": ["test/accuracy"], "spread": "interval"}
+    assert table_of(spec | {"rows": [{"run": "single", "minus": "ensemble"}]}, results).rows == [
+        ["single", "−4.00 [−4.00, −4.00]", "2"]
+    ]
     assert table_of(spec, results).rows == [["ensemble", "+4.00 [4.00, 4.00]", "2"]]  # paired: the same in both
     for run in made.entries["single"]:
         (run.folder / "summary.json").unlink()

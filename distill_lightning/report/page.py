@@ -71,6 +71,9 @@ def of_groups(groups: list[Group]) -> list[str]:
         parts.append(figures([curve(tag, shown) for tag in main]))
     if others:
         parts.append(f"<details><summary>More curves</summary>{figures([curve(t, shown) for t in others])}</details>")
+    if any(record.rounds for group in shown for record in group.records):
+        keys = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
+        parts += ["<h2>Lottery tickets</h2>", figures([by_density(key, shown) for key in keys])]
     if any(record.summary.get("calibration") for group in shown for record in group.records):
         note = f"Test pictures of all seeds, in 15 bins of confidence; bins with fewer than {FEWEST} are left out."
         parts += [f"<h2>Calibration</h2><p class=note>{note}</p>", figures([reliability(shown)])]
@@ -125,6 +128,16 @@ def curve(tag: str, groups: list[Group], title: str = "", x_label: str = "") -> 
     by_members = tag.endswith("by_members")
     x_label = x_label or ("members" if by_members else "step")
     return plot(title or tag, [line for line in lines if len(line.x) > 1], x_label, tag + unit.words)
+
+
+def by_density(key: str, groups: list[Group]) -> str:
+    """What the rounds came to, against the weights that were left."""
+    unit = Unit(key)
+    lines = [spread_line(g.label, [r.by_density(key) for r in g.records], unit, n) for n, g in enumerate(groups)]
+    words = key.replace("_", " ")
+    return plot(
+        words.capitalize(), [line for line in lines if line.x], "weights left, %", words + unit.words, log_x=True
+    )
 
 
 def spread_line(label: str, series: list[list[tuple[float, float]]], unit: Unit, place: int | None = None) -> Line:

@@ -39,14 +39,27 @@ class Record:
             found.setdefault(tag, []).append((step, value))
         return found
 
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Of a lottery ticket; empty where there were none."""
+        return self.summary.get("rounds", [])
+
+    def by_density(self, key: str) -> list[tuple[float, float]]:
+        """What each round came to: (percentage of weights left, value)."""
+        return [(100 * row["density"], row[key]) for row in self.rounds if row.get(key) is not None]
+
     @cached_property
     def kind(self) -> str:
         """The same for runs that differ by seed alone, their teachers' seeds included."""
         return kind(self.folder, {})
 
     def value(self, name: str) -> float | None:
-        """A final metric (test/accuracy), or another number of the summary (parameters)."""
+        """A final metric (test/accuracy), another number of the summary (parameters), or one of a round of a lottery
+        ticket (rounds/7/test_accuracy)."""
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
+        if name.startswith("rounds/"):
+            _, number, key = name.split("/", 2)
+            value = next((row.get(key) for row in self.rounds if str(row["round"]) == number), None)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 

@@ -14,6 +14,9 @@
     figures:
       - {title: ..., run: [student, plain], y: val/accuracy}                          # a curve against the step
       - {title: ..., run: student, y: test/accuracy, x: temperature, by: units, log_x: true}   # against a variable
+      - {title: ..., run: search, y: test_accuracy, x: density}         # against the rounds of lottery tickets
+
+rounds/7/test_accuracy is the metric of a round.
 
 The spread of a cell is that over all runs of its entry that its row and column leave. Cells of runs that are not there
 are empty.
@@ -125,7 +128,7 @@ class Check:
         self.unit(figure["y"], figure.get("as"), where)
         if "by" in figure:
             self.some(figure["by"], entries, where)
-        for entry in entries if "x" in figure else []:
+        for entry in entries if figure.get("x", "density") != "density" else []:
             self.known(figure["x"], entry, where)
             for x in (run[figure["x"]] for run in self.variables[entry]):
                 if not isinstance(x, int | float) or (figure.get("log_x") and x <= 0):
@@ -230,7 +233,8 @@ def _values(spec: dict, row: dict, column: dict, unit: Unit, results: Results) -
 
 def _text(spec: dict, row: dict, values: list[float], unit: Unit) -> str:
     text = spread_text(values, unit, spec.get("spread") == "interval")
-    return f"+{text}" if "minus" in row and values and unit.text(mean(values)) > unit.text(0) else text
+    positive = "minus" in row and values and mean(values) > 0 and unit.text(mean(values)) != unit.text(0)
+    return f"+{text}" if positive else text
 
 
 def paired(own: list[tuple[Variables, float]], other: list[tuple[Variables, float]], over: str | None) -> list[float]:
@@ -267,13 +271,16 @@ def figure_of(spec: dict[str, Any], results: Results) -> str:
         for value in {repr(v.get(by)): v.get(by) for v, _ in runs}.values():
             label = entry.replace("_", " ") + (f", {by} {value}" if value is not None else "")
             chosen = [(v, r) for v, r in runs if v.get(by) == value]
-            if "x" in spec:
+            if spec.get("x") == "density":
+                series = [r.by_density(spec["y"]) for _, r in chosen]
+            elif "x" in spec:
                 series = [[(v[spec["x"]], y)] for v, r in chosen if (y := r.value(spec["y"])) is not None]
             else:
                 series = [r.series.get(spec["y"], []) for _, r in chosen]
             lines.append(page.spread_line(label, series, unit))
     x_label = spec.get("x_label", spec.get("x", "step").replace("_", " "))
-    y_label = spec["as"] if "as" in spec else (spec["y"].partition("/")[2].replace("_", " ") + unit.words)
+    x_label = "weights left, %" if x_label == "density" else x_label
+    y_label = spec["as"] if "as" in spec else (spec["y"].rpartition("/")[2].replace("_", " ") + unit.words)
     return plot(
         spec.get("title", spec["y"]), [line for line in lines if line.x], x_label, y_label, spec.get("log_x", False)
     )

@@ -7,6 +7,7 @@ from distill_lightning.models.averaged_training import AveragedTraining
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.fully_connected import FullyConnected
 from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.models.lottery_convs import Conv2, Conv4, Conv6
 from distill_lightning.models.resnet import (
     CIFARResNet,
     ResNet8x4,
@@ -37,6 +38,9 @@ def parameters(network) -> int:
         (ResNet18, 10, 11_173_962),
         (ResNet34, 10, 21_282_122),
         (WideResNet, 100, 36_536_884),
+        (Conv2, 10, 4_301_642),
+        (Conv4, 10, 2_425_930),
+        (Conv6, 10, 2_262_602),
         (WideResNet, 10, 36_479_194),
         (FullyConnected, 10, 784 * 1200 + 1200 + 1200 * 1200 + 1200 + 12010),
     ],
