@@ -176,8 +176,10 @@ class DistillCLI(LightningCLI):
         data = parser.instantiate_classes(Namespace(data=config.data.clone())).data
         self.data_name = data.name
         shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
-        if network := config.model.init_args.get("network"):
-            _give_shape(network, shape, data.name)
+        for name in ("network", "peers"):
+            given = config.model.init_args.get(name)
+            for network in given if isinstance(given, list) else [given] if given else []:
+                _give_shape(network, shape, data.name)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]

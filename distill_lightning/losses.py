@@ -46,3 +46,10 @@ def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1
 def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(sg p^T(t) || p^T(s)): its gradient keeps its size as T grows (Hinton et al. 2015, section 2)."""
     return temperature**2 * kl_divergence(teacher_logits, logits, temperature)
+
+
+def symmetric_kl(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
+    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient reaches both, (B, K) each."""
+    log_a, log_b = (F.log_softmax(logits / temperature, dim=1) for logits in (logits_a, logits_b))
+    both = (log_a.exp() - log_b.exp()) * (log_a - log_b)
+    return temperature**2 * both.sum(1).mean()

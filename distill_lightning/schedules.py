@@ -68,3 +68,22 @@ class MultiStep(Schedule):
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+
+
+class CosineCycles(Schedule):
+    """From 1 to 0 along half a cosine, several times over (Loshchilov & Hutter 2017, with restarts).
+
+    Args:
+        cycles: how many, of equal length.
+        warmup_epochs: see Schedule.
+    """
+
+    def __init__(self, cycles: int, warmup_epochs: float = 0.0) -> None:
+        super().__init__(warmup_epochs)
+        if cycles < 1:
+            raise InputError(f"cycles is {cycles}: it must be 1 or more")
+        self.cycles = cycles
+
+    def after_warmup(self, epoch: float, epochs: float) -> float:
+        within = (epoch * self.cycles / epochs + 1e-9) % 1
+        return (1 + math.cos(math.pi * within)) / 2

@@ -14,7 +14,9 @@ from distill_lightning.__main__ import main
 from distill_lightning.runs import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-METHODS = ["baseline", "kd", "dlb", "born_again"]
+METHODS = [
+    "baseline", "kd", "dlb", "born_again", "tf_kd_self", "tf_kd_reg", "cs_kd", "ps_kd", "ddgsd", "snapshot", "dml",
+]  # fmt: skip
 
 
 def distill(*args: Any) -> int:

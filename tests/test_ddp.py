@@ -30,7 +30,7 @@ def teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", ["baseline", "kd", "dlb"])
+@pytest.mark.parametrize("method", ["baseline", "kd", "dlb", "cs_kd", "ps_kd"])
 def test_weights_and_numbers_agree_to_rounding(method, teacher):
     """Without batch norm and dropout; an uneven validation split, counted once."""
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *NET, *SHORT, "--data.val_size", 101]

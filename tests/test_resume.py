@@ -38,7 +38,7 @@ def options(method: str, teacher: Path, mode: str = "online") -> list:
     return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *(taught if method in TAUGHT else [])]
 
 
-TAUGHT = ("kd", "born_again")
+TAUGHT = ("kd", "born_again", "tf_kd_self")
 
 
 class Killed(Exception):

@@ -329,10 +329,11 @@ class Lottery(Callback):
     def _remember(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """theta_k, and what else belongs to step k."""
         kept = self.optimizer == "kept" and self.retrain == "weights"
+        names = (*pl_module.memory, *pl_module.shared_memory)
         self.rewind = {
             "weights": _copy(pl_module.model.state_dict()),
             "optimizer": _copy(trainer.optimizers[0].state_dict()) if kept else None,
-            "memory": _of_ranks(trainer, {name: _copy(getattr(pl_module, name)) for name in pl_module.memory}),
+            "memory": _of_ranks(trainer, {name: _copy(getattr(pl_module, name)) for name in names}),
         }
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -425,8 +426,7 @@ class Lottery(Callback):
             elif self.rewind["optimizer"] is not None:
                 optimizer.load_state_dict(_copy(self.rewind["optimizer"]))
         for name, value in self.rewind["memory"][trainer.global_rank].items():
-            value = _copy(value)
-            setattr(pl_module, name, value.to(pl_module.device) if isinstance(value, Tensor) else value)
+            setattr(pl_module, name, pl.utilities.move_data_to_device(_copy(value), pl_module.device))
         self._apply(pl_module)
 
     def _ranked_together(self) -> list[list[str]]:

@@ -1,6 +1,7 @@
 """What every data module does: split, order, augment, share out over the processes.
 
-A batch is a dict. Rows are fresh samples first, then each further view of them, then the last batch's fresh samples:
+A batch is a dict. Rows are fresh samples first, then each further view of them, then another of its class for
+each, then the last batch's fresh samples, as far as the method asks for them:
 
     image   (B, C, H, W) float32, normalised by the mean and standard deviation of the training pictures
     label   (B,) int64
@@ -21,7 +22,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import lightning.pytorch as pl
@@ -29,7 +30,15 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Transform, augment
-from distill_lightning.data.order import epoch_order, rank_within_class, run_seed, seed_of_order, stratified_order
+from distill_lightning.data.order import (
+    PAIR,
+    epoch_order,
+    rank_within_class,
+    run_seed,
+    seed_of_order,
+    stratified_order,
+    uniform,
+)
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
@@ -141,6 +150,7 @@ class ImageData(pl.LightningDataModule):
         self.test: Split | None = None
         self.views_per_epoch = 1
         self.repeats_last_batch = False
+        self.pairs_classes = False
         self.remembered: dict[str, Any] = {}
         """What a checkpoint knows of the data, for predictions where the data is not at hand."""
         self.clock = Clock()
@@ -202,7 +212,8 @@ class ImageData(pl.LightningDataModule):
         method = self.trainer.lightning_module if self.trainer is not None else None
         self.views = getattr(method, "views", 1)
         self.repeats_last_batch = getattr(method, "repeats_last_batch", False)
-        self.views_per_epoch = self.views + self.repeats_last_batch
+        self.pairs_classes = getattr(method, "pairs_classes", False)
+        self.views_per_epoch = self.views + self.pairs_classes + self.repeats_last_batch
 
     def _read_training_part(self) -> None:
         read = self.read("train")
@@ -454,12 +465,31 @@ class TrainLoader:
         fresh, weight = self._fresh(epoch, batch, order)
         index = [fresh] * data.views
         view = [torch.full_like(fresh, data.view_of(epoch, copy)) for copy in range(data.views)]
+        if data.pairs_classes:
+            partner = self.partners(fresh, epoch)
+            index.append(partner)
+            view.append(torch.full_like(partner, data.view_of(epoch, data.views)))
         before = (epoch, batch - 1) if batch else (epoch - 1, self._trained_batches() - 1)
         if data.repeats_last_batch and before[0] >= 0:
             repeated, _ = self._fresh(*before, order)
             index.append(repeated)
-            view.append(torch.full_like(repeated, data.view_of(before[0], data.views)))
+            view.append(torch.full_like(repeated, data.view_of(before[0], data.views_per_epoch - 1)))
         return Plan(torch.cat(index), torch.cat(view), len(fresh), weight)
+
+    def partners(self, fresh: Tensor, epoch: int) -> Tensor:
+        """For each sample one of its class, perhaps itself: a function of (seed, epoch, index). int64 (B,)."""
+        by_class, counts = self._classes
+        mine = self.data.labels.to(fresh.device)[fresh]
+        place = (uniform(PAIR, self.data.seed, epoch, fresh).double() * counts[mine]).long()
+        return by_class[(counts.cumsum(0) - counts)[mine] + place]
+
+    @cached_property
+    def _classes(self) -> tuple[Tensor, Tensor]:
+        """The training samples, class by class, (n,) int64, and how many there are of each, (K,)."""
+        taken, labels = self.data.train.taken, self.data.labels
+        by_class = taken[labels[taken].argsort(stable=True)]
+        counts = labels[taken].bincount(minlength=self.data.num_classes)
+        return by_class.to(self.images.device), counts.to(self.images.device)
 
     def _trained_batches(self) -> int:
         """Of an epoch: fewer than there are, where the trainer limits them."""

@@ -46,8 +46,12 @@ class Method(pl.LightningModule):
     """How many views of each fresh sample a batch holds."""
     repeats_last_batch = False
     """Whether a batch ends with the last one's fresh samples, under one further view."""
+    pairs_classes = False
+    """Whether each fresh sample comes with another of its class."""
     memory: tuple[str, ...] = ()
-    """Attributes (a tensor or None each) that are kept between steps."""
+    """Attributes (a tensor or None each) that are kept between steps, by each process for itself."""
+    shared_memory: tuple[str, ...] = ()
+    """The same, of attributes that are equal on all processes (tensors, or dicts of them)."""
     trains = True
     """Whether there is anything to train."""
 
@@ -63,8 +67,8 @@ class Method(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        for name in [k for k, v in self.hparams.items() if isinstance(v, nn.Module | Schedule) or callable(v)]:
-            del self.hparams[name]  # objects, when built in Python: they would have to be executed to be read again
+        for name in [k for k, v in self.hparams.items() if _is_object(v)]:
+            del self.hparams[name]  # built in Python: it would have to be executed to be read again
         self.model = network.to(memory_format=torch.channels_last) if channels_last else network
         self.make_optimizer = optimizer
         self.schedule = schedule or Constant()
@@ -76,7 +80,7 @@ class Method(pl.LightningModule):
         self.class_bias = class_bias or {}
         self.__dict__["metrics"], self.__dict__["bias"] = None, None
         self.calibration: dict[str, list[float]] = {}
-        """Of the last evaluation, by bin: pictures, sum of confidences, right answers."""
+        """Of the test, by bin: pictures, sum of confidences, right answers."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":  # set many times a step: nn.Module's own way costs a tenth of a small step
@@ -111,13 +115,21 @@ class Method(pl.LightningModule):
     @property
     def epoch(self) -> int:
         """Epochs completed."""
-        return self.trainer.current_epoch
+        return self._place(self._batch()).epoch
+
+    @property
+    def epochs(self) -> float:
+        """How long training is."""
+        return self.trainer.datamodule.clock.epochs(self.trainer)
 
     @property
     def progress(self) -> float:
         """How much of the training is done, in [0, 1], before the running batch."""
-        place = self._place(max(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1, 0))
-        return self._schedule_epoch(place) / self.trainer.datamodule.clock.epochs(self.trainer)
+        return self._schedule_epoch(self._place(self._batch())) / self.epochs
+
+    def _batch(self) -> int:
+        """The number of the running batch in its epoch."""
+        return max(self.trainer.fit_loop.epoch_loop.batch_progress.current.ready - 1, 0)
 
     def _place(self, batch: int) -> Place:
         return self.trainer.datamodule.clock.place(self.trainer.current_epoch, batch)
@@ -230,8 +242,7 @@ class Method(pl.LightningModule):
         torch.default_generator.manual_seed(seed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
-        epochs, step = trainer.datamodule.clock.epochs(trainer), 1 / trainer.num_training_batches
-        factor = self.schedule.factor(self._schedule_epoch(place), epochs, step)
+        factor = self.schedule.factor(self._schedule_epoch(place), self.epochs, 1 / trainer.num_training_batches)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -291,7 +302,8 @@ class Method(pl.LightningModule):
 
     def _end_evaluation(self, stage: str) -> None:
         results = {name: float(value) for name, value in self.metrics.compute().items()}
-        self.calibration = self.metrics["ece"].table
+        if stage == "test":
+            self.calibration = self.metrics["ece"].table
         self.metrics.reset()
         if not self.trainer.sanity_checking:
             self.write(stage, results, self.trainer.global_step)
@@ -310,7 +322,9 @@ class Method(pl.LightningModule):
         if self._trainer is not None and self.trainer.world_size > 1:
             everyones = [None] * self.trainer.world_size
             torch.distributed.all_gather_object(everyones, mine)
-        checkpoint["method"] = {"of_ranks": everyones}
+        shared = {name: getattr(self, name) for name in self.shared_memory}
+        shared = pl.utilities.move_data_to_device(shared, torch.device("cpu"))
+        checkpoint["method"] = {"of_ranks": everyones, "shared": shared}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self._trainer is None or not self.trainer.training:
@@ -330,6 +344,7 @@ class Method(pl.LightningModule):
             mine = {"account": Account.summed([of_rank["account"] for of_rank in everyones])}
         else:
             mine = {"account": Account().state_dict() | {"exposures": everyones[0]["account"]["exposures"]}}
+        mine |= checkpoint["method"]["shared"]
         mine = pl.utilities.move_data_to_device(mine, self.trainer.strategy.root_device)
         self.account.load_state_dict(mine.pop("account"))
         for name, value in mine.items():
@@ -337,7 +352,7 @@ class Method(pl.LightningModule):
 
     def _depends_on_world(self) -> str | None:
         """What of this method would turn out otherwise with another number of processes."""
-        modules = list(self.model.modules())
+        modules = list(self.modules())
         if self.memory:
             return "memory of the last step"
         norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules)
@@ -346,6 +361,12 @@ class Method(pl.LightningModule):
         if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules):
             return "dropout"
         return None
+
+
+def _is_object(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return any(map(_is_object, value))
+    return isinstance(value, nn.Module | Schedule) or callable(value)
 
 
 class Account:

@@ -1,9 +1,11 @@
 """What holds for every method, and what each one's loss is."""
 
+import copy
+
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import METHODS, bare_trainer
+from helpers import METHODS, bare_trainer, same
 from torch import nn
 
 from distill_lightning.data.digits import Digits
@@ -12,12 +14,22 @@ from distill_lightning.losses import cross_entropy, soft_target_loss
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
+from distill_lightning.methods.cs_kd import CSKD
+from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dlb import DLB
+from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.snapshot import Snapshot
+from distill_lightning.methods.tf_kd_reg import TfKDReg
+from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 
-CLASSES = {"baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain}
+CLASSES = {
+    "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
+    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML,
+}  # fmt: skip
 
 
 class Teacher(pl.Callback):
@@ -39,7 +51,11 @@ def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
 
 def make(name: str, network: nn.Module | None = None, **options) -> Method:
     torch.manual_seed(0)
-    return CLASSES[name](network or LeNet300100(image_size=8), optimizer=sgd, **options)
+    network = network or LeNet300100(image_size=8)
+    if name == "dml":
+        options.setdefault("peers", [copy.deepcopy(network)])
+        next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
+    return CLASSES[name](network, optimizer=sgd, **options)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -57,23 +73,25 @@ def test_losses_is_called_once_a_batch_and_never_in_evaluation(name, monkeypatch
     monkeypatch.setattr(CLASSES[name], "losses", lambda self, batch: calls.append(1) or original(self, batch))
     trainer = train(make(name), epochs=2)
     assert len(calls) == trainer.global_step
-    memory = getattr(trainer.lightning_module, "last_logits", None)
-    kept = None if memory is None else memory.clone()
+    method = trainer.lightning_module
+    kept = {name: copy.deepcopy(getattr(method, name)) for name in (*method.memory, *method.shared_memory)}
     trainer.validate(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
     trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)
     assert len(calls) == trainer.global_step
-    if kept is not None:
-        assert trainer.lightning_module.last_logits.equal(kept)
+    assert all(same(getattr(method, name), value) for name, value in kept.items())
 
 
 @pytest.mark.parametrize(
     ("name", "options", "updates"),
-    [("baseline", {}, 1), ("kd", {}, 1), ("born_again", {}, 1), ("dlb", {}, 1), ("dlb", {"separate_halves": True}, 2)],
+    [
+        *((name, {}, 2 if name == "cs_kd" else 1) for name in METHODS),
+        ("dlb", {"separate_halves": True}, 2),
+    ],
 )
 def test_running_statistics_move_so_often_a_step(name, options, updates):
     method = make(name, ConvNet(), **options)
     steps = train(method).global_step
-    first = 1 if updates == 2 else 0  # the very first step has no second half
+    first = 1 if options else 0  # the very first step has no second half
     assert int(method.model[1].num_batches_tracked) == updates * steps - first
 
 

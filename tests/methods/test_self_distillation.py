@@ -1,0 +1,211 @@
+"""The methods without a teacher: their losses by value, what carries gradient, what they remember."""
+
+import math
+
+import pytest
+import torch
+from helpers import bare_trainer
+from torch import nn
+
+from distill_lightning.data.base import TrainLoader
+from distill_lightning.data.digits import Digits
+from distill_lightning.errors import InputError
+from distill_lightning.losses import symmetric_kl
+from distill_lightning.methods.cs_kd import CSKD
+from distill_lightning.methods.ddgsd import DDGSD
+from distill_lightning.methods.dml import DML
+from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.snapshot import Snapshot
+from distill_lightning.methods.tf_kd_reg import TfKDReg
+from distill_lightning.methods.tf_kd_self import TfKDSelf
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.schedules import CosineCycles
+
+S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
+T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]])
+Y = torch.tensor([0, 1, 2])
+
+
+class Given(nn.Module):
+    """Gives what it is asked for: pictures of 2x2 pixels are four logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.head = nn.Linear(4, 4, bias=False)
+        self.head.weight.data.copy_(torch.eye(4))
+
+    def forward(self, images):
+        return self.head(images.flatten(1) * self.weight)
+
+
+def batch(*logits: torch.Tensor, **more) -> dict:
+    labels = Y.repeat(len(logits))
+    return {"image": torch.cat(logits).view(-1, 1, 2, 2), "label": labels, "fresh": 3, "index": labels, **more}
+
+
+def total(terms: dict) -> float:
+    return float(sum(terms.values()))
+
+
+def test_tf_kd_self():
+    """(1 - a) CE + a T^2 KL."""
+    terms = TfKDSelf(Given(), temperature=4, alpha=0.9).losses(batch(S, teacher_logits=T))
+    assert total(terms) == pytest.approx(0.511808, abs=2e-6)  # the same as KD's with 0.1 and 0.9
+
+
+def test_tf_kd_reg():
+    assert total(TfKDReg(Given(), form="code").losses(batch(S))) == pytest.approx(0.411901, abs=2e-6)
+    assert total(TfKDReg(Given(), form="paper").losses(batch(S))) == pytest.approx(0.492299, abs=2e-6)
+
+
+def test_cs_kd():
+    method = CSKD(Given())
+    images = batch(S, T)
+    images["image"].requires_grad_()
+    terms = method.losses(images)
+    assert total(terms) == pytest.approx(0.911717, abs=2e-6)
+    sum(terms.values()).backward()
+    assert not images["image"].grad[3:].any() and images["image"].grad[:3].any()  # partners carry none
+
+
+def test_ddgsd():
+    method = DDGSD(Given(), feature_weight=0.0)
+    terms = method.losses(batch(S, T))
+    assert float(terms["ce"]) == pytest.approx(0.977051, abs=2e-6)
+    assert float(terms["views"]) == pytest.approx(1.081896, abs=2e-6)
+    assert float(symmetric_kl(S, T, 1.0)) == pytest.approx(0.831326, abs=2e-6)
+    assert float(symmetric_kl(S, S, 3.0)) == 0
+    terms = DDGSD(Given(), feature_weight=2.0).losses(batch(S, T))
+    assert float(terms["features"]) == pytest.approx(2 * float((S.mean(0) - T.mean(0)).square().sum()), rel=1e-5)
+    with pytest.raises(InputError, match="linear layer"):
+        DDGSD(nn.Sequential(nn.Conv2d(1, 4, 3)))
+
+
+class Other(Given):
+    """The second network of a pair sees T."""
+
+    def forward(self, images):
+        return self.head(T * self.weight)
+
+
+def test_dml():
+    method = DML(Given(), [Other()])
+    terms = method.losses(batch(S))
+    assert float(terms["ce_0"] + terms["mutual_0"]) == pytest.approx(0.794107, abs=2e-6)
+    terms["mutual_0"].backward()
+    assert method.peers[0].weight.grad is None and method.model.weight.grad is not None
+    three = DML(Given(), [Other(), Other()]).losses(batch(S))
+    assert float(three["mutual_0"]) == pytest.approx(float(terms["mutual_0"]), rel=1e-6)  # a mean over the others
+    assert float(three["mutual_1"]) == pytest.approx(float(terms["mutual_1"]) / 2, rel=1e-5)
+    with pytest.raises(InputError, match="empty list"):
+        DML(Given(), [])
+
+
+class Timed(PSKD):
+    epoch, epochs = 1, 4
+
+
+def test_ps_kd():
+    method = Timed(Given(), alpha=0.8)
+    method.past_probs = T.softmax(1)[[0, 1, 2]].clone()
+    object.__setattr__(method, "_remember", lambda index, probs: method.past_probs.index_copy_(0, index, probs))
+    terms = method.losses(batch(S))
+    assert total(terms) == pytest.approx(0.745719, abs=2e-6)  # a_t = 0.8 * 2 / 4
+    assert torch.allclose(method.past_probs, S.softmax(1))
+
+
+def fit(method, epochs: int, **data):
+    trainer = bare_trainer(max_epochs=epochs)
+    trainer.fit(method, datamodule=Digits(**{"batch_size": 100, **data}))
+    return trainer
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+def test_ps_kd_starts_with_labels_and_remembers_who_came_up():
+    method = PSKD(LeNet300100(image_size=8), optimizer=sgd)
+    trainer = fit(method, 1, train_part=250)  # 50 are dropped
+    data = trainer.datamodule
+    labels = torch.nn.functional.one_hot(data.labels, 10).float()
+    changed = (method.past_probs != labels).any(1)
+    assert int(changed.sum()) == 200 and set(changed.nonzero().flatten().tolist()) <= set(data.train.taken.tolist())
+    assert torch.allclose(method.past_probs.sum(1), torch.ones(len(labels)), atol=1e-5)
+
+
+def test_partners_are_of_the_same_class_and_vary():
+    data = Digits(batch_size=100)
+    data.setup("fit")
+    data.pairs_classes, data.views_per_epoch = True, 2
+    loader = TrainLoader(data, 0, 1, lambda: (0, 0))
+    seen = []
+    for epoch in range(2):
+        plan = loader.plan(epoch, 3)
+        first, partner = plan.index.split(100)
+        assert torch.equal(data.labels[first], data.labels[partner])
+        assert (first != partner).float().mean() > 0.9
+        assert set(partner.tolist()) <= set(data.train.taken.tolist())
+        assert set(plan.view.tolist()) == {2 * epoch, 2 * epoch + 1}
+        seen.append(dict(zip(first.tolist(), partner.tolist(), strict=True)))
+    both = seen[0].keys() & seen[1].keys()
+    assert not both or any(seen[0][k] != seen[1][k] for k in both)
+    # any number of processes sees the same
+    shares = [TrainLoader(data, rank, 2, lambda: (0, 0)).plan(1, 3).index.split(50) for rank in range(2)]
+    together = dict(
+        zip(torch.cat([s[0] for s in shares]).tolist(), torch.cat([s[1] for s in shares]).tolist(), strict=True)
+    )
+    assert together == seen[1]
+
+
+def test_snapshot_is_taught_by_the_end_of_the_last_cycle():
+    method = Snapshot(ConvNet(width=4), cycles=2, optimizer=sgd)
+    states = []
+
+    class Keep(Snapshot):
+        def losses(self, batch):
+            states.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            return super().losses(batch)
+
+    method.__class__ = Keep
+    trainer = fit(method, 4, train_part=400)
+    assert trainer.global_step == 16
+    assert all(torch.equal(method.snapshot[k], states[8][k]) for k in method.snapshot)
+    assert not method._teacher().training
+    assert not any("teacher" in key or "snapshot" in key for key in method.state_dict())
+
+
+def test_snapshot_is_its_equation():
+    method = Snapshot(Given(), cycles=2, temperature=2.0)
+    object.__setattr__(method, "snapshot", {k: v.clone() for k, v in method.model.state_dict().items()})
+    method.cycle = 1
+
+    class Second(Snapshot):
+        progress = 0.5
+
+    method.__class__ = Second
+    terms = method.losses(batch(S))
+    probs, log_probs = (S / 2).softmax(1), S.log_softmax(1)
+    kl = float((probs * (probs.log() - log_probs)).sum(1).mean())
+    assert float(terms["snapshot"]) == pytest.approx(kl, abs=1e-6)
+    assert float(terms["ce"]) == pytest.approx(1.5 * 0.385922, abs=2e-6)
+
+
+def test_cosine_cycles():
+    schedule = CosineCycles(2)
+    factors = [schedule.factor(epoch, 4, 0.5) for epoch in (0, 1, 1.5, 2, 3)]
+    assert factors == pytest.approx([1, 0.5, (1 - math.sqrt(0.5)) / 2, 1, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong"),
+    [
+        (TfKDSelf, {"alpha": 1.5}), (TfKDReg, {"right": 1.0}), (CSKD, {"temperature": 0}), (PSKD, {"alpha": -0.1}),
+        (DDGSD, {"weight": -1}), (Snapshot, {"cycles": 1}),
+    ],
+)  # fmt: skip
+def test_bad_options(cls, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        cls(ConvNet(), **wrong)
