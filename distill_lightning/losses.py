@@ -49,7 +49,7 @@ def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float)
 
 
 def symmetric_kl(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
-    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient reaches both, (B, K) each."""
+    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient reaches both (B, K)."""
     log_a, log_b = (F.log_softmax(logits / temperature, dim=1) for logits in (logits_a, logits_b))
     both = (log_a.exp() - log_b.exp()) * (log_a - log_b)
     return temperature**2 * both.sum(1).mean()

@@ -88,6 +88,8 @@ def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None =
     matters = {key: _plain(value, of_run) for key, value in what_matters(config).items()}
     for part, names in zip(("checkpoint", "trainer"), CHOOSES_BEST, strict=True):
         matters |= {f"{part}.{name}": config.get(part, {}).get(name) for name in names}
+    # what is not set counts for nothing, so that an option that a later version adds makes no new run of an old one
+    matters = {key: value for key, value in matters.items() if value not in (None, [], {})}
     return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

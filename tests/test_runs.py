@@ -142,5 +142,8 @@ def test_a_teacher_is_known_by_what_it_is_not_by_where_it_lies(tmp_path):
 
     assert runs.digest(taught(one)) == runs.digest(taught(two)) != runs.digest(taught(birds))
     runs.refuse_changes(taught(one), taught(two), runs.Run(tmp_path))
+    later = yaml.safe_load(TEXT)
+    later["data"]["init_args"]["a_new_option"] = None
+    assert runs.digest(later) == runs.digest(yaml.safe_load(TEXT))
     for key, value in (("checkpoint", {"monitor": "val/nll"}), ("trainer", {"limit_test_batches": 1})):
         assert runs.digest(yaml.safe_load(TEXT) | {key: value}) != runs.digest(yaml.safe_load(TEXT))

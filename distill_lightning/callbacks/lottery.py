@@ -22,9 +22,9 @@ rounds/round_NN.ckpt, and at its last. The pruning goes by the last. Evaluation 
 (trainer.val_check_interval, with check_val_every_n_epoch null) finds the former.
 
 Kept in the checkpoint: masks, packed; theta_k with buffers, what the method remembered on every rank, and the
-optimizer's state where it is kept; the best weights of the running round; the table of rounds. A resume goes on exactly,
-at any step. Rounds change when the first batch of the next one is due, so that what is written at a round's end is the
-trained network. Under DDP every process computes the masks from the same weights; they are compared.
+optimizer's state where it is kept; the best weights of the running round; the table of rounds. A resume goes on
+exactly, at any step. Rounds change when the first batch of the next one is due, so that what is written at a round's end
+is the trained network. Under DDP every process computes the masks from the same weights; they are compared.
 """
 
 import copy

@@ -8,6 +8,7 @@ each, then the last batch's fresh samples, as far as the method asks for them:
     index   (B,) int64, the sample's position in the full training part (or in the evaluated split)
     view    (B,) int64, which view of the sample this is
     fresh   int, how many rows are fresh samples
+    clean_label  (B,) int64, where some labels are wrong on purpose
     weight  float, this process's share of the global batch times the number of processes: 1 but for a kept last
             partial batch that does not divide evenly
 
@@ -30,6 +31,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Transform, augment
+from distill_lightning.data.noise import with_noise
 from distill_lightning.data.order import (
     PAIR,
     epoch_order,
@@ -98,6 +100,9 @@ class ImageData(pl.LightningDataModule):
         train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
             so many of each class ("10 per class"); all by default.
         leave_out: classes, by name, of which there are to be no training samples; validation and test keep them.
+        label_noise: share of the training samples whose label is wrong, none by default; validation and test stay clean.
+        noise_map: what each class is mistaken for, by name, {"4": "9"}; any other class by default.
+        noise_seed: draws them; 0, the same in every run, by default.
         augment: transforms of the training pictures, in order.
         keep_last: keep the last partial batch of an epoch, instead of dropping it.
         seed: of the order of samples and of augmentation; the run's by default.
@@ -107,6 +112,7 @@ class ImageData(pl.LightningDataModule):
     Attributes:
         num_classes, channels, image_size: known before any data is read.
         mean, std: (C,) float32 of the training pictures, in units of full scale.
+        labels, clean_labels: int64 (N,) of the full training part, as trained on, and without noise.
     """
 
     num_classes: int
@@ -122,6 +128,9 @@ class ImageData(pl.LightningDataModule):
         split_seed: int = 0,
         train_part: int | float | str | None = None,
         leave_out: list[str | int] | None = None,
+        label_noise: float | None = None,
+        noise_map: dict[str | int, str | int] | None = None,
+        noise_seed: int | None = None,
         augment: list[Transform] | None = None,
         keep_last: bool = False,
         seed: int | None = None,
@@ -133,6 +142,10 @@ class ImageData(pl.LightningDataModule):
             raise InputError(f"batch_size is {batch_size}, eval_batch_size {eval_batch_size}: both must be 1 or more")
         if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
             raise InputError(f"val_size is {val_size}: give a fraction from 0 to below 1, or a number of samples")
+        if label_noise is not None and not 0 <= label_noise <= 1:
+            raise InputError(f"label_noise is {label_noise}: give a fraction from 0 to 1")
+        if noise_map and not label_noise:
+            raise InputError("noise_map says which labels are mistaken for which: give label_noise as well")
         self.root = root
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -140,6 +153,7 @@ class ImageData(pl.LightningDataModule):
         self.split_seed = split_seed
         self.train_part = train_part
         self.leave_out = leave_out or []
+        self.label_noise, self.noise_map, self.noise_seed = label_noise, noise_map, noise_seed or 0
         self.augment = augment or []
         self.keep_last = keep_last
         self.given_seed = seed
@@ -245,6 +259,12 @@ class ImageData(pl.LightningDataModule):
                     f"leave_out {', '.join(map(str, self.leave_out))} leaves no training samples: leave out fewer"
                 )
         self.train = Split(source, taken)
+        self.clean_labels = self.labels
+        if self.label_noise:
+            given = self.noise_map
+            pairs = zip(self.class_numbers(given), self.class_numbers(given.values()), strict=True) if given else None
+            classes, noise_map = self.num_classes, dict(pairs) if pairs else None
+            self.labels = with_noise(self.labels, self.label_noise, classes, self.noise_seed, noise_map)
         self.mean, self.std = source.mean_and_std()
 
     def _checked(self, labels: Tensor, part: str) -> Tensor:
@@ -408,7 +428,7 @@ class ImageData(pl.LightningDataModule):
     def fingerprint(self) -> str:
         """What tells this training part from another: its labels, the pictures' shape and their mean and std."""
         shape = (*self.train.source.shape, len(self.labels))
-        parts = [repr(shape).encode(), self.labels.numpy().tobytes(), self.mean.numpy().tobytes()]
+        parts = [repr(shape).encode(), self.clean_labels.numpy().tobytes(), self.mean.numpy().tobytes()]
         return hashlib.sha256(b"".join([*parts, self.std.numpy().tobytes()])).hexdigest()[:16]
 
 
@@ -436,6 +456,7 @@ class TrainLoader:
         self.device = data.device()
         self.images = data.train.source.on(self.device)
         self.labels = data.labels.to(self.device)
+        self.clean_labels = data.clean_labels.to(self.device) if data.label_noise else None
         self._order = lru_cache(maxsize=2)(self._order)  # this epoch's, and the last for the batch that is repeated
 
     def __len__(self) -> int:
@@ -497,7 +518,8 @@ class TrainLoader:
 
     def build(self, images: Tensor, plan: Plan) -> Batch:
         index, view = plan.index.to(self.device), plan.view.to(self.device)
-        return {
+        clean = {"clean_label": self.clean_labels[index]} if self.clean_labels is not None else {}
+        return clean | {
             "image": self.data.picture(images, view, index),
             "label": self.labels[index],
             "index": index,

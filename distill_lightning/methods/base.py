@@ -369,6 +369,20 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, nn.Module | Schedule) or callable(value)
 
 
+def _right_answers(predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
+    """Counts over the fresh rows. Where some labels are wrong on purpose: how many are, for how many of these the wrong
+    label is predicted (memorised), and for how many the right one (recovered)."""
+    label = batch["label"][: len(predicted)]
+    counts = {"right": (predicted == label).sum()}
+    if "clean_label" in batch:
+        clean = batch["clean_label"][: len(predicted)]
+        flipped = clean != label
+        counts["flipped"] = flipped.sum()
+        counts["memorised"] = (flipped & (predicted == label)).sum()
+        counts["recovered"] = (flipped & (predicted == clean)).sum()
+    return counts
+
+
 class Account:
     """Running sums of an epoch, and of the window since they were last logged. On the device: nothing waits for them.
 
@@ -390,8 +404,8 @@ class Account:
         if weight != 1.0:
             values = {key: value * weight for key, value in values.items()}
         if self.logits is not None:
-            right = (self.logits[:fresh].argmax(1) == batch["label"][:fresh]).sum()
-            values["right"] = right if weight else 0 * right
+            counted = _right_answers(self.logits[:fresh].argmax(1), batch)
+            values |= counted if weight else {name: 0 * count for name, count in counted.items()}
         for key, value in values.items():
             if key in window:
                 window[key].add_(value)
@@ -458,7 +472,13 @@ class Account:
         values = torch.stack([torch.as_tensor(sums[k], device=method.device).double() for k in names])
         values = dict(zip(names, method.trainer.strategy.reduce(values, reduce_op="sum").tolist(), strict=True))
         means = {name: values[name] / values["steps"] for name in names if name.startswith("loss")}
-        return means | ({"accuracy": values["right"] / values["fresh"]} if "right" in values else {})
+        if "right" in values:
+            means["accuracy"] = values["right"] / values["fresh"]
+        if "flipped" in values:
+            flipped, kept = max(values["flipped"], 1), max(values["fresh"] - values["flipped"], 1)
+            means["accuracy_clean"] = (values["right"] - values["memorised"]) / kept
+            means |= {name: values[name] / flipped for name in ("memorised", "recovered")}
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         return {"window": dict(self.window), "epoch": dict(self.epoch), "exposures": self.exposures}

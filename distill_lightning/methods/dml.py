@@ -6,9 +6,9 @@
     M     networks, 2 or more, equal or not
     y     labels, (B,)
 
-Each network's gradient is that of its own term alone, so one optimizer over all is M optimizers (but for clipping, whose
-norm is over all). All predictions are made once, before the update, as in the authors' code; the paper's algorithm makes
-them anew after each network's update.
+Each network's gradient is that of its own term alone, so one optimizer over all is M optimizers (but for clipping,
+whose norm is over all). All predictions are made once, before the update, as in the authors' code; the paper's
+algorithm makes them anew after each network's update.
 
 The first network is the one that is evaluated and deployed. Its peers are trained beside it, and are in the checkpoint
 under ``peers.``. A step costs M of the baseline, where the networks are equal.

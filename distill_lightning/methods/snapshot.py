@@ -4,15 +4,15 @@
     cycle c    L = (1 + 1/T) CE(y, s) + KL(p^T(t) || p(s))        p^T(z) = softmax(z / T)
 
     s   logits, (B, K)
-    t   those of the network as it was at the end of cycle c - 1, on the same pictures, (B, K), in eval mode, no gradient
+    t   those of the network as it was at the end of cycle c - 1, on the same pictures, (B, K); eval mode, no gradient
     T   softens the teacher alone
     y   labels, (B,)
 
-The learning rate falls along half a cosine in each of the C cycles: the method's own schedule, which a comparison should
-give to the baseline as well. T = 2 and the weights are as remembered from the paper and could not be verified.
+The learning rate falls along half a cosine in each of the C cycles: the method's own schedule, which a comparison
+should give to the baseline as well. T = 2 and the weights could not be verified against the paper.
 
-Kept between steps: the teacher's weights and buffers, and the number of the cycle. They are in the checkpoint, once; all
-processes hold the same.
+Kept between steps: the teacher's weights and buffers, and the number of the cycle. They are in the checkpoint, once;
+all processes hold the same.
 """
 
 import copy

@@ -187,3 +187,29 @@ def test_mean_and_std_are_exact():
     assert torch.allclose(mean.double(), scaled.mean((0, 2, 3)), atol=1e-7)
     assert torch.allclose(std.double(), scaled.std((0, 2, 3), correction=0), atol=1e-7)
     assert MemorySource(torch.full((4, 1, 2, 2), 7, dtype=torch.uint8)).mean_and_std()[1].item() == 1
+
+
+def test_label_noise_is_the_same_everywhere_and_training_alone_has_it():
+    clean, noisy = digits(), digits(label_noise=0.4)
+    wrong = noisy.labels != clean.labels
+    assert torch.equal(noisy.clean_labels, clean.labels)
+    assert wrong.float().mean() == pytest.approx(0.4, abs=0.04)
+    assert torch.equal(noisy.labels, digits(label_noise=0.4, train_part=100, seed=9).labels)  # by index
+    assert torch.equal(noisy.val_labels, clean.labels) and torch.equal(noisy.train.taken, clean.train.taken)
+    assert noisy.fingerprint() == clean.fingerprint()  # the same pictures: a teacher of one may teach the other
+    shifts = (noisy.labels - clean.labels)[wrong] % 10
+    assert shifts.bincount(minlength=10)[1:].float().std() / shifts.bincount(minlength=10)[1:].float().mean() < 0.3
+    fewer = digits(label_noise=0.2).labels != clean.labels
+    assert not (fewer & ~wrong).any()  # more noise is the same noise and more
+    batch = epoch(noisy, 0)[0]
+    assert torch.equal(batch["clean_label"], clean.labels[batch["index"]])
+    assert "clean_label" not in epoch(clean, 0)[0]
+
+
+def test_label_noise_by_a_map():
+    clean, noisy = digits().labels, digits(label_noise=0.5, noise_map={4: 9, "3": "8"}).labels
+    assert set(zip(clean[clean != noisy].tolist(), noisy[clean != noisy].tolist(), strict=True)) == {(4, 9), (3, 8)}
+    assert (noisy[clean == 4] == 9).float().mean() == pytest.approx(0.5, abs=0.12)
+    for wrong in ({"label_noise": 1.5}, {"noise_map": {4: 9}}, {"label_noise": 0.1, "noise_map": {4: 12}}):
+        with pytest.raises(InputError):
+            digits(**wrong)

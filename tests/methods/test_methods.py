@@ -252,3 +252,41 @@ def test_weight_decay_can_spare_norms_and_biases():
     assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
     assert {p.ndim for p in groups[1]["params"]} == {1}
     assert sum(len(g["params"]) for g in groups) == len(list(method.parameters()))
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_what_is_memorised_of_wrong_labels(fraction):
+    """Counted by hand from the logits of each step."""
+    written, counts = {}, torch.zeros(5)
+
+    class Counting(Baseline):
+        def losses(self, batch):
+            terms = super().losses(batch)
+            predicted, label = self.account.logits.argmax(1), batch["label"]
+            clean = batch.get("clean_label", label)
+            flipped = label != clean
+            for place, chosen in enumerate(
+                (
+                    ~flipped,
+                    flipped,
+                    ~flipped & (predicted == label),
+                    flipped & (predicted == label),
+                    flipped & (predicted == clean),
+                )
+            ):
+                counts[place] += chosen.sum()
+            return terms
+
+        def write(self, stage, metrics, step):
+            written.update({f"{stage}/{name}": value for name, value in metrics.items()})
+
+    torch.manual_seed(0)
+    train(Counting(LeNet300100(image_size=8), optimizer=sgd), label_noise=fraction)
+    if not fraction:
+        assert "train/epoch_memorised" not in written
+        return
+    clean, flipped, right, memorised, recovered = counts.tolist()
+    assert written["train/epoch_accuracy_clean"] == pytest.approx(right / clean)
+    assert written["train/epoch_memorised"] == pytest.approx(memorised / flipped)
+    assert written["train/epoch_recovered"] == pytest.approx(recovered / flipped)
+    assert written["train/epoch_accuracy"] == pytest.approx((right + memorised) / (clean + flipped))

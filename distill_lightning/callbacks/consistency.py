@@ -1,0 +1,57 @@
+"""How much a network's mind changes: the divergence between a sample's predictions in successive epochs.
+
+    D_e = mean over samples of KL(p_{e-1}(x) || p_e(x))        in nats
+
+p_e(x) is the softmax of the logits that the method made in epoch e when x came up as a fresh sample, in training mode,
+on its augmented picture. Shen et al. (CVPR 2022) argue that self-distillation from the last mini-batch makes training
+dynamics more stable; this is the number to hold against it. Logged as train/consistency from the second epoch on.
+
+Kept in the checkpoint: the last predictions, (N, K) float32, and the epoch's sums. Under DDP every process holds all.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+
+class Consistency(Callback):
+    """Logs train/consistency for any method. Lower is steadier."""
+
+    def __init__(self) -> None:
+        self.log_probs: Tensor | None = None
+        self.seen: Tensor | None = None
+        self.sums = torch.zeros(2, dtype=torch.float64)
+
+    @torch.no_grad()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+        fresh = batch["fresh"] if batch["weight"] else 0  # a process with nothing to do repeats a sample
+        logits = pl_module.account.logits[:fresh]
+        index, now = batch["index"][:fresh], logits.float().log_softmax(1)
+        if trainer.world_size > 1:
+            index, now = (torch.cat(gather_all_tensors(rows)) for rows in (index, now))
+        if self.log_probs is None:
+            count = len(trainer.datamodule.labels)
+            self.log_probs = torch.zeros(count, now.shape[1], device=now.device)
+            self.seen = torch.zeros(count, dtype=torch.bool, device=now.device)
+        self.log_probs, self.seen, self.sums = (x.to(now.device) for x in (self.log_probs, self.seen, self.sums))
+        before, seen = self.log_probs[index], self.seen[index]
+        divergence = (before.exp() * (before - now)).sum(1)
+        self.sums += torch.stack([(divergence * seen).sum(), seen.sum()]).double()
+        self.log_probs[index], self.seen[index] = now, True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        total, count = self.sums.tolist()
+        if count:
+            pl_module.write("train", {"consistency": total / count}, trainer.global_step)
+        self.sums.zero_()
+
+    def state_dict(self) -> dict[str, Any]:
+        kept = {"log_probs": self.log_probs, "seen": self.seen, "sums": self.sums}
+        return {name: None if value is None else value.cpu().clone() for name, value in kept.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.log_probs, self.seen, self.sums = state["log_probs"], state["seen"], state["sums"]
