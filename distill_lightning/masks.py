@@ -1,8 +1,8 @@
 """Masks as pure functions of weights: {name: bool tensor of the weight's shape}, True for what is kept.
 
 Count first, then pick: how many weights stay is an integer that follows from sizes, rate and round alone, and which
-ones is a stable order of their magnitudes. Ties, half precision and thresholds have no say, and every process that holds
-the same weights comes to the same masks.
+ones is a stable order of their magnitudes. Ties, half precision and thresholds have no say, and every process that
+holds the same weights comes to the same masks.
 """
 
 from collections.abc import Mapping

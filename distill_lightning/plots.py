@@ -76,7 +76,7 @@ def plot(
     """
     drawn = [(line, _points(line)) for line in lines]
     drawn = [(line, points) for line, points in drawn if points]
-    xs = [x for _, points in drawn for x, _, _ in points] or [0.0, 1.0]
+    xs = [x for _, points in drawn for x, _, _ in points] or [1.0, 2.0]
     lows = [y - s for _, points in drawn for _, y, s in points] or [0.0]
     highs = [y + s for _, points in drawn for _, y, s in points] or [1.0]
     x0, x1, y0, y1 = (0.0, 1.0, 0.0, 1.0) if diagonal else (min(xs), max(xs), min(lows), max(highs))

@@ -23,8 +23,8 @@ rounds/round_NN.ckpt, and at its last. The pruning goes by the last. Evaluation 
 
 Kept in the checkpoint: masks, packed; theta_k with buffers, what the method remembered on every rank, and the
 optimizer's state where it is kept; the best weights of the running round; the table of rounds. A resume goes on
-exactly, at any step. Rounds change when the first batch of the next one is due, so that what is written at a round's end
-is the trained network. Under DDP every process computes the masks from the same weights; they are compared.
+exactly, at any step. Rounds change when the first batch of the next one is due, so that what is written at a round's
+end is the trained network. Under DDP every process computes the masks from the same weights; they are compared.
 """
 
 import copy
@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -479,6 +480,13 @@ class Lottery(Callback):
             return
         about = {"network": type(trainer.lightning_module.model).__name__, "retrain": self.retrain}
         Ticket(self.rewind["weights"], self.of_rounds, self.clock.skipped, about).save(folder / "ticket.pt")
+        packed = {
+            f"{number}/{name}": masking.pack(mask).numpy()
+            for number, masks in enumerate(self.of_rounds)
+            for name, mask in masks.items()
+        }
+        # for reports, which compare seeds and do without torch
+        write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **packed))
         text = io.StringIO()
         keys = list(dict.fromkeys(key for row in self.table for key in row))
         writer = csv.DictWriter(text, keys, lineterminator="\n")

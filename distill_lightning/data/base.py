@@ -100,7 +100,7 @@ class ImageData(pl.LightningDataModule):
         train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
             so many of each class ("10 per class"); all by default.
         leave_out: classes, by name, of which there are to be no training samples; validation and test keep them.
-        label_noise: share of the training samples whose label is wrong, none by default; validation and test stay clean.
+        label_noise: share of the training samples whose label is wrong; validation and test stay clean.
         noise_map: what each class is mistaken for, by name, {"4": "9"}; any other class by default.
         noise_seed: draws them; 0, the same in every run, by default.
         augment: transforms of the training pictures, in order.

@@ -58,7 +58,9 @@ def figures(pictures: Sequence[str]) -> str:
 
 
 def of_groups(groups: list[Group]) -> list[str]:
-    """What every report has: results, curves, calibration, configurations, runs."""
+    """What every report has: results, curves, tickets, calibration, configurations, runs."""
+    from distill_lightning.report import tickets  # which draws with what is here
+
     parts = ["<h2>Results</h2>", results(groups).html()]
     tags = _tags(groups)
     main = [tag for tag in tags if tag in CURVES]
@@ -73,7 +75,10 @@ def of_groups(groups: list[Group]) -> list[str]:
         parts.append(f"<details><summary>More curves</summary>{figures([curve(t, shown) for t in others])}</details>")
     if any(record.rounds for group in shown for record in group.records):
         keys = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
-        parts += ["<h2>Lottery tickets</h2>", figures([by_density(key, shown) for key in keys])]
+        between = tickets.between_seeds(shown)
+        keys = [key for key in keys if any(record.by_density(key) for group in shown for record in group.records)]
+        pictures = [by_density(key, shown) for key in keys] + ([between] if between else [])
+        parts += ["<h2>Lottery tickets</h2>", figures(pictures)]
     if any(record.summary.get("calibration") for group in shown for record in group.records):
         note = f"Test pictures of all seeds, in 15 bins of confidence; bins with fewer than {FEWEST} are left out."
         parts += [f"<h2>Calibration</h2><p class=note>{note}</p>", figures([reliability(shown)])]

@@ -21,6 +21,8 @@ from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.report.records import Record
+from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
 from distill_lightning.tickets import Ticket
 
@@ -304,6 +306,10 @@ def test_what_a_run_leaves(capsys):
     # the best of each round opens anywhere; the last is pruned, and opens without the callback
     best = open_network(run / "rounds" / "round_02.ckpt")
     ticket = Ticket.open(run / "ticket.pt")
+    for name, packed in report_masks(Record(run), 2).items():
+        assert torch.equal(
+            masking.unpack(torch.from_numpy(packed), ticket.rounds[2][name].shape), ticket.rounds[2][name]
+        )
     assert all(not best.state_dict()[k][~mask].any() for k, mask in ticket.rounds[2].items())
     assert {k.partition(".")[0] for k in load(run)["state_dict"]} == {"model"}
     assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0

@@ -8,13 +8,14 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import yaml
 
 from distill_lightning import report
 from distill_lightning.errors import InputError
 from distill_lightning.plots import Line, plot, ticks
-from distill_lightning.report import page
+from distill_lightning.report import page, tickets
 from distill_lightning.report.records import Record, find, grouped
 from distill_lightning.report.statistics import mean, std, t_interval
 from distill_lightning.report.tables import Table, Unit, spread_text
@@ -130,3 +131,22 @@ def test_reliability_is_pooled_over_seeds(tmp_path):
     records = [Record(write_run(tmp_path / str(seed), seed)) for seed in range(2)]
     records[1].summary["calibration"] = {"count": [0.0, 300.0], "confidence": [0.0, 165.0], "right": [0.0, 150.0]}
     assert "0.65, 0.6<" in page.reliability(grouped(records))
+
+
+def test_tickets_of_seeds_are_compared_with_chance(tmp_path):
+    rng = np.random.default_rng(0)
+    for seed in range(2):
+        run = write_run(tmp_path / str(seed), seed)
+        summary = json.loads((run / "summary.json").read_text())
+        summary["rounds"] = [{"round": 0, "density": 1.0, "test_accuracy": 0.9}, {"round": 1, "density": 0.25}]
+        (run / "summary.json").write_text(json.dumps(summary))
+        (run / "rounds").mkdir()
+        kept = np.packbits(rng.random(8000) < 0.25)
+        np.savez(run / "rounds" / "masks.npz", **{"0/w": np.full(1000, 255, np.uint8), "1/w": kept})
+    one, two = (tickets.masks(Record(tmp_path / str(seed)), 1) for seed in range(2))
+    assert tickets.overlap(one, one) == 1
+    assert tickets.overlap(one, two) == pytest.approx(0.0625 / 0.4375, abs=0.02)  # d^2 / (2 d - d^2)
+    assert tickets.by_chance(one, two) == pytest.approx(0.0625 / 0.4375, abs=0.01)
+    assert report.main([str(tmp_path), "--out", "r.html"]) == 0
+    text = Path("r.html").read_text()
+    assert "Weights that two seeds both keep" in text and "by chance" in text
