@@ -5,6 +5,7 @@ import torch
 
 from distill_lightning.models.averaged_training import AveragedTraining
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.densenet import DenseNet40, DenseNet100, SmallDenseNet
 from distill_lightning.models.fully_connected import FullyConnected
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.lottery_convs import Conv2, Conv4, Conv6
@@ -19,6 +20,7 @@ from distill_lightning.models.resnet import (
     ResNet56,
     ResNet110,
 )
+from distill_lightning.models.vgg import VGG16, VGG19
 from distill_lightning.models.wide_resnet import WideResNet
 
 
@@ -39,6 +41,9 @@ def parameters(network) -> int:
         (ResNet34, 10, 21_282_122),
         (WideResNet, 100, 36_536_884),
         (Conv2, 10, 4_301_642),
+        (VGG16, 10, 14_728_266),
+        (VGG19, 10, 20_040_522),
+        (DenseNet40, 10, 1_019_722),
         (Conv4, 10, 2_425_930),
         (Conv6, 10, 2_262_602),
         (WideResNet, 10, 36_479_194),
@@ -95,3 +100,15 @@ def test_dropout_of_pixels_and_units_is_apart():
         m.p for m in FullyConnected(units=(5, 5), input_dropout=0.2, dropout=0.5) if isinstance(m, torch.nn.Dropout)
     ]
     assert rates == [0.2, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("network", [VGG16, DenseNet40])
+def test_networks_of_both_sizes(network, size):
+    assert network(7, in_channels=1).eval()(torch.zeros(1, 1, size, size)).shape == (1, 7)
+
+
+def test_densenet():
+    assert round(parameters(DenseNet100()) / 1e6, 1) == 7.0
+    with pytest.raises(ValueError, match="3 n \\+ 4"):
+        SmallDenseNet(depth=41)

@@ -1,0 +1,85 @@
+"""Tiny-ImageNet, in the folders that its archive unpacks to."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from distill_lightning.data.base import ImageData
+from distill_lightning.data.folder import class_folders, default_cache, files_in, read_pictures
+from distill_lightning.data.sources import Source
+from distill_lightning.errors import InputError
+
+FOLDER = "tiny-imagenet-200"
+
+
+class TinyImageNet(ImageData):
+    """100,000 pictures of 200 classes; its 10,000 validation pictures, the only other ones with labels, are the test
+    part. 3x64x64, or resized.
+
+    ``root`` is the folder ``tiny-imagenet-200``, or the one that it lies in. It is not downloaded: the archive is at
+    cs231n.stanford.edu/tiny-imagenet-200.zip.
+
+    Args:
+        root: see above.
+        image_size: 64, or 32 as in some papers, whose numbers are not comparable with those at 64.
+        kwargs: see ImageData.
+
+    Raises:
+        InputError: the folder is missing, or not as the archive has it.
+    """
+
+    num_classes, channels = 200, 3
+
+    def __init__(self, root: str = "data", image_size: int = 64, **kwargs) -> None:
+        super().__init__(root, **kwargs)
+        if image_size < 1:
+            raise InputError(f"image_size is {image_size}: it must be 1 or more")
+        self.image_size = image_size
+
+    @property
+    def class_names(self) -> list[str]:
+        """WordNet's numbers, as the archive has them."""
+        return self.remembered["class_names"] if self.remembered else self._classes()
+
+    def _folder(self) -> Path:
+        for folder in (Path(self.root) / FOLDER, Path(self.root)):
+            if (folder / "train").is_dir() and (folder / "val" / "val_annotations.txt").is_file():
+                return folder
+        raise InputError(
+            f"Tiny-ImageNet is not in {self.root}: unpack cs231n.stanford.edu/tiny-imagenet-200.zip there, or set "
+            "data.root to where it is"
+        )
+
+    def _classes(self) -> list[str]:
+        folder = self._folder()
+        names = [f.name for f in class_folders(folder / "train")]
+        if len(names) != self.num_classes:
+            raise InputError(f"{folder / 'train'} has {len(names)} classes: Tiny-ImageNet has {self.num_classes}")
+        return names
+
+    def prepare_data(self) -> None:
+        if self.pictures is None or not self.remembered:
+            for part in ("train", "test"):  # one process a node fills the cache, the others find it filled
+                self.read(part)
+
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
+        if part == "val":
+            return None
+        folder, classes = self._folder(), self._classes()
+        if part == "train":
+            by_class = [files_in(folder / "train" / name / "images") for name in classes]
+            labels = [label for label, files in enumerate(by_class) for _ in files]
+            paths = [path for files in by_class for path in files]
+        else:
+            annotations = folder / "val" / "val_annotations.txt"
+            lines = sorted(line.split("\t")[:2] for line in annotations.read_text().splitlines() if line)
+            number = {name: label for label, name in enumerate(classes)}
+            if odd := [name for _, name in lines if name not in number]:
+                raise InputError(f"{annotations} names the class {odd[0]}, which {folder / 'train'} has not")
+            labels = [number[name] for _, name in lines]
+            paths = [folder / "val" / "images" / file for file, _ in lines]
+        if missing := [path for path in paths[:1] + paths[-1:] if not path.is_file()]:
+            raise InputError(f"there is no picture {missing[0]}: unpack Tiny-ImageNet anew")
+        source = read_pictures(paths, folder, 3, self.image_size, self.num_workers, default_cache())
+        return source, torch.tensor(labels)
