@@ -372,10 +372,10 @@ class DistillCLI(LightningCLI):
                 run = decide()
             except Exception as raised:
                 error = raised if isinstance(raised, InputError) else RuntimeError(f"{type(raised).__name__}: {raised}")
-        run, error = strategy.broadcast((run, error))
+        told, error = strategy.broadcast((run, error))
         if error:
             raise error
-        return run
+        return run or told
 
     @contextmanager
     def _children(self, run: runs.Run | None = None) -> Iterator[None]:

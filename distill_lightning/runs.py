@@ -149,6 +149,9 @@ class Run:
     def summary(self) -> Path:
         return self.folder / "summary.json"
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"held": None}  # other processes are told which run it is; it is held here
+
     def hold(self, patience_s: float = 0.5) -> "Run":
         """Keeps other processes from writing into this run until it is released or this process ends, however it ends.
 
