@@ -1,7 +1,9 @@
 """The one kind of error that is the user's to mend."""
 
 import difflib
+from argparse import ArgumentParser
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class InputError(ValueError):
@@ -19,3 +21,10 @@ def nearest(word: str, words: Iterable[str]) -> str:
     """ "; did you mean X?", or nothing where nothing is near."""
     close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+class LineParser(ArgumentParser):
+    """Of the verbs that have a parser of their own: what is wrong is an InputError."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(message)

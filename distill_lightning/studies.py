@@ -34,17 +34,16 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.live import Live
 
-from distill_lightning.errors import InputError, nearest
+from distill_lightning.errors import InputError, LineParser, nearest
 from distill_lightning.report.study import Check, write_tables
 from distill_lightning.runs import OF_STUDY, Run, digest, identity, named
 
@@ -554,14 +553,9 @@ def _kill(process: subprocess.Popen) -> None:
 # The command
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def main(args: list[str], resolve: Resolve, devices: Callable[[], list[str]]) -> int:
     """``distill study``. Returns the exit status: 0, 1 where a run failed, 128 + n when ended by signal n."""
-    parser = _Parser(
+    parser = LineParser(
         prog="distill study",
         description="Run what is missing of a study's runs, in order, and make its tables.",
         epilog="Any other option goes to every run: --data.root DIR, say, or --trainer.accelerator gpu.",

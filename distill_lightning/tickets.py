@@ -97,7 +97,6 @@ def packed(state: State, masks: Masks, dtype: torch.dtype | None = None) -> dict
             "shape": list(mask.shape),
             "mask": pack(mask),
             "values": kept(cpu[name][mask]),
-            "was": str(cpu[name].dtype),
         }
         for name, mask in masks.items()
     }

@@ -74,18 +74,14 @@ class Kill:
         monkeypatch.setattr(Lines, hook, wrapped)
 
 
-@pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])
-@pytest.mark.parametrize("method", METHODS)
-def test_killed_at_any_hook(method, every, teacher, monkeypatch):
-    """The same run several times over: each kill comes after a resume."""
-    given = [*options(method, teacher, "table" if method == "kd" else "online"), *every]
-    assert distill("fit", *given, "--name", "whole") == 0
-    rng = random.Random(f"{method} {every}")
+def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, reach: int) -> None:
+    """The run "killed", cut at hooks at random and resumed, up to so often, each time within ``reach`` calls of a batch's
+    hook; then to its end. At least two cuts fall."""
     resume: list = []
     kills = 0
-    for _ in range(7):
+    for _ in range(times):
         hook = rng.choice(HOOKS)
-        count = rng.randint(1, 2 if "epoch" in hook or "validation" in hook else 7)
+        count = rng.randint(1, 2 if "epoch" in hook or "validation" in hook else reach)
         with monkeypatch.context() as patch:
             Kill(patch, hook, count)
             status = distill("fit", *given, "--name", "killed", *resume)
@@ -96,6 +92,15 @@ def test_killed_at_any_hook(method, every, teacher, monkeypatch):
             break
     assert kills >= 2
     assert distill("fit", *given, "--name", "killed", *resume) == 0
+
+
+@pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_any_hook(method, every, teacher, monkeypatch):
+    """The same run several times over: each kill comes after a resume."""
+    given = [*options(method, teacher, "table" if method == "kd" else "online"), *every]
+    assert distill("fit", *given, "--name", "whole") == 0
+    kill_and_resume(given, random.Random(f"{method} {every}"), monkeypatch, times=7, reach=7)
     stem = Path("logs/digits") / method
     assert_same_run(stem / "whole", stem / "killed")
 

@@ -499,18 +499,19 @@ class TrainLoader:
 
     def partners(self, fresh: Tensor, epoch: int) -> Tensor:
         """For each sample one of its class, perhaps itself: a function of (seed, epoch, index). int64 (B,)."""
-        by_class, counts = self._classes
-        mine = self.data.labels.to(fresh.device)[fresh]
+        labels, by_class, counts = self._classes
+        mine = labels[fresh]
         place = (uniform(PAIR, self.data.seed, epoch, fresh).double() * counts[mine]).long()
         return by_class[(counts.cumsum(0) - counts)[mine] + place]
 
     @cached_property
-    def _classes(self) -> tuple[Tensor, Tensor]:
-        """The training samples, class by class, (n,) int64, and how many there are of each, (K,)."""
+    def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """All labels, (N,), the training samples, class by class, (n,), and how many there are of each, (K,); int64,
+        where the pictures are."""
         taken, labels = self.data.train.taken, self.data.labels
         by_class = taken[labels[taken].argsort(stable=True)]
         counts = labels[taken].bincount(minlength=self.data.num_classes)
-        return by_class.to(self.images.device), counts.to(self.images.device)
+        return tuple(part.to(self.images.device) for part in (labels, by_class, counts))
 
     def _trained_batches(self) -> int:
         """Of an epoch: fewer than there are, where the trainer limits them."""

@@ -1,24 +1,17 @@
 """One page from any run folders: ``distill report FOLDER... --out report.html``. It needs no torch."""
 
-from argparse import ArgumentParser
 from pathlib import Path
-from typing import NoReturn
 
-from distill_lightning.errors import InputError
+from distill_lightning.errors import LineParser
 from distill_lightning.files import write_whole
 from distill_lightning.report import page
 from distill_lightning.report.records import find, grouped
 from distill_lightning.report.statistics import mean
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(message)
-
-
 def main(args: list[str]) -> int:
     """The command. Returns its exit status."""
-    parser = _Parser(
+    parser = LineParser(
         prog="distill report",
         description="Make one HTML page from runs: table, curves with spread over seeds, calibration, what differs.",
         allow_abbrev=False,

@@ -48,11 +48,6 @@ class Record:
         """What each round came to: (percentage of weights left, value)."""
         return [(100 * row["density"], row[key]) for row in self.rounds if row.get(key) is not None]
 
-    @cached_property
-    def kind(self) -> str:
-        """The same for runs that differ by seed alone, their teachers' seeds included."""
-        return kind(self.folder, {})
-
     def value(self, name: str) -> float | None:
         """A final metric (test/accuracy), another number of the summary (parameters), or one of a round of a lottery
         ticket (rounds/7/test_accuracy)."""
@@ -63,26 +58,23 @@ class Record:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def kind(folder: Path, known: dict[Path, str | None]) -> str | None:
-    """What a run computes, seeds aside: its data set's name and a digest. None where there is no run.
+def kind(record: Record, known: dict[Path, str | None]) -> str:
+    """What a run computes, seeds aside, its teachers' included: its data set's name and a digest.
 
     Args:
-        folder: of the run.
-        known: kinds of the runs that checkpoints lie in, as they are found.
+        record: of the run.
+        known: kinds of the runs that checkpoints lie in, None for no run, as they are found.
     """
 
     def of_run(teacher: Path) -> str | None:
         # a relative path is from where the run was started, which is somewhere above it
-        places = [teacher, *(above / teacher for above in folder.absolute().parents)]
+        places = [teacher, *(above / teacher for above in record.folder.absolute().parents)]
         place = next((p for p in places if (p / "config.yaml").is_file()), teacher)
         if place not in known:
-            known[place] = kind(place, known)
+            known[place] = kind(Record(place), known) if (place / "config.yaml").is_file() else None
         return known[place]
 
-    if not (folder / "config.yaml").is_file():
-        return None
-    config = yaml.load((folder / "config.yaml").read_text(), LOADER)
-    return named(folder, digest(config | {"seed_everything": None}, of_run))
+    return named(record.folder, digest(record.config | {"seed_everything": None}, of_run))
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -134,8 +126,9 @@ class Group:
 def by_kind(records: list[Record]) -> list[list[Record]]:
     """Records that are the same but for the seed, together."""
     kinds: dict[str, list[Record]] = {}
+    known: dict[Path, str | None] = {}
     for record in records:
-        kinds.setdefault(record.kind, []).append(record)
+        kinds.setdefault(kind(record, known), []).append(record)
     return list(kinds.values())
 
 

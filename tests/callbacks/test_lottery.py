@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import CONFIGS, assert_same_run, bare_trainer, distill, events, fit, load, same, start
-from test_resume import HOOKS, Kill
+from test_resume import Kill, kill_and_resume
 
 from distill_lightning import masks as masking
 from distill_lightning.callbacks.lottery import Lottery, Rounds
@@ -359,19 +359,7 @@ def assert_same_lottery(a: Path, b: Path) -> None:
 def test_killed_at_any_moment_of_any_round(method, given, monkeypatch):
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", "--config", LOTTERY, *SMALL, *given]
     assert distill("fit", *given, "--name", "whole") == 0
-    rng, resume, kills = random.Random(str(given)), [], 0
-    for _ in range(8):
-        hook = rng.choice(HOOKS)
-        with monkeypatch.context() as patch:
-            Kill(patch, hook, rng.randint(1, 2 if "epoch" in hook or "validation" in hook else 12))
-            status = distill("fit", *given, "--name", "killed", *resume)
-        assert status in (0, 1)
-        kills += status
-        resume = ["--ckpt_path", "last"]
-        if status == 0:
-            break
-    assert kills >= 2
-    assert distill("fit", *given, "--name", "killed", *resume) == 0
+    kill_and_resume(given, random.Random(str(given)), monkeypatch, times=8, reach=12)
     assert_same_lottery(Path(f"logs/digits/{method}/whole"), Path(f"logs/digits/{method}/killed"))
 
 
