@@ -32,6 +32,7 @@ import csv
 import io
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -402,7 +403,7 @@ class Lottery(Callback):
                 row |= latencies(copy.deepcopy(network).float().eval(), data.normalise(images))
         for name, mask in masks.items():
             if not mask.any() and trainer.is_global_zero:
-                print(f"Lottery: {name} has no weights left: no signal passes through it")
+                print(f"Lottery: {name} has no weights left: no signal passes through it", file=sys.stderr)
         self.table.append(row)
         self.best = None
         self._write_files(trainer)

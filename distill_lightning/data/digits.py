@@ -1,19 +1,32 @@
 """scikit-learn's digits: 1,797 pictures of 8x8 in 17 grey levels. They come with the library: nothing to download."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.order import stratified_order
 from distill_lightning.data.sources import MemorySource
+from distill_lightning.errors import InputError
 
 TEST_SIZE = 360
 
 
 class Digits(ImageData):
-    """Handwritten digits, 10 classes, 1x8x8. A fixed fifth of them, 360, is the test part."""
+    """Handwritten digits, 10 classes, 1x8x8. A fixed fifth of them, 360, is the test part.
 
-    num_classes, channels, image_size = 10, 1, 8
+    Args:
+        image_size: side of the pictures, 8 or more: enlarged (bilinearly), they fit a network of MNIST.
+        kwargs: see ImageData.
+    """
+
+    num_classes, channels = 10, 1
+
+    def __init__(self, image_size: int = 8, **kwargs) -> None:
+        super().__init__(**kwargs)
+        if image_size < 8:
+            raise InputError(f"image_size is {image_size}: the digits are 8 pixels wide, and can be enlarged")
+        self.image_size = image_size
 
     def read(self, part: str) -> tuple[MemorySource, Tensor] | None:
         if part == "val":
@@ -21,7 +34,10 @@ class Digits(ImageData):
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        images = torch.from_numpy(digits.images * (255 / 16)).round().to(torch.uint8)[:, None]
+        images = torch.from_numpy(digits.images * (255 / 16))[:, None]
+        if self.image_size != 8:
+            images = F.interpolate(images, size=(self.image_size, self.image_size), mode="bilinear", antialias=False)
+        images = images.round().to(torch.uint8)
         labels = torch.from_numpy(digits.target).long()
         order = stratified_order(labels, seed=0)
         taken = (order[:TEST_SIZE] if part == "test" else order[TEST_SIZE:]).sort().values

@@ -21,6 +21,7 @@ from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.models.resnet import ResNet20
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
@@ -136,6 +137,19 @@ def test_counts_are_exact(scope):
         assert len({round(masking.density({"": mask}), 3) for mask in lottery.masks.values()}) > 1
     for before, after in zip(lottery.of_rounds, lottery.of_rounds[1:], strict=False):
         assert not any((after[k] & ~before[k]).any() for k in before)  # masks nest
+
+
+def test_densities_of_the_paper_for_resnet20():
+    """P_m of its figures 8 and 42: 3x3 convolutions together at 20 %; shortcuts and output stay, and count as left."""
+    network = ResNet20()
+    lottery = Lottery(scope="global", leave_out=["head", "stages.1.0.downsample", "stages.2.0.downsample"])
+    sizes = dict(network.named_parameters())
+    pruned = sum(sizes[name].numel() for name in lottery._rates(network))
+    kept = sum(p.numel() for p in sizes.values() if p.ndim > 1) - pruned
+    assert (pruned, kept) == (267_696, 3_200)
+    for number, percent in {4: 41.7, 6: 27.1, 7: 21.9, 10: 11.8}.items():
+        left = masking.kept_after(pruned, 0.2, number) + kept
+        assert 100 * left / (pruned + kept) == pytest.approx(percent, abs=0.051)
 
 
 def test_one_shot_reaches_the_density():
