@@ -26,6 +26,12 @@ from distill_lightning.members import Member
 from distill_lightning.soft_targets import SoftTargetTable, weights_digest
 
 
+def _said(transform: Any) -> str:
+    """What a transform is, in words."""
+    kind, options = type(transform), {k: v for k, v in vars(transform).items() if not k.startswith("_")}
+    return f"{kind.__module__}.{kind.__qualname__} {sorted(options.items())}"
+
+
 def _first_does(trainer: pl.Trainer, action: Callable[[], None]) -> None:
     """What the first process does for all; an error of its is everyone's."""
     error = None
@@ -140,10 +146,9 @@ class SoftTargets(Callback):
                 None if m.scale is None else [m.scale.flatten().tolist(), m.shift.flatten().tolist()]
                 for m in self.members
             ],
-            "augmentation": [
-                f"{type(t).__module__}.{type(t).__qualname__} {sorted(vars(t).items())}" for t in data.augment
-            ],
-            "seed": data.seed if data.augment else None,
+            "augmentation": [_said(transform) for transform in data.augment],
+            **({"mix": _said(data.mix), "views_per_epoch": data.views_per_epoch} if data.mix else {}),
+            "seed": data.seed if data.augment or data.mix else None,
         }
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
         first = trainer.is_global_zero
@@ -174,10 +179,10 @@ class SoftTargets(Callback):
 
         def compute(view: int, rows: Tensor) -> Tensor:
             index = taken[rows]
-            views = torch.full_like(index, view)
-            plan = Plan(index.to(source.device), views, len(index), 1.0)
+            index = index.to(source.device)
+            plan = data.planned(index, torch.full_like(index, view))
             ((images, _),) = source.stream([plan])
-            return self._ask(trainer, data.picture(images.to(device), views.to(device), index.to(device)))
+            return self._ask(trainer, data.as_seen(images.to(device), plan)[0])
 
         console = Console(stderr=True, quiet=not trainer.is_global_zero)
         if not console.is_terminal and trainer.is_global_zero:

@@ -8,6 +8,7 @@ each, then the last batch's fresh samples, as far as the method asks for them:
     index   (B,) int64, the sample's position in the full training part (or in the evaluated split)
     view    (B,) int64, which view of the sample this is
     fresh   int, how many rows are fresh samples
+    label_probs  (B, K) float32, where pictures are mixed
     clean_label  (B,) int64, where some labels are wrong on purpose
     weight  float, this process's share of the global batch times the number of processes: 1 but for a kept last
             partial batch that does not divide evenly
@@ -28,11 +29,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from distill_lightning.data.augment import Transform, augment
+from distill_lightning.data.augment import Draws, Transform, augment
+from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
 from distill_lightning.data.order import (
+    MIX,
     PAIR,
     epoch_order,
     rank_within_class,
@@ -104,6 +108,7 @@ class ImageData(pl.LightningDataModule):
         noise_map: what each class is mistaken for, by name, {"4": "9"}; any other class by default.
         noise_seed: draws them; 0, the same in every run, by default.
         augment: transforms of the training pictures, in order.
+        mix: mixes training pictures and their labels, after that: Mixup or CutMix.
         keep_last: keep the last partial batch of an epoch, instead of dropping it.
         seed: of the order of samples and of augmentation; the run's by default.
         num_workers: processes that decode pictures, where the data set does not fit in memory.
@@ -132,6 +137,7 @@ class ImageData(pl.LightningDataModule):
         noise_map: dict[str | int, str | int] | None = None,
         noise_seed: int | None = None,
         augment: list[Transform] | None = None,
+        mix: Mixing | None = None,
         keep_last: bool = False,
         seed: int | None = None,
         num_workers: int = 0,
@@ -154,7 +160,7 @@ class ImageData(pl.LightningDataModule):
         self.train_part = train_part
         self.leave_out = leave_out or []
         self.label_noise, self.noise_map, self.noise_seed = label_noise, noise_map, noise_seed or 0
-        self.augment = augment or []
+        self.augment, self.mix = augment or [], mix
         self.keep_last = keep_last
         self.given_seed = seed
         self.num_workers = num_workers
@@ -228,6 +234,8 @@ class ImageData(pl.LightningDataModule):
         self.repeats_last_batch = getattr(method, "repeats_last_batch", False)
         self.pairs_classes = getattr(method, "pairs_classes", False)
         self.views_per_epoch = self.views + self.pairs_classes + self.repeats_last_batch
+        if self.mix and not getattr(method, "mixes", True):
+            raise InputError(f"{type(method).__name__} needs pictures of one sample each: leave data.mix out")
 
     def _read_training_part(self) -> None:
         read = self.read("train")
@@ -341,11 +349,39 @@ class ImageData(pl.LightningDataModule):
         view = epoch * self.views_per_epoch + copy
         return view if self.view_cycle is None else view % self.view_cycle
 
-    def picture(self, images: Tensor, view: Tensor, index: Tensor) -> Tensor:
-        """The given views of training samples, as the network sees them. (B, C, H, W) float32."""
-        if self.augment:
-            images = augment(images, self.augment, self.seed, view, index)
-        return self.normalise(images)
+    def planned(self, index: Tensor, view: Tensor, fresh: int | None = None, weight: float = 1.0) -> "Plan":
+        """Which pictures of the training part to fetch for these views of samples, int64 (B,) each."""
+        partner = None
+        if self.mix:
+            taken = self.train.taken.to(index.device)
+            partner = self.mix.partners(self._mixture(view, index), taken)
+        return Plan(index, view, len(index) if fresh is None else fresh, weight, partner)
+
+    def as_seen(self, images: Tensor, plan: "Plan") -> tuple[Tensor, Tensor | None]:
+        """Training pictures as the network sees them.
+
+        Args:
+            images: uint8, those of ``plan.fetched``.
+            plan: as ``planned`` made it.
+
+        Returns:
+            float32 (B, C, H, W), and, where they are mixed, the share of each one's own label, (B,).
+        """
+        index, view = plan.index.to(images.device), plan.view.to(images.device)
+        if plan.partner is None:
+            return self._augmented(images, view, index), None
+        own, others = images.split(len(index))
+        others = self._augmented(others, view, plan.partner.to(images.device))
+        draws = self._mixture(view, index)
+        draws.asked = 1  # behind the partner
+        return self.mix(self._augmented(own, view, index), others, draws)
+
+    def _augmented(self, images: Tensor, view: Tensor, index: Tensor) -> Tensor:
+        return self.normalise(augment(images, self.augment, self.seed, view, index) if self.augment else images)
+
+    def _mixture(self, view: Tensor, index: Tensor) -> Draws:
+        """The draws of a mixture: the same for all views that an epoch has of a sample."""
+        return Draws(self.seed, view // self.views_per_epoch, index, MIX)
 
     # Loaders
 
@@ -440,6 +476,13 @@ class Plan:
     view: Tensor
     fresh: int
     weight: float
+    partner: Tensor | None = None
+    """What each is mixed with."""
+
+    @property
+    def fetched(self) -> Tensor:
+        """The positions of all pictures that it takes."""
+        return self.index if self.partner is None else torch.cat([self.index, self.partner])
 
 
 class TrainLoader:
@@ -495,7 +538,7 @@ class TrainLoader:
             repeated, _ = self._fresh(*before, order)
             index.append(repeated)
             view.append(torch.full_like(repeated, data.view_of(before[0], data.views_per_epoch - 1)))
-        return Plan(torch.cat(index), torch.cat(view), len(fresh), weight)
+        return data.planned(torch.cat(index), torch.cat(view), len(fresh), weight)
 
     def partners(self, fresh: Tensor, epoch: int) -> Tensor:
         """For each sample one of its class, perhaps itself: a function of (seed, epoch, index). int64 (B,)."""
@@ -518,13 +561,20 @@ class TrainLoader:
         return int(min(len(self), self.data.trainer.num_training_batches)) if self.data.trainer else len(self)
 
     def build(self, images: Tensor, plan: Plan) -> Batch:
-        index, view = plan.index.to(self.device), plan.view.to(self.device)
-        clean = {"clean_label": self.clean_labels[index]} if self.clean_labels is not None else {}
-        return clean | {
-            "image": self.data.picture(images, view, index),
+        index = plan.index.to(self.device)
+        image, share = self.data.as_seen(images, plan)
+        extra = {"clean_label": self.clean_labels[index]} if self.clean_labels is not None else {}
+        if share is not None:
+            own, other = (
+                F.one_hot(self.labels[rows], self.data.num_classes).float()
+                for rows in (index, plan.partner.to(self.device))
+            )
+            extra["label_probs"] = torch.lerp(other, own, share[:, None])
+        return extra | {
+            "image": image,
             "label": self.labels[index],
             "index": index,
-            "view": view,
+            "view": plan.view.to(self.device),
             "fresh": plan.fresh,
             "weight": plan.weight,
         }

@@ -90,7 +90,7 @@ class FileSource(Dataset):
             def __iter__(self) -> Iterator[list[int]]:
                 for plan in plans:
                     waiting.append(plan)
-                    yield plan.index.tolist()
+                    yield plan.fetched.tolist()
 
         loader = DataLoader(
             self,

@@ -1,6 +1,6 @@
 """Where pictures come from: a tensor in memory, or files that worker processes decode as they are needed.
 
-Both give uint8 pictures (B, C, H, W) for a plan's ``index``; what is done with them is the same.
+Both give the uint8 pictures (B, C, H, W) that a plan takes; what is done with them is the same.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ class Source(Protocol):
         """Itself, or a copy on the device where it fits there."""
 
     def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
-        """Each plan with its pictures, uint8 (B, C, H, W), in order."""
+        """Each plan with the pictures that it takes, uint8 (B, C, H, W), in order."""
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Of all pictures, by channel, in units of full scale. float32 (C,) each."""
@@ -52,7 +52,7 @@ class MemorySource:
 
     def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
         for plan in plans:
-            yield self.images.index_select(0, plan.index), plan
+            yield self.images.index_select(0, plan.fetched), plan
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         return mean_and_std(self.images.split(1000))

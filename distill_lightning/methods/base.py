@@ -48,6 +48,8 @@ class Method(pl.LightningModule):
     """Whether a batch ends with the last one's fresh samples, under one further view."""
     pairs_classes = False
     """Whether each fresh sample comes with another of its class."""
+    mixes = True
+    """Whether its loss holds for pictures that are mixed of two samples."""
     memory: tuple[str, ...] = ()
     """Attributes (a tensor or None each) that are kept between steps, by each process for itself."""
     shared_memory: tuple[str, ...] = ()
@@ -371,10 +373,12 @@ def _is_object(value: Any) -> bool:
 
 def _right_answers(predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
     """Counts over the fresh rows. Where some labels are wrong on purpose: how many are, for how many of these the wrong
-    label is predicted (memorised), and for how many the right one (recovered)."""
+    label is predicted (memorised), and for how many the right one (recovered); not of mixed pictures."""
     label = batch["label"][: len(predicted)]
     counts = {"right": (predicted == label).sum()}
-    if "clean_label" in batch:
+    if "label_probs" in batch:  # of a mixture, the label that has the larger share
+        counts["right"] = (predicted == batch["label_probs"][: len(predicted)].argmax(1)).sum()
+    elif "clean_label" in batch:
         clean = batch["clean_label"][: len(predicted)]
         flipped = clean != label
         counts["flipped"] = flipped.sum()

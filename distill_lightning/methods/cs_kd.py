@@ -33,6 +33,7 @@ class CSKD(Method):
     """
 
     pairs_classes = True
+    mixes = False  # a mixture has no one class
 
     def __init__(self, network: nn.Module, temperature: float = 4.0, weight: float = 1.0, **kwargs) -> None:
         super().__init__(network, **kwargs)

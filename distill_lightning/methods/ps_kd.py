@@ -38,6 +38,7 @@ class PSKD(Method):
     """
 
     shared_memory = ("past_probs",)
+    mixes = False  # what was said of the last mixture is not of this one
 
     def __init__(self, network: nn.Module, alpha: float = 0.8, **kwargs) -> None:
         super().__init__(network, **kwargs)
@@ -49,7 +50,6 @@ class PSKD(Method):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         logits = self(batch["image"])
         labels = F.one_hot(batch["label"], logits.shape[1]).float()
-        labels = batch.get("label_probs", labels)
         past = self._past(logits.shape[1], batch["index"]).to(logits.device)
         alpha = self.alpha * min(1.0, (self.epoch + 1) / self.epochs)
         self._remember(batch["index"], logits.detach().softmax(1))

@@ -37,6 +37,8 @@ class TfKDReg(Method):
         kwargs: see Method.
     """
 
+    mixes = False  # its teacher knows one right class
+
     def __init__(
         self,
         network: nn.Module,

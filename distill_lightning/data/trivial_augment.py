@@ -1,0 +1,69 @@
+"""TrivialAugment (Müller & Hutter, ICCV 2021, arXiv:2103.10158): one operation a picture, of any strength."""
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2.functional import equalize
+
+from distill_lightning.data import pixels
+from distill_lightning.data.augment import Draws, Transform
+
+LEVELS = 31
+OPERATIONS = (
+    "identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "saturation", "contrast",
+    "sharpness", "posterize", "solarize", "autocontrast", "equalize",
+)  # fmt: skip
+
+
+class TrivialAugment(Transform):
+    """Draws for each picture one of 14 operations, one of 31 strengths and, where it matters, a sign: the paper's wide
+    space. Pixels are taken from the nearest; what comes from outside is black."""
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        chosen = draws.integer(len(OPERATIONS))
+        level = draws.integer(LEVELS)
+        sign = 1 - 2 * draws.integer(2)
+        result = images.clone()
+        for number in chosen.unique().tolist():
+            rows = (chosen == number).nonzero().flatten()
+            result[rows] = apply(OPERATIONS[number], images[rows], level[rows], sign[rows])
+        return result
+
+
+def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
+    """One operation on all pictures, each with its own strength.
+
+    Args:
+        name: of OPERATIONS.
+        images: uint8 (B, C, H, W).
+        level: (B,) int64, 0 to 30, from nothing to the most.
+        sign: (B,) int64, 1 or -1.
+    """
+    share = level / (LEVELS - 1)
+    factor = 1 + 0.99 * share * sign
+    amount, zero, one = 0.99 * share * sign, torch.zeros_like(share), torch.ones_like(share)
+    left, top = -images.shape[3] / 2, -images.shape[2] / 2  # shears fix the upper left corner
+    shift = 32 * share * sign
+    match name:
+        case "shear_x":
+            matrix = pixels.matrices(one, amount, -amount * top, zero, one, zero)
+        case "shear_y":
+            matrix = pixels.matrices(one, zero, zero, amount, one, -amount * left)
+        case "translate_x":
+            matrix = pixels.matrices(one, zero, -shift.trunc(), zero, one, zero)
+        case "translate_y":
+            matrix = pixels.matrices(one, zero, zero, zero, one, -shift.trunc())
+        case "rotate":
+            matrix = pixels.rotation(135 * share * sign)
+        case "posterize":
+            return pixels.posterize(images, 8 - (level / 5).round().long())
+        case "solarize":
+            return pixels.solarize(images, 255 * (1 - share))
+        case "autocontrast":
+            return pixels.autocontrast(images)
+        case "equalize":
+            return equalize(images)
+        case "identity":
+            return images
+        case _:
+            return getattr(pixels, name)(images, factor)
+    return pixels.affine(images, matrix, mode="nearest")
