@@ -72,9 +72,12 @@ def _refuse_standard_library(config: Any, where: str) -> None:
         _refuse_standard_library(value, where)
 
 
-def network_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The plain network's state: what lies under ``model.``."""
-    return {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
+def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None) -> dict[str, Tensor]:
+    """The plain network's state: what lies under ``model.``, or what a network that has ``weights_in`` says."""
+    weights = checkpoint["state_dict"]
+    if hasattr(network, "weights_in"):
+        return network.weights_in(weights)
+    return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
 
 
 def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> nn.Module:
@@ -91,7 +94,7 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
             "give the network by class_path and the file as its weights"
         )
     network = build_network(config, str(path))
-    load_weights(network, network_weights(checkpoint), str(path))
+    load_weights(network, network_weights(checkpoint, network), str(path))
     return network.eval()
 
 
@@ -155,14 +158,14 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> 
     network.load_state_dict(weights)
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
+def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
+    """Weights of a plain network (for this one): from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file of weights {path}")
     content = _load(path)
     if isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys():
-        return network_weights(content)
+        return network_weights(content, network)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path} holds no weights: give a checkpoint of ours or a saved state dict")
     return content
@@ -191,7 +194,7 @@ class PlainNetwork:
         std: list[float] | None = None,
     ) -> None:
         if weights is not None:
-            load_weights(network, read_weights(weights), weights)
+            load_weights(network, read_weights(weights, network), weights)
         self.network = network.eval()
         self.mean = None if mean is None else torch.tensor(mean)
         self.std = None if std is None else torch.tensor(std)

@@ -304,7 +304,7 @@ class DistillCLI(LightningCLI):
             folder = runs.find(self._stem(model, datamodule), self._get(self.config, "name"))
             path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
         checkpoint = checkpoints.read(path)
-        checkpoints.load_weights(model.model, checkpoints.network_weights(checkpoint), str(path))
+        checkpoints.load_weights(model.model, checkpoints.network_weights(checkpoint, model.model), str(path))
         said = checkpoints.data_of(checkpoint)
         pictures = self.subcommand == "predict" and datamodule.pictures is not None
         if said and not pictures and said["class_names"] != datamodule.class_names:

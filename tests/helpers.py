@@ -16,6 +16,7 @@ from distill_lightning.runs import read_metrics
 CONFIGS = Path(__file__).parent.parent / "configs"
 METHODS = [
     "baseline", "kd", "dlb", "born_again", "tf_kd_self", "tf_kd_reg", "cs_kd", "ps_kd", "ddgsd", "snapshot", "dml",
+    "byot", "mr_kd",
 ]  # fmt: skip
 
 

@@ -30,12 +30,14 @@ def teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", ["baseline", "kd", "dlb", "cs_kd", "ps_kd"])
+@pytest.mark.parametrize("method", ["baseline", "kd", "dlb", "cs_kd", "ps_kd", "mr_kd"])
 def test_weights_and_numbers_agree_to_rounding(method, teacher):
     """Without batch norm and dropout; an uneven validation split, counted once."""
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *NET, *SHORT, "--data.val_size", 101]
     if method == "kd":
         given += ["--trainer.callbacks.teacher", teacher]
+    if method == "mr_kd":
+        given += ["--model.every_n_steps", 3]
     if method == "baseline":
         given += ["--data.keep_last", "true", "--data.train_part", 311]  # 55 samples in the last batch
     for devices in (1, 2):

@@ -12,6 +12,8 @@ class ConvNet(nn.Sequential):
         dropout: probability of dropping a feature before the last layer.
     """
 
+    exits = ("2", "5", "8")
+
     def __init__(self, num_classes: int = 10, in_channels: int = 1, width: int = 16, dropout: float = 0.0) -> None:
         widths = [in_channels, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []

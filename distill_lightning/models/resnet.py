@@ -24,6 +24,8 @@ class CIFARResNet(nn.Module):
         ValueError: the depth is not 6 n + 2.
     """
 
+    exits = ("stages.0", "stages.1", "stages.2")
+
     def __init__(
         self,
         num_classes: int = 10,
@@ -108,6 +110,8 @@ class ResNet32x4(CIFARResNet):
 
 class _SmallPictures(ResNet):
     """torchvision's, with a 3x3 stem of stride 1 and no pooling, as usual for 32x32."""
+
+    exits = ("layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, blocks: list[int], num_classes: int, in_channels: int) -> None:
         super().__init__(BasicBlock, blocks, num_classes=num_classes)

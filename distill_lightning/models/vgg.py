@@ -18,6 +18,8 @@ class SmallVGG(nn.Module):
         convolutions: how many in each of the five stages.
     """
 
+    exits = tuple(f"stages.{number}" for number in range(len(WIDTHS)))
+
     def __init__(self, num_classes: int, in_channels: int, convolutions: tuple[int, ...]) -> None:
         super().__init__()
         stages: list[nn.Module] = []

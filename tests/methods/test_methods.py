@@ -14,11 +14,13 @@ from distill_lightning.losses import cross_entropy, soft_target_loss
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
+from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.tf_kd_reg import TfKDReg
@@ -28,7 +30,7 @@ from distill_lightning.models.lenet import LeNet300100
 
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
-    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML,
+    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
 }  # fmt: skip
 
 
@@ -51,11 +53,18 @@ def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
 
 def make(name: str, network: nn.Module | None = None, **options) -> Method:
     torch.manual_seed(0)
-    network = network or LeNet300100(image_size=8)
+    network = network or (ConvNet() if name == "byot" else LeNet300100(image_size=8))
+    if name == "mr_kd":
+        options.setdefault("every_n_steps", 3)
     if name == "dml":
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
-    return CLASSES[name](network, optimizer=sgd, **options)
+    method = CLASSES[name](network, optimizer=sgd, **options)
+    if name == "byot":
+        method.build_heads(10, 1, 8)
+    if name == "mr_kd":
+        method.build_fusion(10)
+    return method
 
 
 @pytest.mark.parametrize("name", METHODS)

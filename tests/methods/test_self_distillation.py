@@ -4,22 +4,29 @@ import math
 
 import pytest
 import torch
-from helpers import bare_trainer
+from helpers import CONFIGS, bare_trainer, distill, load
+from helpers import fit as fit_command
 from torch import nn
 
+from distill_lightning.checkpoints import load_weights, network_weights, read
 from distill_lightning.data.base import TrainLoader
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
-from distill_lightning.losses import symmetric_kl
+from distill_lightning.losses import soft_target_loss, symmetric_kl
+from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dml import DML
+from distill_lightning.methods.mr_kd import MrKD, adjusted
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.early_exit import EarlyExit, trunk
 from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.models.resnet import ResNet8, ResNet18
+from distill_lightning.models.vgg import VGG16
 from distill_lightning.schedules import CosineCycles
 
 S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
@@ -46,7 +53,7 @@ def batch(*logits: torch.Tensor, **more) -> dict:
 
 
 def total(terms: dict) -> float:
-    return float(sum(terms.values()))
+    return sum(terms.values()).item()
 
 
 def test_tf_kd_self():
@@ -193,6 +200,141 @@ def test_snapshot_is_its_equation():
     assert float(terms["ce"]) == pytest.approx(1.5 * 0.385922, abs=2e-6)
 
 
+class TwoExits(nn.Module):
+    """Gives T at its end; what comes out on the way are the pictures."""
+
+    exits = ("first", "last")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Identity(), nn.Identity()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, images):
+        self.last(self.first(images * self.weight))
+        return T * self.weight
+
+
+class Says(nn.Module):
+    """A head that gives S, and for features the mean of what it gets and something beside."""
+
+    def forward(self, at_exit):
+        return S * at_exit.mean(), at_exit.mean((2, 3)) + 2.0
+
+
+def test_byot():
+    method = BYOT(TwoExits(), temperature=3, alpha=0.3, feature_weight=0.5)
+    method.heads.append(Says())
+    terms = method.losses(batch(torch.ones(3, 4)))
+    assert float(terms["ce_1"] + terms["soft_1"]) == pytest.approx(0.425277, abs=2e-6)
+    assert float(terms["ce"]) == pytest.approx(float(nn.functional.cross_entropy(T, Y)), rel=1e-6)
+    assert float(terms["features_1"]) == pytest.approx(0.5 * 4.0, rel=1e-6)  # one feature, off by 2
+    method.heads[0].forward = lambda at_exit: (S, at_exit.detach().mean((2, 3)) + 2.0)
+    terms = method.losses(batch(torch.ones(3, 4)))
+    assert not terms["soft_1"].requires_grad and not terms["features_1"].requires_grad  # nothing teaches the deepest
+
+
+def test_byot_heads_fit_every_exit_of_a_network():
+    for network, size, exits in (
+        (ResNet8(), 32, 3),
+        (ResNet18(in_channels=1), 16, 4),
+        (VGG16(), 64, 5),
+        (ConvNet(), 8, 3),
+    ):
+        channels = next(network.parameters()).shape[1]
+        method = BYOT(network)
+        method.build_heads(10, channels, size)
+        assert len(method.heads) == exits - 1
+        images = torch.randn(2, channels, size, size)
+        terms = method.losses({"image": images, "label": torch.tensor([0, 1]), "fresh": 2})
+        assert len(terms) == 1 + 3 * (exits - 1) and math.isfinite(total(terms))
+        for number in range(1, exits):
+            part = EarlyExit(network, number, 10, channels, size)
+            assert part(images).shape == (2, 10)
+    with pytest.raises(InputError, match="names no exits"):
+        BYOT(LeNet300100())
+    with pytest.raises(InputError, match="exits 1 to 2"):
+        EarlyExit(ResNet8(), 3)
+
+
+def test_an_exit_is_a_smaller_network(capsys):
+    run = fit_command("digits/byot.yaml", "--trainer.max_epochs", 3)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    method = BYOT(ConvNet())
+    method.build_heads(10, 1, 8)
+    method.load_state_dict(load(run)["state_dict"])
+    images, parameters = torch.randn(5, 1, 8, 8), []
+    for number in (1, 2):
+        part = EarlyExit(ConvNet(), number, 10, 1, 8)
+        load_weights(part, network_weights(read(checkpoint), part), "")
+        at_exit = trunk(method.model, method.model.exits[number - 1]).eval()(images)
+        assert part.eval()(images).equal(method.heads[number - 1].eval()(at_exit)[0])
+        parameters.append(sum(p.numel() for p in part.parameters()))
+    assert parameters[0] < parameters[1] < sum(p.numel() for p in ConvNet().parameters())
+    asked = ["--model.network", "EarlyExit", "--model.network.network", "ConvNet", "--model.network.exit"]
+    capsys.readouterr()
+    config = CONFIGS / "digits" / "baseline.yaml"
+    assert distill("test", "--config", config, *asked, 2, "--ckpt_path", checkpoint) == 0
+    assert "accuracy" in capsys.readouterr().out
+    # and it can teach
+    taught = ["--trainer.callbacks.teacher", "PlainNetwork", "--trainer.callbacks.teacher.network", "EarlyExit"]
+    taught += ["--trainer.callbacks.teacher.network.network", "ConvNet", "--trainer.callbacks.teacher.network.exit", 1]
+    taught += [
+        "--trainer.callbacks.teacher.network.in_channels",
+        1,
+        "--trainer.callbacks.teacher.network.image_size",
+        8,
+    ]
+    taught += ["--trainer.callbacks.teacher.weights", checkpoint]
+    assert distill("fit", "--config", CONFIGS / "digits" / "kd.yaml", *taught, "--trainer.max_epochs", 1) == 0
+
+
+def test_knowledge_adjustment_swaps_what_is_wrong():
+    assert adjusted(T, Y).tolist() == [[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2.5, 2]]
+
+
+def test_mr_kd_is_its_equation():
+    class Later(MrKD):
+        step = 7
+
+    method = Later(Given(), copies=2, every_n_steps=3, temperature=4, weight=2.0)
+    method.build_fusion(4)
+    terms = method.losses(batch(S))
+    assert set(terms) == {"ce", "fusion"} and float(terms["fusion"]) == 0
+    assert float(terms["ce"]) == pytest.approx(0.385922, abs=2e-6)
+    method.copies = {"3": method.model.state_dict(), "6": method.model.state_dict()}
+    with torch.no_grad():
+        for teacher in method._teachers():
+            assert not teacher.training
+            teacher.head.weight.mul_(-1)  # they answer -S
+    images = batch(S)
+    terms = method.losses(images)
+    fused = method.fusion(torch.cat([-S, -S], 1))
+    expected = sum(
+        float(soft_target_loss(adjusted(t.detach(), Y), S, 4.0)) for t in (-S, -S, fused)
+    )  # two copies and what is made of them
+    assert float(terms["memory"]) == pytest.approx(2 * expected / 3, rel=1e-5)
+    assert float(terms["fusion"]) == pytest.approx(float(nn.functional.cross_entropy(fused, Y)), rel=1e-5)
+    terms["memory"].backward()
+    assert all(p.grad is None for p in method.fusion.parameters())
+
+
+def test_mr_kd_keeps_the_newest_copies():
+    method = MrKD(LeNet300100(image_size=8), copies=2, every_n_steps=3, optimizer=sgd)
+    states = []
+
+    class Keep(MrKD):
+        def losses(self, batch):
+            states.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            return super().losses(batch)
+
+    method.__class__ = Keep
+    fit(method, 2, train_part=500)  # 10 steps
+    assert list(method.copies) == ["6", "9"]
+    assert all(torch.equal(method.copies[k][name], states[int(k)][name]) for k in method.copies for name in states[0])
+    assert not any("teacher" in key or "copies" in key for key in method.state_dict())
+
+
 def test_cosine_cycles():
     schedule = CosineCycles(2)
     factors = [schedule.factor(epoch, 4, 0.5) for epoch in (0, 1, 1.5, 2, 3)]
@@ -203,7 +345,8 @@ def test_cosine_cycles():
     ("cls", "wrong"),
     [
         (TfKDSelf, {"alpha": 1.5}), (TfKDReg, {"right": 1.0}), (CSKD, {"temperature": 0}), (PSKD, {"alpha": -0.1}),
-        (DDGSD, {"weight": -1}), (Snapshot, {"cycles": 1}),
+        (DDGSD, {"weight": -1}), (Snapshot, {"cycles": 1}), (BYOT, {"alpha": 2}), (MrKD, {"copies": 0}),
+        (MrKD, {"temperature": 0}),
     ],
 )  # fmt: skip
 def test_bad_options(cls, wrong):
