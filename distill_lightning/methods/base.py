@@ -6,7 +6,8 @@ names, and the running sums of the epoch, are in the checkpoint, for every proce
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from distill_lightning import losses
 from distill_lightning.data.base import Batch, EvalLoader, ImageData, Place
-from distill_lightning.data.order import STEP, run_seed, seed_for, seed_of_order
+from distill_lightning.data.order import BUILD, STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.errors import InputError
 from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
 from distill_lightning.schedules import Constant, Schedule
@@ -185,6 +186,15 @@ class Method(pl.LightningModule):
             for number, value in zip(data.class_numbers(self.class_bias), self.class_bias.values(), strict=True):
                 bias[number] = value
             self.__dict__["bias"] = bias  # beside the module tree: not part of the network
+
+    @staticmethod
+    @contextmanager
+    def own_draws() -> Iterator[None]:
+        """For what a method builds beside the network once it knows the data: the same weights from the same seed,
+        whatever was drawn before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(BUILD, run_seed()))
+            yield
 
     @torch.no_grad()
     def _check_network(self, data: ImageData) -> None:

@@ -68,7 +68,8 @@ class BYOT(Method):
         super().setup(stage)
         if stage == "fit" and not self.heads:
             data = self.trainer.datamodule
-            self.build_heads(data.num_classes, data.channels, data.image_size)
+            with self.own_draws():
+                self.build_heads(data.num_classes, data.channels, data.image_size)
 
     def build_heads(self, num_classes: int, in_channels: int, image_size: int) -> None:
         """One for each exit but the deepest."""

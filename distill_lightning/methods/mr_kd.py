@@ -75,7 +75,8 @@ class MrKD(Method):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         if stage == "fit" and self.fusion is None:
-            self.build_fusion(self.trainer.datamodule.num_classes)
+            with self.own_draws():
+                self.build_fusion(self.trainer.datamodule.num_classes)
 
     def build_fusion(self, num_classes: int) -> None:
         layers = nn.Linear(self.most_copies * num_classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes)
