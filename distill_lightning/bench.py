@@ -2,13 +2,17 @@
 
 Three things are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
 (forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the data path
-alone; and the run as trained, with its method, callbacks, loggers and checkpoints, validation aside.
+alone; and the run as trained, with its method, callbacks, loggers and checkpoints, validation aside. Memory is that of
+the run's turns at their highest, beside it the size of its checkpoint.
 """
 
 import copy
+import io
+import re
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -46,6 +50,10 @@ class Trainer(pl.Trainer):
             datamodule: its data.
             turns: how often each of the three is timed.
             steps: how many steps a time.
+
+        Returns:
+            Seconds a step (bare_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare, data_to_bare),
+            peak_bytes (None where it cannot be told), checkpoint_bytes, rows, turns, steps.
         """
         watch = _Turns(turns + WARM_UP, steps)
         self.callbacks.append(watch)
@@ -62,6 +70,8 @@ class _Turns(Callback):
         self.turns, self.steps = turns, steps
         self.times: dict[str, list[float]] = {"bare": [], "data": [], "run": []}
         self.done = 0
+        self.peaks: list[int | None] = []
+        self.checkpoint_bytes = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:
         data: ImageData = trainer.datamodule
@@ -76,7 +86,13 @@ class _Turns(Callback):
         ]
         self.rows = len(self.batches[-1][1])
         self.batches = [batch for batch in self.batches if len(batch[1]) == self.rows]
+        _forget_peak(pl_module.device)
         self.clock = self._now(pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:
+        file = io.BytesIO()
+        torch.save(trainer._checkpoint_connector.dump_checkpoint(), file)
+        self.checkpoint_bytes = file.tell()
 
     @staticmethod
     def _now(pl_module: Method) -> float:
@@ -89,6 +105,7 @@ class _Turns(Callback):
         if self.done % self.steps:
             return
         times = {"run": self._now(pl_module) - self.clock}
+        self.peaks.append(_peak(pl_module.device))
         for name, turn in (("bare", self._bare), ("data", self._data)):
             start = self._now(pl_module)
             turn(trainer)
@@ -96,6 +113,7 @@ class _Turns(Callback):
         for name, took in times.items():
             self.times[name].append(took / self.steps)
         trainer.should_stop = len(self.times["run"]) >= self.turns
+        _forget_peak(pl_module.device)
         self.clock = self._now(pl_module)
 
     @torch.enable_grad()
@@ -124,4 +142,26 @@ class _Turns(Callback):
         for name in ("run", "data"):
             ratios = [a / b for a, b in zip(times[name], times["bare"], strict=True)]
             result[f"{name}_to_bare"] = statistics.quantiles(ratios, n=4)
+        peaks = [peak for peak in self.peaks[WARM_UP:] if peak is not None]
+        result |= {"peak_bytes": max(peaks, default=None), "checkpoint_bytes": self.checkpoint_bytes}
         return result | {"rows": self.rows, "turns": len(times["run"]), "steps": self.steps}
+
+
+def _forget_peak(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak(device: torch.device) -> int | None:
+    """The most memory since it was forgotten, in bytes: of tensors on a GPU, of the whole process on a CPU under Linux;
+    None elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        return None
+    return 1024 * int(found[1]) if found else None

@@ -328,6 +328,8 @@ class DistillCLI(LightningCLI):
             low, middle, high = result[f"{name}_to_bare"]
             table.add_row(words, f"{1000 * result[f'{name}_s']:.3f}", f"{middle:.3f} ({low:.3f} to {high:.3f})")
         Console().print(table)
+        sizes = {"memory at its highest": result["peak_bytes"], "checkpoint": result["checkpoint_bytes"]}
+        print(", ".join(f"{words} {size / 1e6:.1f} MB" for words, size in sizes.items() if size is not None))
         print(json.dumps(result))
 
     # Run folders
