@@ -159,7 +159,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> 
 
 
 def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
-    """Weights of a plain network (for this one): from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
+    """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no file of weights {path}")

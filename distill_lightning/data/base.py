@@ -353,9 +353,12 @@ class ImageData(pl.LightningDataModule):
         """Which pictures of the training part to fetch for these views of samples, int64 (B,) each."""
         partner = None
         if self.mix:
-            taken = self.train.taken.to(index.device)
-            partner = self.mix.partners(self._mixture(view, index), taken)
+            partner = self.mix.partners(self._mixture(view, index), self._taken(index.device))
         return Plan(index, view, len(index) if fresh is None else fresh, weight, partner)
+
+    @lru_cache(maxsize=2)  # noqa: B019 - one data module a process
+    def _taken(self, device: torch.device) -> Tensor:
+        return self.train.taken.to(device)
 
     def as_seen(self, images: Tensor, plan: "Plan") -> tuple[Tensor, Tensor | None]:
         """Training pictures as the network sees them.

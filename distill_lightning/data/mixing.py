@@ -41,7 +41,8 @@ class Mixing(ABC):
             places = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
             self._quantiles = torch.from_numpy(beta(self.alpha, self.alpha).ppf(places.numpy())).float()
         mixed = draws.uniform() < self.probability
-        share = self._quantiles.to(mixed.device)[draws.integer(QUANTILES)]
+        self._quantiles = self._quantiles.to(mixed.device)
+        share = self._quantiles[draws.integer(QUANTILES)]
         return torch.where(mixed, share, 1.0)
 
     @abstractmethod

@@ -9,8 +9,8 @@
 A ResNet or VGG has an exit after each of its stages. An earlier one has a head: a bottleneck of three convolutions for
 each stage it leaves out, pooling, and a linear layer, so that its features are as many as the deepest's. Heads are
 there from the start, beside the network (the authors' code makes layers in the first step, and loses the optimizer's
-state at a resume). T^2 is this house's; the code's soft cross-entropy has none. alpha = 0.3, T = 3 and lambda = 0.03 are
-the code's, whose distance is not squared and over the whole batch; the paper's could not be verified.
+state at a resume). T^2 is this house's; the code's soft cross-entropy has none. alpha = 0.3, T = 3 and lambda = 0.03
+are the code's, whose distance is not squared and over the whole batch; the paper's could not be verified.
 
 The network is deployed alone; ``EarlyExit`` takes an exit and its head out of the checkpoint as a smaller network.
 

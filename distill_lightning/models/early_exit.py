@@ -15,9 +15,7 @@ from distill_lightning.errors import InputError
 
 
 def exit_names(network: nn.Module) -> tuple[str, ...]:
-    """Raises:
-    InputError: the network names none.
-    """
+    """The network's own. Raises InputError where it names none."""
     names = getattr(network, "exits", ())
     if len(names) < 2:
         raise InputError(f"{type(network).__name__} names no exits: take a ResNet or VGG of this program")
