@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,8 @@ def test_every_yaml_runs(path, small):
     assert summary["epochs"] == 1 if "rounds" not in summary else len(summary["rounds"]) == 2
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)
-    trained = {"model", "peers"} if model["class_path"] == "DML" else {"model"}
+    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}}
+    trained = {"model"} | beside.get(model["class_path"], set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained
     assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))
 
@@ -390,9 +392,17 @@ def test_bench_prints_ratios(capsys):
     assert result["turns"] == 3
     assert result["rows"] == 64
     assert result["run_s"] > result["data_s"] > 0
+    assert 10_000 < result["checkpoint_bytes"] < 10**7
+    if sys.platform == "linux":
+        assert 10**8 < result["peak_bytes"] < 10**10
     assert not Path("logs").exists()
 
 
 def test_bench_gives_the_bare_loop_as_many_pictures(capsys):
-    assert distill("bench", "--config", DLB, "--turns", 2, "--steps", 3) == 0
-    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["rows"] == 128
+    sizes = []
+    for config in (DLB, BASE):
+        assert distill("bench", "--config", config, "--turns", 2, "--steps", 3) == 0
+        result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+        sizes.append((result["rows"], result["checkpoint_bytes"]))
+    assert [rows for rows, _ in sizes] == [128, 64]
+    assert sizes[0][1] - sizes[1][1] > 64 * 10 * 4  # the last logits, at least
