@@ -1,11 +1,12 @@
 """Residual networks for 32x32 pictures (He et al. 2016, arXiv:1512.03385, section 4.2), and ResNet-18/34 for them.
 
 The parameter counts are those of the networks that the CIFAR-100 distillation literature compares (shortcuts with a
-1x1 convolution, basic blocks): ResNet-20 278,324, ResNet-8x4 1,233,540 with 100 classes.
+1x1 convolution, basic blocks): ResNet-20 278,324, ResNet-8x4 1,233,540 with 100 classes. Two of the DLB repository's are
+of bottlenecks instead, under names that elsewhere mean other networks: its "resnet110" and its "wide_resnet20_8".
 """
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 
 def _conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
@@ -13,15 +14,16 @@ def _conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
 
 
 class CIFARResNet(nn.Module):
-    """Three stages of basic blocks at full, half and quarter resolution.
+    """Three stages of basic blocks, or of bottlenecks, at full, half and quarter resolution.
 
     Args:
         num_classes, in_channels: of the data.
-        depth: 6 n + 2, with n blocks a stage.
-        widths: channels of the stem and of the three stages.
+        depth: 6 n + 2, with n blocks a stage; 9 n + 2 with bottlenecks.
+        widths: channels of the stem and of the three stages; a stage of bottlenecks gives four times as many.
+        bottleneck: how many times its width the 3x3 convolution of a bottleneck has; None for basic blocks.
 
     Raises:
-        ValueError: the depth is not 6 n + 2.
+        ValueError: the depth is not 6 n + 2, or 9 n + 2.
     """
 
     exits = ("stages.0", "stages.1", "stages.2")
@@ -32,28 +34,38 @@ class CIFARResNet(nn.Module):
         in_channels: int = 3,
         depth: int = 20,
         widths: tuple[int, int, int, int] = (16, 16, 32, 64),
+        bottleneck: int | None = None,
     ) -> None:
         super().__init__()
-        blocks, rest = divmod(depth - 2, 6)
+        layers = 6 if bottleneck is None else 9
+        blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
-            raise ValueError(f"depth is {depth}: it must be 6 n + 2, as 8, 14, 20")
+            raise ValueError(f"depth is {depth}: it must be {layers} n + 2, as {layers + 2}, {2 * layers + 2}")
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+        outputs = [widths[0], *(width if bottleneck is None else 4 * width for width in widths[1:])]
         self.stages = nn.Sequential(
-            *(self._stage(widths[i], widths[i + 1], blocks, stride) for i, stride in enumerate((1, 2, 2)))
+            *(
+                self._stage(outputs[i], outputs[i + 1], widths[i + 1], blocks, stride, bottleneck)
+                for i, stride in enumerate((1, 2, 2))
+            )
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.head = nn.Linear(widths[3], num_classes)
+        self.head = nn.Linear(outputs[3], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(n_in: int, n_out: int, blocks: int, stride: int) -> nn.Sequential:
+    def _stage(n_in: int, n_out: int, width: int, blocks: int, stride: int, bottleneck: int | None) -> nn.Sequential:
+        def block(n_in: int, stride: int = 1, shortcut: nn.Module | None = None) -> nn.Module:
+            if bottleneck is None:
+                return BasicBlock(n_in, width, stride, shortcut)
+            return Bottleneck(n_in, width, stride, shortcut, base_width=64 * bottleneck)
+
         shortcut = None
         if stride != 1 or n_in != n_out:
             shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
-        first = BasicBlock(n_in, n_out, stride, shortcut)
-        return nn.Sequential(first, *(BasicBlock(n_out, n_out) for _ in range(blocks - 1)))
+        return nn.Sequential(block(n_in, stride, shortcut), *(block(n_out) for _ in range(blocks - 1)))
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.pool(self.stages(self.stem(images))))
@@ -92,6 +104,21 @@ class ResNet110(CIFARResNet):
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=110)
+
+
+class BottleneckResNet110(CIFARResNet):
+    """Twelve bottlenecks a stage: "resnet110" of the DLB repository, 1,170,868 parameters with 100 classes."""
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__(num_classes, in_channels, depth=110, bottleneck=1)
+
+
+class WideResNet20x8(CIFARResNet):
+    """Two bottlenecks a stage, eight times as wide within: "wide_resnet20_8" of the DLB repository, 6,871,220 parameters
+    with 100 classes."""
+
+    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__(num_classes, in_channels, depth=20, bottleneck=8)
 
 
 class ResNet8x4(CIFARResNet):

@@ -10,6 +10,7 @@ from distill_lightning.models.fully_connected import FullyConnected
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.lottery_convs import Conv2, Conv4, Conv6
 from distill_lightning.models.resnet import (
+    BottleneckResNet110,
     CIFARResNet,
     ResNet8x4,
     ResNet18,
@@ -19,6 +20,7 @@ from distill_lightning.models.resnet import (
     ResNet34,
     ResNet56,
     ResNet110,
+    WideResNet20x8,
 )
 from distill_lightning.models.vgg import VGG16, VGG19
 from distill_lightning.models.wide_resnet import WideResNet
@@ -35,6 +37,8 @@ def parameters(network) -> int:
         (ResNet32, 100, 472_756),
         (ResNet56, 100, 861_620),
         (ResNet110, 100, 1_736_564),
+        (BottleneckResNet110, 100, 1_170_868),
+        (WideResNet20x8, 100, 6_871_220),
         (ResNet8x4, 100, 1_233_540),
         (ResNet32x4, 100, 7_433_860),
         (ResNet18, 10, 11_173_962),
@@ -74,6 +78,8 @@ def test_resnets_take_other_channels(network):
 def test_depth_must_fit():
     with pytest.raises(ValueError, match="6 n \\+ 2"):
         CIFARResNet(depth=21)
+    with pytest.raises(ValueError, match="9 n \\+ 2"):
+        CIFARResNet(depth=21, bottleneck=1)
 
 
 @pytest.mark.parametrize("depth", [10, 16])
@@ -103,7 +109,7 @@ def test_dropout_of_pixels_and_units_is_apart():
 
 
 @pytest.mark.parametrize("size", [32, 64])
-@pytest.mark.parametrize("network", [VGG16, DenseNet40])
+@pytest.mark.parametrize("network", [VGG16, DenseNet40, WideResNet20x8])
 def test_networks_of_both_sizes(network, size):
     assert network(7, in_channels=1).eval()(torch.zeros(1, 1, size, size)).shape == (1, 7)
 
