@@ -21,13 +21,13 @@ class Bar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
-        self.shown: dict[str, str] = {}
+        self.last: dict[str, str] = {}  # not "shown", by which other callbacks are asked for their numbers
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         # asked at every step, shown at every twentieth; to look at a number is to wait for the device
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
-            self.shown = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}
-        return self.shown
+            self.last = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}
+        return self.last
 
 
 class Lines(Callback):
