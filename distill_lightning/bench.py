@@ -1,9 +1,10 @@
 """What a run's step costs, beside the bare PyTorch loop on the same network.
 
-Three things are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
-(forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the data path
-alone; and the run as trained, with its method, callbacks, loggers and checkpoints, validation aside. Memory is that of
-the run's turns at their highest, beside it the size of its checkpoint.
+These are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
+(forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the same on the
+fresh samples alone, which is what training with cross-entropy would cost; the data path; and the run as trained, with
+its method, callbacks, loggers and checkpoints, validation aside. Memory is that of the run's turns at their highest,
+beside it the size of its checkpoint.
 """
 
 import copy
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import PassThroughProfiler
+from torch import Tensor
 
 from distill_lightning.data.base import ImageData, TrainLoader
 from distill_lightning.methods.base import Method
@@ -48,12 +50,13 @@ class Trainer(pl.Trainer):
         Args:
             model: the method.
             datamodule: its data.
-            turns: how often each of the three is timed.
+            turns: how often each is timed.
             steps: how many steps a time.
 
         Returns:
-            Seconds a step (bare_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare, data_to_bare),
-            peak_bytes (None where it cannot be told), checkpoint_bytes, rows, turns, steps.
+            Seconds a step (bare_s, fresh_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare,
+            run_to_fresh, data_to_bare), peak_bytes (None where it cannot be told), checkpoint_bytes, rows, fresh,
+            turns, steps.
         """
         watch = _Turns(turns + WARM_UP, steps)
         self.callbacks.append(watch)
@@ -68,7 +71,7 @@ class _Turns(Callback):
 
     def __init__(self, turns: int, steps: int) -> None:
         self.turns, self.steps = turns, steps
-        self.times: dict[str, list[float]] = {"bare": [], "data": [], "run": []}
+        self.times: dict[str, list[float]] = {"bare": [], "fresh": [], "data": [], "run": []}
         self.done = 0
         self.peaks: list[int | None] = []
         self.checkpoint_bytes = 0
@@ -80,12 +83,11 @@ class _Turns(Callback):
         self.call = torch.compile(self.network) if pl_module.hparams.get("compile") else self.network
         self.optimizer = pl_module.make_optimizer(self.network.parameters())
         self.format = pl_module.memory_format
-        self.batches = [
-            (batch["image"].contiguous(memory_format=self.format), batch["label"])
-            for batch, _ in zip(self.loader, range(8), strict=False)
-        ]
-        self.rows = len(self.batches[-1][1])
-        self.batches = [batch for batch in self.batches if len(batch[1]) == self.rows]
+        made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
+        self.rows, self.fresh = len(made[-1]["label"]), made[-1]["fresh"]
+        whole = [(batch["image"], batch["label"]) for batch in made if len(batch["label"]) == self.rows]
+        self.batches = [(images.contiguous(memory_format=self.format), labels) for images, labels in whole]
+        self.fresh_batches = [(images[: self.fresh], labels[: self.fresh]) for images, labels in self.batches]
         _forget_peak(pl_module.device)
         self.clock = self._now(pl_module)
 
@@ -106,10 +108,14 @@ class _Turns(Callback):
             return
         times = {"run": self._now(pl_module) - self.clock}
         self.peaks.append(_peak(pl_module.device))
-        for name, turn in (("bare", self._bare), ("data", self._data)):
+        turns = {"bare": lambda: self._bare(trainer, self.batches), "data": self._data}
+        if self.fresh < self.rows:
+            turns["fresh"] = lambda: self._bare(trainer, self.fresh_batches)
+        for name, turn in turns.items():
             start = self._now(pl_module)
-            turn(trainer)
+            turn()
             times[name] = self._now(pl_module) - start
+        times.setdefault("fresh", times["bare"])
         for name, took in times.items():
             self.times[name].append(took / self.steps)
         trainer.should_stop = len(self.times["run"]) >= self.turns
@@ -117,9 +123,9 @@ class _Turns(Callback):
         self.clock = self._now(pl_module)
 
     @torch.enable_grad()
-    def _bare(self, trainer: pl.Trainer) -> None:
+    def _bare(self, trainer: pl.Trainer, batches: list[tuple[Tensor, Tensor]]) -> None:
         for step in range(self.steps):
-            images, labels = self.batches[step % len(self.batches)]
+            images, labels = batches[step % len(batches)]
             with trainer.precision_plugin.forward_context():
                 logits = self.call(images)
             loss = F.cross_entropy(logits.float(), labels)
@@ -127,7 +133,7 @@ class _Turns(Callback):
             loss.backward()
             self.optimizer.step()
 
-    def _data(self, trainer: pl.Trainer) -> None:
+    def _data(self) -> None:
         left = self.steps
         while left:
             for _ in self.loader:
@@ -139,12 +145,12 @@ class _Turns(Callback):
         """Medians, in seconds a step, and of the ratios turn by turn, with their quartiles."""
         times = {name: took[WARM_UP:] for name, took in self.times.items()}
         result: dict[str, Any] = {f"{name}_s": statistics.median(took) for name, took in times.items()}
-        for name in ("run", "data"):
-            ratios = [a / b for a, b in zip(times[name], times["bare"], strict=True)]
-            result[f"{name}_to_bare"] = statistics.quantiles(ratios, n=4)
+        for name, other in (("run", "bare"), ("run", "fresh"), ("data", "bare")):
+            ratios = [a / b for a, b in zip(times[name], times[other], strict=True)]
+            result[f"{name}_to_{other}"] = statistics.quantiles(ratios, n=4)
         peaks = [peak for peak in self.peaks[WARM_UP:] if peak is not None]
         result |= {"peak_bytes": max(peaks, default=None), "checkpoint_bytes": self.checkpoint_bytes}
-        return result | {"rows": self.rows, "turns": len(times["run"]), "steps": self.steps}
+        return result | {"rows": self.rows, "fresh": self.fresh, "turns": len(times["run"]), "steps": self.steps}
 
 
 def _forget_peak(device: torch.device) -> None:

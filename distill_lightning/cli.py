@@ -324,8 +324,14 @@ class DistillCLI(LightningCLI):
             return
         table = Table("", "ms a step", "of the bare loop (quartiles)")
         table.add_row("bare loop", f"{1000 * result['bare_s']:.3f}", "1")
-        for name, words in (("data", "data path alone"), ("run", "run as trained")):
-            low, middle, high = result[f"{name}_to_bare"]
+        rows = [("data", "data path alone", "bare"), ("run", "run as trained", "bare")]
+        if result["fresh"] < result["rows"]:
+            table.add_row(
+                f"bare loop on the {result['fresh']} fresh of {result['rows']}", f"{1000 * result['fresh_s']:.3f}"
+            )
+            rows.append(("run", "the run, of the loop on the fresh", "fresh"))
+        for name, words, other in rows:
+            low, middle, high = result[f"{name}_to_{other}"]
             table.add_row(words, f"{1000 * result[f'{name}_s']:.3f}", f"{middle:.3f} ({low:.3f} to {high:.3f})")
         Console().print(table)
         sizes = {"memory at its highest": result["peak_bytes"], "checkpoint": result["checkpoint_bytes"]}

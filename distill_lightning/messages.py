@@ -39,10 +39,18 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         options: the option strings of the command.
     """
     text = " ".join(message.split())
+    # what is not accepted by the class that was named is tried on the bare class too
+    text = re.sub(r" - Problem with given class_path 'lightning.Callback': Option '\w+' is not accepted", "", text)
     key = ".".join(k for k in re.findall(r'Parser key "([^"]+)"', text) if k)
     if found := re.search(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
         name = found[1].partition("=")[0]
         return f"there is no option {name}{nearest(name, options)}"
+    if found := re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text):
+        if key == "trainer.callbacks" and found[2] in _parameters():
+            return (
+                f"{found[1]}, the last of trainer.callbacks, has no option {found[2]}: give --{key}.{found[2]} before the "
+                f"--config that adds {found[1]}"
+            )
     if found := re.search(r"Option '([^']+)' is not accepted", text):
         return f"{key} has no option {found[1]}{nearest(found[1], _parameters())}"
     if found := re.search(r"Key '([^']+)' is not expected", text):
@@ -51,6 +59,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     for types, given in reversed(unions):  # the innermost comes last
         if plain := [t for t in _plain(types).split(", ") if t in ("int", "float", "str", "bool")]:
             return f"{key} is {given}: expected {' or '.join(plain)}"
+    if found := re.search(r"Expected a typing\.Literal\[([^]]+)\]\. Got value: (.+?)(?: - | Given value|$)", text):
+        return f"{key} is {found[2]}: expected one of {found[1].replace(chr(39), '')}"
     if found := re.search(r"Expected an? ([^.-]+?)\. Got value: (.+?)(?: - | Given value|$)", text):
         return f"{key} is {found[2]}: expected {_plain(found[1])}"
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):

@@ -229,6 +229,7 @@ def test_options_of_any_run(options):
 BASE = CONFIGS / "digits" / "baseline.yaml"
 KD = CONFIGS / "digits" / "kd.yaml"
 DLB = CONFIGS / "digits" / "dlb.yaml"
+LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
 
 
 @pytest.mark.parametrize(
@@ -265,6 +266,13 @@ DLB = CONFIGS / "digits" / "dlb.yaml"
         (BASE, ["--trainer.max_epochs", "two"], ["trainer.max_epochs is two: expected int"]),
         (BASE, ["--model.network", "torchvision.models.resnet81"], ["did you mean resnet18?"]),
         (KD, ["--model.temperature", 0], ["temperature is 0.0"]),
+        (KD, ["--trainer.callbacks.views", "two"], ["trainer.callbacks.views is two: expected int"]),
+        (KD, ["--trainer.callbacks.mode", "of"], ["trainer.callbacks.mode is of: expected one of online, table"]),
+        (
+            KD,
+            ["--config", LOTTERY, "--trainer.callbacks.teacher", "x"],
+            ["Lottery, the last", "no option teacher: give"],
+        ),
         (KD, ["--model.soft_weight=-1"], ["soft_weight is -1.0"]),
         (DLB, ["--model.alpha=-1"], ["alpha is -1.0"]),
         (DLB, ["--model.network", "LeNet300100", "--data.batch_size", 1], ["DLB needs 2 samples"]),
@@ -403,6 +411,39 @@ def test_bench_gives_the_bare_loop_as_many_pictures(capsys):
     for config in (DLB, BASE):
         assert distill("bench", "--config", config, "--turns", 2, "--steps", 3) == 0
         result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-        sizes.append((result["rows"], result["checkpoint_bytes"]))
-    assert [rows for rows, _ in sizes] == [128, 64]
-    assert sizes[0][1] - sizes[1][1] > 64 * 10 * 4  # the last logits, at least
+        sizes.append((result["rows"], result["fresh"], result["checkpoint_bytes"]))
+        assert (result["run_to_fresh"] == result["run_to_bare"]) == (result["rows"] == result["fresh"])
+    assert [(rows, fresh) for rows, fresh, _ in sizes] == [(128, 64), (64, 64)]
+    assert sizes[0][2] - sizes[1][2] > 64 * 10 * 4  # the last logits, at least
+
+
+@pytest.mark.parametrize("method", ["ddgsd", "byot"])
+def test_bench_of_methods_with_hooks_on_the_network(method, capsys):
+    assert distill("bench", "--config", CONFIGS / "digits" / f"{method}.yaml", "--turns", 2, "--steps", 2) == 0
+    assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["run_s"] > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_terminal_shows_a_bar():
+    """With loss, validation, and what callbacks show: on a terminal alone, which pipes are not."""
+    ours, theirs = os.openpty()
+    given = ["fit", "--config", BASE, "--trainer.max_epochs", 2]
+    lottery = ["--config", LOTTERY, "--trainer.callbacks.rounds", 1]
+    env = os.environ | {"TERM": "xterm", "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command(*given, *lottery), stdout=subprocess.PIPE, stderr=theirs, env=env, text=True)
+    os.close(theirs)
+    seen = b""
+    while True:
+        try:
+            got = os.read(ours, 4096)
+        except OSError:  # the other end is closed
+            break
+        if not got:
+            break
+        seen += got
+    out, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, seen.decode()
+    words = seen.decode()
+    for shown in ("Epoch 3/3", "train/loss:", "val/accuracy:", "round: 1", "density: 0.8"):
+        assert shown in words, words[-3000:]
+    assert "run: " in out
