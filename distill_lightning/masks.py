@@ -116,6 +116,15 @@ def pack(mask: Tensor) -> Tensor:
     return (flags << torch.arange(7, -1, -1, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
 
 
+def pack_all(masks: Masks) -> dict[str, Tensor]:
+    return {name: pack(mask) for name, mask in masks.items()}
+
+
+def unpack_all(packed: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Masks:
+    """The masks of the shapes of the tensors of that name."""
+    return {name: unpack(mask, like[name].shape) for name, mask in packed.items()}
+
+
 def unpack(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """The mask of that shape."""
     bits = (packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)) & 1

@@ -48,7 +48,8 @@ OF_STUDY = "DISTILL_STUDY"
 """Set for the runs of a study: the number of its process. A run whose study is gone saves and leaves."""
 
 CHOOSES_BEST = {"monitor", "lowest_is_best"}, {"check_val_every_n_epoch", "val_check_interval"}
-"""Options of the checkpoints and of the trainer that decide which weights best.ckpt has, and nothing else."""
+"""Options of the checkpoints and of the trainer that decide which weights best.ckpt has, and nothing else, unless
+rounds of pruning keep their best as well."""
 
 
 def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -61,9 +62,15 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 def what_matters(config: dict[str, Any]) -> dict[str, Any]:
     """The options that can change a run's result, flat."""
-    trainer = {k: v for k, v in config.get("trainer", {}).items() if k in RESULT_OF_TRAINER}
+    names = RESULT_OF_TRAINER | (CHOOSES_BEST[1] if _has_rounds(config) else set())
+    trainer = {k: v for k, v in config.get("trainer", {}).items() if k in names}
     parts = {k: config.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
     return {k: v for k, v in flatten(parts).items() if k.rpartition(".")[2] not in FREE}
+
+
+def _has_rounds(config: dict[str, Any]) -> bool:
+    callbacks = config.get("trainer", {}).get("callbacks") or []
+    return any(str(c.get("class_path")).endswith(".Lottery") for c in callbacks if isinstance(c, dict))
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -126,6 +133,9 @@ def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None
         if run.resume_from is not None and "teacher" in key.split("."):
             continue
         if _plain(before.get(key), identity) != _plain(now.get(key), identity):
+            if key.startswith("trainer.callbacks.") and key.endswith(".class_path") and key not in now:
+                name = str(before[key]).rpartition(".")[2]
+                raise InputError(f"{folder} was started with the callback {name}: add it, as at the start")
             raise InputError(
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
                 "resume it with that, or leave --ckpt_path out for a new run"
@@ -256,8 +266,8 @@ def resume(stem: Path, name: str | None, config_yaml: str, ckpt_path: str) -> Ru
         if not path.is_file():
             raise InputError(f"there is no checkpoint {path}")
         folder = path.resolve().parent.parent
-        if not (folder / "config.yaml").is_file():
-            raise InputError(f"{path} is not in the checkpoints of a run: resume the run that it belongs to")
+        if path.resolve().parent.name != "checkpoints" or not (folder / "config.yaml").is_file():
+            raise InputError(f"{path} is not in the checkpoints of a run, which alone can be resumed from")
     else:
         folder, path = find(stem, name, finished=False), None
     run = Run(folder).hold()  # before anything is looked at: what another process is at may change

@@ -46,7 +46,7 @@ def test_sizes():
 
 def test_a_ticket_is_read_as_it_was_written(tmp_path):
     network, found = pruned()
-    ticket = Ticket(network.state_dict(), [masks.ones(found), found], 7, {"a": 1})
+    ticket = Ticket(network.state_dict(), [masks.pack_all(m) for m in (masks.ones(found), found)], 7, {"a": 1})
     ticket.save(tmp_path / "ticket.pt")
     other = Ticket.open(tmp_path / "ticket.pt")
     assert (other.step, other.about) == (7, {"a": 1})

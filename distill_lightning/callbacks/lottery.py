@@ -14,12 +14,16 @@ Which weights: those of Linear and convolution layers, by module type; the last 
 others (appendix G of the paper); never biases and norms, unless named. Rates are of what is left; layers of equal rate
 are ranked together where the scope is global. How many stay is counted from the first round on (masks.py).
 
+What a method trains beside the network (heads, peers) is rewound with it, and never pruned. A ticket of step k is
+trained from step k on; with other weights it is trained from the start.
+
 Zeros are exact: weights are masked after every optimizer step, and gradients before clipping, so that no momentum,
 weight decay or clipping norm sees them. They stand in every file as zeros; the network's keys are the plain network's.
 
 Each round ends with two tests: at the weights of its lowest validation loss (nll), which are kept in
 rounds/round_NN.ckpt, and at its last. The pruning goes by the last. Evaluation every so many steps
-(trainer.val_check_interval, with check_val_every_n_epoch null) finds the former.
+(trainer.val_check_interval, with check_val_every_n_epoch null) finds the former. checkpoints/best.ckpt is the best of
+all rounds, which may be the whole network.
 
 Kept in the checkpoint: masks, packed; theta_k with buffers, what the method remembered on every rank, and the
 optimizer's state where it is kept; the best weights of the running round; the table of rounds. A resume goes on
@@ -33,13 +37,19 @@ import io
 import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import (
+    Callback,
+    EarlyStopping,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+)
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
@@ -49,7 +59,15 @@ from distill_lightning.data.base import Clock, ImageData, Place, Plan
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 from distill_lightning.plots import Line, plot
-from distill_lightning.tickets import Ticket, latencies, sizes
+from distill_lightning.tickets import Ticket, latencies, save_packed, sizes
+
+
+class Opened(NamedTuple):
+    """What is taken of a ticket: weights of step ``step``, and the masks to start with."""
+
+    weights: dict[str, Tensor]
+    masks: masking.Masks
+    step: int
 
 
 class Rounds(Clock):
@@ -58,6 +76,7 @@ class Rounds(Clock):
     Args:
         per_epoch: batches in an epoch.
         first: in round 0.
+        start: left out at the beginning of round 0: where a ticket's weights belong.
         skipped: k, which later rounds leave out at their beginning.
         later: in a later round.
         rounds: later rounds.
@@ -66,9 +85,9 @@ class Rounds(Clock):
     """
 
     def __init__(
-        self, per_epoch: int, first: int, skipped: int, later: int, rounds: int, new_order: bool, end: bool
+        self, per_epoch: int, first: int, start: int, skipped: int, later: int, rounds: int, new_order: bool, end: bool
     ) -> None:
-        self.per_epoch, self.first, self.skipped, self.later = per_epoch, first, skipped, later
+        self.per_epoch, self.first, self.start, self.skipped, self.later = per_epoch, first, start, skipped, later
         self.rounds, self.new_order, self.end = rounds, new_order, end
         self.total = first + rounds * later
 
@@ -76,7 +95,7 @@ class Rounds(Clock):
         """The round that a batch, counted from the start of training, belongs to, and its number in it, skipped ones
         counted."""
         if batch < self.first:
-            return 0, batch
+            return 0, batch + self.start
         number, within = divmod(batch - self.first, self.later)
         return number + 1, within + self.skipped
 
@@ -85,11 +104,11 @@ class Rounds(Clock):
         if at >= self.total:
             return None
         number, within = self.round_of(at)
-        end = (self.first - 1) / self.per_epoch if self.end and number else None
+        end = (self.first + self.start - 1) / self.per_epoch if self.end and number else None
         return Place(*divmod(within, self.per_epoch), number if self.new_order else 0, end)
 
     def epochs(self, trainer: pl.Trainer) -> float:
-        return self.first / self.per_epoch
+        return (self.first + self.start) / self.per_epoch
 
     def epochs_in_all(self) -> int:
         return -(-self.total // self.per_epoch)
@@ -103,7 +122,8 @@ class Lottery(Callback):
         linear: share of the weights left that a round prunes in linear layers.
         conv: in convolutions.
         output: in the last linear layer; half of ``linear`` by default.
-        density: that the last round is to leave, of all prunable weights; scales the rates. With 1 round: one-shot.
+        density: that the last round is to leave, of all prunable weights, a ticket's zeros included; scales the rates.
+            With 1 round: one-shot.
         scope: rank weights within each layer, or those of equal rate together.
         leave_out: modules, by name or by the beginning of it, whose weights are not pruned.
         also: other parameters to prune, by name, and their rates.
@@ -155,10 +175,11 @@ class Lottery(Callback):
         self.retrain, self.rewind_to, self.length, self.optimizer = retrain, rewind_to, length, optimizer
         self.order, self.ticket, self.ticket_round = order, ticket, ticket_round
         self.start_weights, self.start_mask = weights, mask
+        self.opened: Opened | None = None
         # what the checkpoint keeps
         self.round = -1  # training has not begun
         self.masks: masking.Masks = {}
-        self.of_rounds: list[masking.Masks] = []
+        self.of_rounds: list[masking.Masks] = []  # packed
         self.rewind: dict[str, Any] | None = None
         self.best: dict[str, Any] | None = None
         self.table: list[dict[str, Any]] = []
@@ -174,12 +195,16 @@ class Lottery(Callback):
             raise InputError(
                 "Lottery: EarlyStopping would end all rounds at once: leave it out; each round keeps its best"
             )
+        for callback in trainer.callbacks:
+            if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
+                raise InputError(f"Lottery cannot keep count beside {type(callback).__name__}: leave it out")
+        if trainer.fast_dev_run:
+            raise InputError("Lottery: fast_dev_run ends before a round does: give rounds of a short length instead")
         data: ImageData = trainer.datamodule
+        self.opened = self._open_ticket(pl_module.model) if self.ticket is not None else None
         data.clock = self.clock = self._clock(trainer, data)
         trainer.fit_loop.max_epochs = self.clock.epochs_in_all()
         self.rates = self._rates(pl_module.model)
-        if self.ticket is not None:
-            self.opened = self._open_ticket(pl_module.model)
 
     def _clock(self, trainer: pl.Trainer, data: ImageData) -> Rounds:
         limit = trainer.limit_train_batches
@@ -188,12 +213,11 @@ class Lottery(Callback):
         together = trainer.accumulate_grad_batches
         first = self._batches(self.length, "length", per_epoch, together) if self.length else None
         first = trainer.max_epochs * per_epoch if first is None else first
-        skipped = self._batches(self.rewind_to, "rewind_to", per_epoch, together)
+        start = self.opened.step * together if self.opened and self.start_weights == "rewound" else 0
+        skipped = max(start, self._batches(self.rewind_to, "rewind_to", per_epoch, together))
         if skipped >= first:
-            raise InputError(
-                f"Lottery.rewind_to is {self.rewind_to}, but a round has {first // together} steps: "
-                "rewind to one of them"
-            )
+            what = f"Lottery.rewind_to is {self.rewind_to}" if skipped > start else f"the ticket is of step {start}"
+            raise InputError(f"{what}, but a round has {first // together} steps: rewind to one of them")
         # what is kept is trained on from the end: nothing is skipped but in the schedule
         skipped = 0 if self.retrain == "fine_tune" else skipped
         if (first % per_epoch or skipped % per_epoch) and per_epoch % together:
@@ -207,7 +231,28 @@ class Lottery(Callback):
             raise InputError(
                 "Lottery: a method that repeats the last batch and rewinds to a later step needs order same"
             )
-        return Rounds(per_epoch, first, skipped, first - skipped, self.rounds, new, end)
+        clock = Rounds(per_epoch, first - start, start, skipped, first - skipped, self.rounds, new, end)
+        every = self._between_validations(trainer, per_epoch)
+        if data.val_size and self.rounds and (clock.first % every or clock.later % every):
+            print(
+                f"Lottery: a round has {clock.later // together} steps, and validation comes every {every // together}: "
+                "at other steps in each round, so that early stops cannot be compared",
+                file=sys.stderr,
+            )
+        return clock
+
+    @staticmethod
+    def _between_validations(trainer: pl.Trainer, per_epoch: int) -> int:
+        """In batches: within an epoch, or of several."""
+        interval, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
+        batches = int(interval * per_epoch) if isinstance(interval, float) else interval
+        return max(1, batches if epochs is None or batches < per_epoch else epochs * per_epoch)
+
+    def _steps(self, trainer: pl.Trainer, batches: int) -> int:
+        """Optimizer steps in so many batches from the start of an epoch; an epoch's end completes one."""
+        epochs, rest = divmod(batches, self.clock.per_epoch)
+        together = trainer.accumulate_grad_batches
+        return epochs * -(-self.clock.per_epoch // together) + -(-rest // together)
 
     @staticmethod
     def _batches(words: str, name: str, per_epoch: int, together: int) -> int:
@@ -236,38 +281,46 @@ class Lottery(Callback):
         rates = {name: rate for name, rate in (rates | self.also).items() if rate > 0}
         if not rates:
             raise InputError(f"Lottery: there is nothing to prune in {type(network).__name__}")
-        counts = {name: known[name].numel() for name in rates}
+        all_of, left = ({n: int(mask.sum()) for n, mask in masks.items()} for masks in self._first_masks(known, rates))
         if self.density is not None and self.rounds:
-            try:
-                factor = masking.rate_factor(counts, rates, self.rounds, self.density)
+            try:  # of what a ticket has left
+                share = self.density * sum(all_of.values()) / sum(left.values())
+                factor = masking.rate_factor(left, rates, self.rounds, share)
             except ValueError as error:
                 raise InputError(f"Lottery: {error}") from error
             rates = {name: rate * factor for name, rate in rates.items()}
-        for name, rate in rates.items():
-            if not masking.kept_after(counts[name], rate, self.rounds):
+        keep = {name: masking.kept_after(left[name], rate, self.rounds) for name, rate in rates.items()}
+        for names in self._ranked_together(rates):
+            if not sum(keep[name] for name in names):
                 raise InputError(
-                    f"Lottery: {self.rounds} rounds leave nothing of {name} ({counts[name]} weights): "
-                    "prune less, or leave it out"
+                    f"Lottery: {self.rounds} rounds leave nothing of {', '.join(names)} "
+                    f"({sum(left[name] for name in names)} weights): prune less, or leave it out"
                 )
         return rates
 
-    def _open_ticket(self, network: nn.Module) -> tuple[dict[str, Tensor], masking.Masks]:
+    def _first_masks(self, parameters: dict[str, Tensor], names: Iterable[str]) -> tuple[masking.Masks, masking.Masks]:
+        """Of the whole network and of round 0, which a ticket may have pruned."""
+        whole = masking.ones({name: parameters[name].detach().cpu() for name in names})
+        return whole, {name: self.opened.masks.get(name, mask) if self.opened else mask for name, mask in whole.items()}
+
+    def _open_ticket(self, network: nn.Module) -> "Opened":
         ticket, state = Ticket.open(self.ticket), network.state_dict()
-        for name in ticket.weights.keys() | state.keys():
-            mine, theirs = state.get(name), ticket.weights.get(name)
-            if mine is None or theirs is None or mine.shape != theirs.shape:
+        for name in [*state, *(ticket.weights.keys() - state.keys())]:
+            shapes = [str(tuple(w[name].shape)) if name in w else "missing" for w in (ticket.weights, state)]
+            if len(set(shapes)) == 2:
                 raise InputError(
-                    f"the ticket {self.ticket} is of another network than {type(network).__name__}: {name}"
+                    f"the ticket {self.ticket} is of another network than this {type(network).__name__}: {name} is "
+                    f"{shapes[0]} in the ticket, {shapes[1]} here; give the network that it was found in"
                 )
         last = len(ticket.rounds) - 1
         number = last if self.ticket_round is None else self.ticket_round
         if not 0 <= number <= last:
             raise InputError(f"Lottery.ticket_round is {number}: the ticket {self.ticket} has rounds 0 to {last}")
-        found = ticket.rounds[number]
+        found = ticket.masks(number)
         if self.start_mask != "found":
             generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
             found = masking.random_like(found, generator, pooled=self.start_mask == "random")
-        return ticket.weights, found
+        return Opened(ticket.weights, found, ticket.step)
 
     # Hooks on the optimizer
 
@@ -319,23 +372,25 @@ class Lottery(Callback):
     def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The first step of all: everything is kept, or what a ticket keeps."""
         network = pl_module.model
-        parameters = dict(network.named_parameters())
-        self.round, self.masks = 0, masking.ones({name: parameters[name].cpu() for name in self.rates})
-        if self.ticket is not None:
-            weights, self.masks = self.opened
+        self.round, (_, self.masks) = 0, self._first_masks(dict(network.named_parameters()), self.rates)
+        if self.opened:
+            self.masks = self.opened.masks | self.masks
             if self.start_weights == "rewound":
-                _put(network, weights)
-        self.of_rounds = [self.masks]
+                _put(network.state_dict(), self.opened.weights)
+        self.of_rounds = [masking.pack_all(self.masks)]
+        self._warn_of_dead_layers(trainer)
         self._apply(pl_module)
 
     def _remember(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """theta_k, and what else belongs to step k."""
         kept = self.optimizer == "kept" and self.retrain == "weights"
-        names = (*pl_module.memory, *pl_module.shared_memory)
+        memory = {name: _copy(getattr(pl_module, name)) for name in pl_module.memory}
         self.rewind = {
             "weights": _copy(pl_module.model.state_dict()),
+            "beside": _copy(_beside(pl_module)) if self.retrain == "weights" else {},
             "optimizer": _copy(trainer.optimizers[0].state_dict()) if kept else None,
-            "memory": _of_ranks(trainer, {name: _copy(getattr(pl_module, name)) for name in names}),
+            "memory": _of_ranks(trainer, memory) if memory else [],
+            "shared": {name: _copy(getattr(pl_module, name)) for name in pl_module.shared_memory},
         }
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -349,15 +404,16 @@ class Lottery(Callback):
                 "weights": _copy(pl_module.model.state_dict()),
             }
 
+    def _done(self, trainer: pl.Trainer) -> int:
+        """Batches since training began."""
+        return trainer.current_epoch * self.clock.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
     def _step_in_round(self, trainer: pl.Trainer) -> int:
         """Optimizer steps since the round's beginning, rewound ones counted."""
-        together = trainer.accumulate_grad_batches
-        before = self.clock.first + (self.round - 1) * self.clock.later - self.clock.skipped if self.round else 0
-        return trainer.global_step - before // together
+        return self._steps(trainer, self.clock.round_of(self._done(trainer) - 1)[1] + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = trainer.current_epoch * self.clock.per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        if done >= self.clock.total and len(self.table) == self.round:
+        if self._done(trainer) >= self.clock.total and len(self.table) == self.round:
             self._close(trainer, pl_module, trainer.global_step)
 
     def on_train_batch_end(
@@ -375,7 +431,7 @@ class Lottery(Callback):
         row: dict[str, Any] = {
             "round": self.round,
             "density": masking.density(masks),
-            "steps": self.clock.first // trainer.accumulate_grad_batches,
+            "steps": self._steps(trainer, self.clock.first + self.clock.start),
             "early_stop_step": self.best["step"] if self.best else None,
             "early_stop_val_nll": self.best["val_nll"] if self.best else None,
         }
@@ -384,58 +440,59 @@ class Lottery(Callback):
             loader = data.test_dataloader()
             row |= {f"test_{k}": v for k, v in pl_module.measure(loader).items()}
             if self.best:
-                _put(network, self.best["weights"])
+                _put(network.state_dict(), self.best["weights"])
                 row |= {f"early_stop_test_{k}": v for k, v in pl_module.measure(loader).items()}
         if self.best:
-            _put(network, self.best["weights"])
+            _put(network.state_dict(), self.best["weights"])
             self._write_round(trainer)
-            _put(network, last)
+            _put(network.state_dict(), last)
         row |= {f"density_{name}": masking.density({name: mask}) for name, mask in masks.items()}
+        row["dead_layers"] = sum(not mask.any() for mask in masks.values())
         numbers = {k: v for k, v in row.items() if k not in ("round", "steps") and v is not None}
         pl_module.write("round", numbers, step)
         self._show_first_layer(trainer, step)
         if trainer.is_global_zero:
             row |= sizes(last, masks) | {"retrain": self.retrain, "optimizer": self.optimizer}
-            if trainer.strategy.root_device.type == "cpu":
-                split = data.test or data.train
-                rows = split.taken[:64]
-                ((images, _),) = split.source.stream([Plan(rows, rows, len(rows), 1.0)])
-                row |= latencies(copy.deepcopy(network).float().eval(), data.normalise(images))
-        for name, mask in masks.items():
-            if not mask.any() and trainer.is_global_zero:
-                print(f"Lottery: {name} has no weights left: no signal passes through it", file=sys.stderr)
+            split = data.test or data.train
+            rows = split.taken[:64].to(split.source.device)
+            ((images, _),) = split.source.stream([Plan(rows, rows, len(rows), 1.0)])
+            row |= latencies(copy.deepcopy(network).float().cpu().eval(), data.normalise(images.cpu()))
         self.table.append(row)
         self.best = None
-        self._write_files(trainer)
+        self._write_files(trainer, last)
 
     def _prune(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From one round to the next."""
         self.round += 1
         parameters = {name: p.detach() for name, p in pl_module.model.named_parameters()}
-        first, masks = self.of_rounds[0], {}
+        first, masks = masking.unpack_all(self.of_rounds[0], parameters), {}
         keep = {k: masking.kept_after(int(first[k].count_nonzero()), r, self.round) for k, r in self.rates.items()}
-        for names in self._ranked_together():
+        for names in self._ranked_together(self.rates):
             weights = {name: parameters[name].cpu() for name in names}
             masks |= masking.smallest(weights, {n: self.masks[n] for n in names}, sum(keep[n] for n in names))
         self.masks = {name: masks.get(name, self.masks[name]) for name in self.masks}
         self._check_same(trainer)
-        self.of_rounds.append(self.masks)
+        self._warn_of_dead_layers(trainer)
+        self.of_rounds.append(masking.pack_all(self.masks))
         if self.retrain == "weights":
-            _put(pl_module.model, self.rewind["weights"])
+            _put(pl_module.model.state_dict(), self.rewind["weights"])
+            _put(_beside(pl_module), self.rewind["beside"])
         for optimizer in trainer.optimizers:
             if self.optimizer == "fresh":
                 optimizer.state.clear()
             elif self.rewind["optimizer"] is not None:
                 optimizer.load_state_dict(_copy(self.rewind["optimizer"]))
-        for name, value in self.rewind["memory"][trainer.global_rank].items():
-            setattr(pl_module, name, pl.utilities.move_data_to_device(_copy(value), pl_module.device))
+        of_rank = self.rewind["memory"][trainer.global_rank] if self.rewind["memory"] else {}
+        of_rank = pl.utilities.move_data_to_device(_copy(of_rank), pl_module.device)
+        for name, value in (of_rank | _copy(self.rewind["shared"])).items():
+            setattr(pl_module, name, value)
         self._apply(pl_module)
 
-    def _ranked_together(self) -> list[list[str]]:
+    def _ranked_together(self, rates: dict[str, float]) -> list[list[str]]:
         if self.scope == "layers":
-            return [[name] for name in self.rates]
+            return [[name] for name in rates]
         equal: dict[float, list[str]] = {}
-        for name, rate in self.rates.items():
+        for name, rate in rates.items():
             equal.setdefault(rate, []).append(name)
         return list(equal.values())
 
@@ -450,6 +507,12 @@ class Lottery(Callback):
             flat = torch.cat([masking.pack(mask) for mask in self.masks.values()]).to(trainer.strategy.root_device)
             if not torch.equal(trainer.strategy.broadcast(flat.clone()), flat):
                 raise RuntimeError("the processes have come to different masks: their weights differ")
+
+    def _warn_of_dead_layers(self, trainer: pl.Trainer) -> None:
+        """Before a round is spent on it."""
+        for name, mask in self.masks.items():
+            if not mask.any() and trainer.is_global_zero:
+                print(f"Lottery: {name} has no weights left: no signal passes through it", file=sys.stderr)
 
     # What is shown and left
 
@@ -475,17 +538,15 @@ class Lottery(Callback):
             path = folder / "rounds" / f"round_{self.round:02d}.ckpt"
             write_whole(path, lambda file: torch.save(content, file))
 
-    def _write_files(self, trainer: pl.Trainer) -> None:
+    def _write_files(self, trainer: pl.Trainer, last: dict[str, Tensor]) -> None:
         folder = self._folder(trainer)
         if folder is None:
             return
         about = {"network": type(trainer.lightning_module.model).__name__, "retrain": self.retrain}
-        Ticket(self.rewind["weights"], self.of_rounds, self.clock.skipped, about).save(folder / "ticket.pt")
-        packed = {
-            f"{number}/{name}": masking.pack(mask).numpy()
-            for number, masks in enumerate(self.of_rounds)
-            for name, mask in masks.items()
-        }
+        step = self._steps(trainer, self.clock.skipped)
+        Ticket(self.rewind["weights"], self.of_rounds, step, about).save(folder / "ticket.pt")
+        save_packed(folder / "packed.pt", last, self.masks)
+        packed = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}
         # for reports, which compare seeds and do without torch
         write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **packed))
         text = io.StringIO()
@@ -507,6 +568,17 @@ class Lottery(Callback):
                 for key in ("test_accuracy", "early_stop_test_accuracy", "early_stop_step"):
                     if row.get(key) is not None:
                         board.add_scalar(f"by_density/{key}", row[key], round(10_000 * row["density"]))
+            board.add_text("rounds", self._as_text())
+
+    def _as_text(self) -> str:
+        """The table of rounds in Markdown."""
+        shown = {"round": "d", "density": ".4f", "early_stop_step": "d", "early_stop_test_accuracy": ".4f"}
+        shown |= {"test_accuracy": ".4f", "dead_layers": "d"}
+        lines = ["| " + " | ".join(shown) + " |", "|---" * len(shown) + "|"]
+        for row in self.table:
+            cells = ("" if row.get(key) is None else format(row[key], kind) for key, kind in shown.items())
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
 
     def _show_first_layer(self, trainer: pl.Trainer, step: int) -> None:
         """How many weights each pixel has left, where the first layer is linear: as a picture."""
@@ -532,7 +604,7 @@ class Lottery(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "round": self.round,
-            "of_rounds": [{k: masking.pack(mask) for k, mask in masks.items()} for masks in self.of_rounds],
+            "of_rounds": self.of_rounds,
             "shapes": {name: list(mask.shape) for name, mask in self.masks.items()},
             "rewind": self.rewind,
             "best": self.best,
@@ -541,11 +613,9 @@ class Lottery(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.round, self.rewind, self.best, self.table = (state[k] for k in ("round", "rewind", "best", "table"))
-        shapes = state["shapes"]
-        self.of_rounds = [
-            {name: masking.unpack(mask, shapes[name]) for name, mask in masks.items()} for masks in state["of_rounds"]
-        ]
-        self.masks = self.of_rounds[-1] if self.of_rounds else {}
+        self.of_rounds, shapes = state["of_rounds"], state["shapes"]
+        last = self.of_rounds[-1] if self.of_rounds else {}
+        self.masks = {name: masking.unpack(mask, shapes[name]) for name, mask in last.items()}
 
 
 def _copy(value: Any) -> Any:
@@ -558,10 +628,15 @@ def _copy(value: Any) -> Any:
 
 
 @torch.no_grad()
-def _put(network: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Writes a state into the network's own tensors, parameters and buffers."""
-    for name, tensor in network.state_dict().items():
+def _put(mine: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
+    """Writes weights into a module's own tensors, parameters and buffers."""
+    for name, tensor in mine.items():
         tensor.copy_(weights[name])
+
+
+def _beside(pl_module: pl.LightningModule) -> dict[str, Tensor]:
+    """What a method trains beside its network."""
+    return {name: tensor for name, tensor in pl_module.state_dict().items() if not name.startswith("model.")}
 
 
 def _of_ranks(trainer: pl.Trainer, mine: dict[str, Any]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import CONFIGS, assert_same_run, bare_trainer, distill, events, fit, load, same, start
+from helpers import CONFIGS, assert_same_run, bare_trainer, distill, events, fit, load, make, same, start
 from test_resume import Kill, kill_and_resume
 
 from distill_lightning import masks as masking
@@ -25,7 +25,7 @@ from distill_lightning.models.resnet import ResNet20
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
-from distill_lightning.tickets import Ticket
+from distill_lightning.tickets import Ticket, load_packed
 
 LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
 
@@ -71,7 +71,7 @@ OPTIMIZERS = {
 
 
 def test_rounds_are_arithmetic():
-    clock = Rounds(per_epoch=4, first=10, skipped=3, later=7, rounds=2, new_order=True, end=False)
+    clock = Rounds(per_epoch=4, first=10, start=0, skipped=3, later=7, rounds=2, new_order=True, end=False)
     assert clock.total == 24 and clock.epochs_in_all() == 6 and clock.epochs(None) == 2.5
     assert [clock.round_of(b) for b in (0, 9, 10, 16, 17, 23)] == [(0, 0), (0, 9), (1, 3), (1, 9), (2, 3), (2, 9)]
     assert clock.place(2, 1) == Place(2, 1, 0)
@@ -129,13 +129,14 @@ def test_counts_are_exact(scope):
     lottery = Lottery(rounds=3, conv=0.2, output=0.2, scope=scope)
     train(lottery, epochs=1)
     counts = {name: mask.numel() for name, mask in lottery.masks.items()}
-    for number, masks in enumerate(lottery.of_rounds):
+    of_rounds = [masking.unpack_all(packed, lottery.masks) for packed in lottery.of_rounds]
+    for number, masks in enumerate(of_rounds):
         kept = {name: int(mask.sum()) for name, mask in masks.items()}
         wanted = {name: masking.kept_after(count, 0.2, number) for name, count in counts.items()}
         assert kept == wanted if scope == "layers" else sum(kept.values()) == sum(wanted.values())
     if scope == "global":
         assert len({round(masking.density({"": mask}), 3) for mask in lottery.masks.values()}) > 1
-    for before, after in zip(lottery.of_rounds, lottery.of_rounds[1:], strict=False):
+    for before, after in zip(of_rounds, of_rounds[1:], strict=False):
         assert not any((after[k] & ~before[k]).any() for k in before)  # masks nest
 
 
@@ -180,7 +181,7 @@ def test_zeros_stay_zero(name, options):
     )
     for step, state in enumerate(watch.starts):
         number, _ = lottery.clock.round_of(step)
-        for key, mask in lottery.of_rounds[number].items():
+        for key, mask in masking.unpack_all(lottery.of_rounds[number], lottery.masks).items():
             assert not state[key][~mask].any(), (step, key)
             assert (state[key][mask] != 0).float().mean() > 0.99
     for key, mask in lottery.masks.items():
@@ -231,6 +232,85 @@ def test_replay(schedule, method, k):
             assert row["early_stop_step"] == lottery.table[0]["early_stop_step"]
 
 
+@pytest.mark.parametrize("name", ["byot", "cs_kd", "ddgsd", "dml", "mr_kd", "ps_kd", "snapshot"])
+def test_replay_of_what_a_method_trains_and_remembers_beside_its_network(name):
+    """Heads, peers, tables and copies go back with the network."""
+    lottery = Nothing(rounds=1, rewind_to="2 steps", optimizer="kept")
+    torch.manual_seed(0)
+    _, watch = train(lottery, make(name, ConvNet(width=4, dropout=0.3)))
+    for step in range(2, 8):
+        assert watch.losses[step] == watch.losses[step + 6], step
+        assert same(watch.starts[step], watch.starts[step + 6])
+
+
+def test_a_late_ticket_goes_on_from_its_step():
+    """The last round of a search and its ticket, trained again, are the same steps of the same schedule."""
+    lottery = Lottery(rounds=1, rewind_to="3 steps")
+    _, watch = train(lottery)
+    masks = [masking.unpack_all(packed, lottery.masks) for packed in lottery.of_rounds]
+    Ticket(lottery.rewind["weights"], lottery.of_rounds, 3).save(Path("ticket.pt"))
+    again = Lottery(rounds=0, ticket="ticket.pt")
+    _, other = train(again)
+    assert other.lrs == watch.lrs[8:] == watch.lrs[3:8] and other.losses == watch.losses[8:]
+    assert again.table[0]["steps"] == 8 and len(other.starts) == 5
+    # other weights are trained from the start, and for all of it
+    fresh = Lottery(rounds=0, ticket="ticket.pt", weights="reinitialised")
+    _, other = train(fresh)
+    assert other.lrs == watch.lrs[:8]
+    # pruned on, it goes back to where it started
+    more = Lottery(rounds=1, ticket="ticket.pt", density=0.5)
+    _, other = train(more)
+    assert other.lrs == 2 * watch.lrs[3:8]
+    assert more.table[0]["density"] == masking.density(masks[1])
+    assert more.table[1]["density"] == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(InputError, match="the ticket is of step 3"):
+        train(Lottery(rounds=0, ticket="ticket.pt", length="3 steps"))
+    with pytest.raises(InputError, match="leave nothing of 0.weight"):
+        train(Lottery(rounds=1, ticket="ticket.pt", conv=0.99))
+
+
+def test_a_ticket_found_without_a_layer_may_be_pruned_there():
+    lottery = Lottery(rounds=1, leave_out=["0"])
+    train(lottery)
+    Ticket(lottery.rewind["weights"], lottery.of_rounds, 0).save(Path("ticket.pt"))
+    more = Lottery(rounds=1, ticket="ticket.pt")
+    train(more)
+    assert more.table[0]["density_0.weight"] == 1 and more.table[1]["density_0.weight"] == pytest.approx(0.8, abs=0.02)
+
+
+def test_steps_are_counted_as_the_trainer_takes_them():
+    """Four batches an epoch, three to a step: an epoch is two steps."""
+    lottery = Lottery(rounds=2)
+    _, watch = train(lottery, accumulate_grad_batches=3)
+    assert [row["steps"] for row in lottery.table] == [4, 4, 4]
+    assert all(row["early_stop_step"] in (2, 4) for row in lottery.table)
+
+
+def test_half_precision_weights():
+    lottery = Lottery(rounds=1)
+    method, _ = train(lottery, Baseline(ConvNet(width=4), optimizer=sgd), precision="bf16-true")
+    assert len(lottery.table) == 2
+    for key, mask in lottery.masks.items():
+        assert not method.model.state_dict()[key][~mask].any()
+
+
+def test_a_layer_that_dies_is_told_before_the_round_and_counted(capsys):
+    network = ConvNet(width=4)
+    with torch.no_grad():
+        network[3].weight.mul_(1e-6)  # the least of all
+    lottery = Lottery(rounds=1, conv=0.6, output=0.6, scope="global")
+    train(lottery, Baseline(network, optimizer=lambda p: torch.optim.SGD(p, lr=0.0)))
+    assert lottery.table[1]["dead_layers"] == 1 and lottery.table[1]["density_3.weight"] == 0
+    assert "3.weight has no weights left" in capsys.readouterr().err
+
+
+def test_validation_at_other_steps_in_each_round_is_told(capsys):
+    train(Lottery(rounds=1, length="6 steps"))
+    assert "early stops cannot be compared" in capsys.readouterr().err
+    train(Lottery(rounds=1))
+    assert "early stops" not in capsys.readouterr().err
+
+
 def test_weights_go_back_to_where_they_were_and_share_nothing_with_it():
     lottery = Lottery(rounds=3, rewind_to="2 steps")
     _, watch = train(lottery)
@@ -238,7 +318,7 @@ def test_weights_go_back_to_where_they_were_and_share_nothing_with_it():
     for number in range(3):
         state = watch.starts[8 + 6 * number]
         for key, value in state.items():
-            mask = lottery.of_rounds[number + 1].get(key)
+            mask = masking.unpack_all(lottery.of_rounds[number + 1], lottery.masks).get(key)
             assert torch.equal(value, theta[key] if mask is None else theta[key] * mask), key
     assert all(torch.equal(lottery.rewind["weights"][key], value) for key, value in theta.items())
 
@@ -321,14 +401,21 @@ def test_what_a_run_leaves(capsys):
     best = open_network(run / "rounds" / "round_02.ckpt")
     ticket = Ticket.open(run / "ticket.pt")
     for name, packed in report_masks(Record(run), 2).items():
-        assert torch.equal(
-            masking.unpack(torch.from_numpy(packed), ticket.rounds[2][name].shape), ticket.rounds[2][name]
-        )
-    assert all(not best.state_dict()[k][~mask].any() for k, mask in ticket.rounds[2].items())
+        assert torch.equal(masking.unpack(torch.from_numpy(packed), ticket.masks(2)[name].shape), ticket.masks(2)[name])
+    assert all(not best.state_dict()[k][~mask].any() for k, mask in ticket.masks(2).items())
     assert {k.partition(".")[0] for k in load(run)["state_dict"]} == {"model"}
     assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
     assert "test" in capsys.readouterr().out
     assert distill("test", "--ckpt_path", run / "rounds" / "round_03.ckpt") == 0
+    # the packed one is the last weights
+    packed = load_packed(run / "packed.pt", ConvNet())
+    assert same(packed.state_dict(), open_network(run / "checkpoints" / "last.ckpt").state_dict())
+    # the best weights of a round are no place to go on from, and nothing is lost by asking
+    before = (run / "checkpoints" / "last.ckpt").read_bytes()
+    again = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL]
+    assert distill(*again, "--ckpt_path", run / "rounds" / "round_01.ckpt") == 2
+    assert "which alone can be resumed from" in capsys.readouterr().err
+    assert (run / "checkpoints" / "last.ckpt").read_bytes() == before and (run / "summary.json").is_file()
 
 
 def test_resuming_without_the_callback_is_refused(capsys):
@@ -345,7 +432,7 @@ def test_resuming_without_the_callback_is_refused(capsys):
         "last",
     ]
     assert distill(*given) == 2
-    assert "callbacks" in capsys.readouterr().err
+    assert "was started with the callback Lottery: add it" in capsys.readouterr().err
     data = Digits(batch_size=50, train_part=300)
     trainer = bare_trainer(max_epochs=20)
     with pytest.raises(InputError, match="zeros would grow again"):
@@ -358,7 +445,7 @@ def assert_same_lottery(a: Path, b: Path) -> None:
     for state in (first, second):
         state["table"] = [{k: v for k, v in row.items() if not k.endswith("_s")} for row in state["table"]]
     assert same(first, second)
-    assert Ticket.open(a / "ticket.pt").rounds[-1].keys() == Ticket.open(b / "ticket.pt").rounds[-1].keys()
+    assert Ticket.open(a / "ticket.pt").masks(-1).keys() == Ticket.open(b / "ticket.pt").masks(-1).keys()
 
 
 @pytest.mark.parametrize(
@@ -425,8 +512,8 @@ def test_a_ticket_and_its_controls():
             "--seed_everything",
             3,
         )
-        masks = Ticket.open(other / "ticket.pt").rounds[0]
-        wanted = ticket.rounds[1 if name == "early" else 3]
+        masks = Ticket.open(other / "ticket.pt").masks(0)
+        wanted = ticket.masks(1 if name == "early" else 3)
         assert masking.density(masks) == masking.density(wanted)
         equal = all(torch.equal(masks[k], wanted[k]) for k in masks)
         assert equal == (name in ("reinit", "early"))
@@ -471,8 +558,8 @@ def test_two_processes_find_the_same_ticket():
         assert process.returncode == 0, out + err
     one, two = (Path(f"logs/digits/baseline/on-{devices}") for devices in (1, 2))
     a, b = Ticket.open(one / "ticket.pt"), Ticket.open(two / "ticket.pt")
-    assert masking.overlap(a.rounds[-1], b.rounds[-1]) > 0.999  # sums in another order may swap a pair of equals
-    for key, mask in b.rounds[-1].items():
+    assert masking.overlap(a.masks(-1), b.masks(-1)) > 0.999  # sums in another order may swap a pair of equals
+    for key, mask in b.masks(-1).items():
         assert not load(two)["state_dict"][f"model.{key}"][~mask].any()
 
 
