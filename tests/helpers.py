@@ -1,5 +1,6 @@
 """The real command, in this process and in others; comparison of runs."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -9,15 +10,33 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
 
 from distill_lightning.__main__ import main
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.born_again import BornAgain
+from distill_lightning.methods.byot import BYOT
+from distill_lightning.methods.cs_kd import CSKD
+from distill_lightning.methods.ddgsd import DDGSD
+from distill_lightning.methods.dlb import DLB
+from distill_lightning.methods.dml import DML
+from distill_lightning.methods.kd import KD
+from distill_lightning.methods.mr_kd import MrKD
+from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.snapshot import Snapshot
+from distill_lightning.methods.tf_kd_reg import TfKDReg
+from distill_lightning.methods.tf_kd_self import TfKDSelf
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.runs import read_metrics
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-METHODS = [
-    "baseline", "kd", "dlb", "born_again", "tf_kd_self", "tf_kd_reg", "cs_kd", "ps_kd", "ddgsd", "snapshot", "dml",
-    "byot", "mr_kd",
-]  # fmt: skip
+CLASSES = {
+    "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
+    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
+}  # fmt: skip
+METHODS = list(CLASSES)
 
 
 def distill(*args: Any) -> int:
@@ -94,3 +113,23 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert same(first[part], second[part]), part
     assert rows(a) == rows(b)
     assert events(a) == events(b)
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.05)
+
+
+def make(name: str, network: nn.Module | None = None, **options) -> Method:
+    torch.manual_seed(0)
+    network = network or (ConvNet() if name == "byot" else LeNet300100(image_size=8))
+    if name == "mr_kd":
+        options.setdefault("every_n_steps", 3)
+    if name == "dml":
+        options.setdefault("peers", [copy.deepcopy(network)])
+        next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
+    method = CLASSES[name](network, optimizer=sgd, **options)
+    if name == "byot":
+        method._build(10, 1, 8)
+    if name == "mr_kd":
+        method._build(10, 1, 8)
+    return method

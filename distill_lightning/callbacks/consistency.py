@@ -3,10 +3,12 @@
     D_e = mean over samples of KL(p_{e-1}(x) || p_e(x))        in nats
 
 p_e(x) is the softmax of the logits that the method made in epoch e when x came up as a fresh sample, in training mode,
-on its augmented picture. Shen et al. (CVPR 2022) argue that self-distillation from the last mini-batch makes training
-dynamics more stable; this is the number to hold against it. Logged as train/consistency from the second epoch on.
+on its augmented picture; with data.mix on another mixture in each epoch, which then counts as well. Shen et al. (CVPR
+2022) argue that self-distillation from the last mini-batch makes training dynamics more stable; this is the number to
+hold against it. Logged as train/consistency from the second epoch on; rounds of pruning begin anew.
 
-Kept in the checkpoint: the last predictions, (N, K) float32, and the epoch's sums. Under DDP every process holds all.
+Kept in the checkpoint: the last predictions, (N, K) float32, the epoch that they are of, and its sums. Under DDP every
+process holds all. On the CPU where they are larger than 1 GB.
 """
 
 from typing import Any
@@ -17,14 +19,29 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+LARGE = 2**30
+
 
 class Consistency(Callback):
     """Logs train/consistency for any method. Lower is steadier."""
 
     def __init__(self) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
         self.log_probs: Tensor | None = None
         self.seen: Tensor | None = None
         self.sums = torch.zeros(2, dtype=torch.float64)
+        self.epoch = 0
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":  # not what an earlier fit left; a checkpoint is read after this
+            self._forget()
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx) -> None:
+        if pl_module.epoch < self.epoch:
+            self._forget()
+        self.epoch = pl_module.epoch
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
@@ -35,9 +52,11 @@ class Consistency(Callback):
             index, now = (torch.cat(gather_all_tensors(rows)) for rows in (index, now))
         if self.log_probs is None:
             count = len(trainer.datamodule.labels)
-            self.log_probs = torch.zeros(count, now.shape[1], device=now.device)
-            self.seen = torch.zeros(count, dtype=torch.bool, device=now.device)
-        self.log_probs, self.seen, self.sums = (x.to(now.device) for x in (self.log_probs, self.seen, self.sums))
+            self.log_probs = torch.zeros(count, now.shape[1])
+            self.seen = torch.zeros(count, dtype=torch.bool)
+        place = "cpu" if self.log_probs.nbytes > LARGE else now.device
+        index, now = index.to(place), now.to(place)
+        self.log_probs, self.seen, self.sums = (x.to(place) for x in (self.log_probs, self.seen, self.sums))
         before, seen = self.log_probs[index], self.seen[index]
         divergence = (before.exp() * (before - now)).sum(1)
         self.sums += torch.stack([(divergence * seen).sum(), seen.sum()]).double()
@@ -51,7 +70,9 @@ class Consistency(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         kept = {"log_probs": self.log_probs, "seen": self.seen, "sums": self.sums}
-        return {name: None if value is None else value.cpu().clone() for name, value in kept.items()}
+        kept = {name: None if value is None else value.cpu().clone() for name, value in kept.items()}
+        return kept | {"epoch": self.epoch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.log_probs, self.seen, self.sums = state["log_probs"], state["seen"], state["sums"]
+        for name, value in state.items():
+            setattr(self, name, value)

@@ -82,6 +82,11 @@ class SoftTargets(Callback):
         self.members = [Member(given, data, "teacher") for given in self.teacher]
         self.digests = [member.digest for member in self.members]
         if self.mode == "table":
+            if (data.augment or data.mix) and self.views % data.views_per_epoch:
+                raise InputError(
+                    f"SoftTargets.views is {self.views}, but {type(pl_module).__name__} shows "
+                    f"{data.views_per_epoch} views of a sample in an epoch: give a multiple of {data.views_per_epoch}"
+                )
             data.view_cycle = self.views
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -102,9 +102,11 @@ class ImageData(pl.LightningDataModule):
             samples; 0 for none. The classes keep their proportions. Ignored where the data set has its own split.
         split_seed: draws the validation split and the part; the same in every run unless set.
         train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
-            so many of each class ("10 per class"); all by default.
-        leave_out: classes, by name, of which there are to be no training samples; validation and test keep them.
-        label_noise: share of the training samples whose label is wrong; validation and test stay clean.
+            so many of each class ("10 per class", by their right labels); all by default.
+        leave_out: classes, by name, of which there are to be no training samples, by right label or wrong;
+            validation and test keep them.
+        label_noise: share of the training samples whose label is wrong; validation and test stay clean. A teacher keeps
+            what it was trained with, which may be the right labels.
         noise_map: what each class is mistaken for, by name, {"4": "9"}; any other class by default.
         noise_seed: draws them; 0, the same in every run, by default.
         augment: transforms of the training pictures, in order.
@@ -150,8 +152,11 @@ class ImageData(pl.LightningDataModule):
             raise InputError(f"val_size is {val_size}: give a fraction from 0 to below 1, or a number of samples")
         if label_noise is not None and not 0 <= label_noise <= 1:
             raise InputError(f"label_noise is {label_noise}: give a fraction from 0 to 1")
-        if noise_map and not label_noise:
+        if noise_map and label_noise is None:
             raise InputError("noise_map says which labels are mistaken for which: give label_noise as well")
+        for right, mistaken in (noise_map or {}).items():
+            if str(right) == str(mistaken):
+                raise InputError(f"noise_map says that {right} is mistaken for itself: name another class")
         self.root = root
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -260,19 +265,20 @@ class ImageData(pl.LightningDataModule):
             self.val = Split(source, order[:held_out].sort().values) if held_out else None
             left = order[held_out:]
         taken = self._part(left).sort().values
+        self.clean_labels = self.labels
+        if self.label_noise is not None:
+            given = self.noise_map
+            pairs = zip(self.class_numbers(given), self.class_numbers(given.values()), strict=True) if given else None
+            classes, noise_map = self.num_classes, dict(pairs) if pairs else None
+            self.labels = with_noise(self.labels, self.label_noise, classes, self.noise_seed, noise_map)
         if self.leave_out:
-            taken = taken[~torch.isin(labels[taken], torch.tensor(self.class_numbers(self.leave_out)))]
+            gone = torch.tensor(self.class_numbers(self.leave_out))
+            taken = taken[~(torch.isin(labels[taken], gone) | torch.isin(self.labels[taken], gone))]
             if not len(taken):
                 raise InputError(
                     f"leave_out {', '.join(map(str, self.leave_out))} leaves no training samples: leave out fewer"
                 )
         self.train = Split(source, taken)
-        self.clean_labels = self.labels
-        if self.label_noise:
-            given = self.noise_map
-            pairs = zip(self.class_numbers(given), self.class_numbers(given.values()), strict=True) if given else None
-            classes, noise_map = self.num_classes, dict(pairs) if pairs else None
-            self.labels = with_noise(self.labels, self.label_noise, classes, self.noise_seed, noise_map)
         self.mean, self.std = source.mean_and_std()
 
     def _checked(self, labels: Tensor, part: str) -> Tensor:
@@ -432,8 +438,15 @@ class ImageData(pl.LightningDataModule):
             "name": self.name,
             "fingerprint": self.fingerprint(),
             "class_names": self.class_names,
+            "channels": self.channels,
+            "image_size": self.image_size,
             "mean": self.mean,
             "std": self.std,
+            "noise": [
+                self.label_noise,
+                self.noise_map and {str(k): str(v) for k, v in self.noise_map.items()},
+                self.noise_seed,
+            ],
             "held_out": torch.empty(0, dtype=torch.int32) if own_val or not self.val else self.val.taken.int(),
         }
 
@@ -442,6 +455,10 @@ class ImageData(pl.LightningDataModule):
             raise InputError(
                 f"the data in {self.root} is not what this run was trained on (its labels or pictures differ): "
                 "put the old data back, or start a new run"
+            )
+        if self.train is not None and state and state["noise"] != self.state_dict()["noise"]:
+            raise InputError(
+                f"label_noise, noise_map and noise_seed were {state['noise']} in this run: resume it with these"
             )
 
     def refuse_seen(self, said: dict[str, Any], who: str) -> None:

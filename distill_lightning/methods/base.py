@@ -5,9 +5,9 @@ once for each training batch and nowhere else, and may update the method's memor
 names, and the running sums of the epoch, are in the checkpoint, for every process its own.
 """
 
+import copy
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,6 +18,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
 from distill_lightning import losses
+from distill_lightning.checkpoints import data_of
 from distill_lightning.data.base import Batch, EvalLoader, ImageData, Place
 from distill_lightning.data.order import BUILD, STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.errors import InputError
@@ -27,6 +28,25 @@ from distill_lightning.schedules import Constant, Schedule
 
 def default_optimizer(parameters: Iterable) -> torch.optim.Optimizer:
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+
+
+class Tap:
+    """A hook that holds what a module was last given, or gave out, in training. A copy of the module gets its own."""
+
+    def __init__(self, inputs: bool = False) -> None:
+        self.inputs = inputs
+        self.held: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if module.training:
+            self.held = inputs[0] if self.inputs else output
+
+    def take(self) -> Tensor:
+        held, self.held = self.held, None
+        return held
+
+    def __reduce__(self) -> tuple[type, tuple[bool]]:  # copied and pickled without what it holds
+        return Tap, (self.inputs,)
 
 
 class Method(pl.LightningModule):
@@ -80,6 +100,9 @@ class Method(pl.LightningModule):
         # beside the module tree, so that the network's keys stay those of the plain network
         self.__dict__["call_model"] = torch.compile(network) if compile else network
         self.account = Account()
+        self.built = False
+        # beside the module tree: networks of the method's memory, and memory as it is before training
+        self.__dict__["frozen_networks"], self.__dict__["blank"] = [], None
         self.class_bias = class_bias or {}
         self.__dict__["metrics"], self.__dict__["bias"] = None, None
         self.calibration: dict[str, list[float]] = {}
@@ -97,6 +120,9 @@ class Method(pl.LightningModule):
         """The terms of the loss, whose sum is minimised."""
         raise NotImplementedError
 
+    def build(self, num_classes: int, in_channels: int, image_size: int) -> None:
+        """Makes what is trained beside the network and depends on the data. The weights follow from the seed alone."""
+
     def cross_entropy(self, logits: Tensor, batch: Batch) -> Tensor:
         """With the labels of the batch, or their distributions where the data mixes them."""
         return losses.cross_entropy(logits, batch.get("label_probs", batch["label"]))
@@ -112,8 +138,9 @@ class Method(pl.LightningModule):
 
     @property
     def step(self) -> int:
-        """Optimizer steps taken."""
-        return self.trainer.global_step
+        """Optimizer steps taken; by where training stands, which rounds begin anew."""
+        place, together = self._place(self._batch()), self.trainer.accumulate_grad_batches
+        return place.epoch * -(-self.trainer.num_training_batches // together) + place.batch // together
 
     @property
     def epoch(self) -> int:
@@ -129,6 +156,27 @@ class Method(pl.LightningModule):
     def progress(self) -> float:
         """How much of the training is done, in [0, 1], before the running batch."""
         return self._schedule_epoch(self._place(self._batch())) / self.epochs
+
+    def frozen(self, states: Sequence[dict[str, Tensor]]) -> list[nn.Module]:
+        """The network with other weights, in eval mode and without gradient, for each of these states. Each is made
+        once, and kept as long as it is asked for."""
+        known = {id(state): network for state, network in self.frozen_networks}
+        made = [(state, known[id(state)] if id(state) in known else self._frozen(state)) for state in states]
+        self.__dict__["frozen_networks"] = made
+        return [network for _, network in made]
+
+    def _frozen(self, state: dict[str, Tensor]) -> nn.Module:
+        network = copy.deepcopy(self.model).eval().requires_grad_(False)
+        network.load_state_dict(state, assign=True)  # the memory's own tensors, where they are on the device
+        return network.to(self.device)
+
+    def mean_over_all(self, rows: Tensor, batch: Batch) -> Tensor:
+        """(B, D) to (D,): the mean over the fresh samples of all processes, through which the gradient goes."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return rows.mean(0)
+        count = rows.new_tensor([len(rows) if batch["weight"] else 0])  # a process with nothing to do repeats a sample
+        sums, counts = self.all_gather(rows.sum(0) * bool(count), sync_grads=True), self.all_gather(count)
+        return sums.sum(0) / counts.sum()
 
     def _batch(self) -> int:
         """The number of the running batch in its epoch."""
@@ -164,9 +212,11 @@ class Method(pl.LightningModule):
             raise InputError(f"{type(self).__name__} needs an ImageData data module, not {type(data).__name__}")
         if self.trainer.strategy.root_device.type == "mps":
             raise InputError("Apple's GPU cannot add up in float64: give --trainer.accelerator cpu")
-        self._check_network(data)
+        self._check_network(self.model, data)
         if stage == "fit":
             self._check_batches(data)
+            self._build(data.num_classes, data.channels, data.image_size)
+            self._forget()
         if self.metrics is None:
             classes = data.num_classes
             metrics = MetricCollection(
@@ -187,30 +237,40 @@ class Method(pl.LightningModule):
                 bias[number] = value
             self.__dict__["bias"] = bias  # beside the module tree: not part of the network
 
-    @staticmethod
-    @contextmanager
-    def own_draws() -> Iterator[None]:
-        """For what a method builds beside the network once it knows the data: the same weights from the same seed,
-        whatever was drawn before."""
+    def _build(self, *of_data: int) -> None:
+        """``build``, once, with draws of its own: the same from the same seed, whatever was drawn before."""
+        if self.built:
+            return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(BUILD, run_seed()))
-            yield
+            self.build(*of_data)
+        self.built = True
 
+    def _forget(self) -> None:
+        """A fit begins without what an earlier one of the same object remembered. A checkpoint is read after this."""
+        names = (*self.memory, *self.shared_memory)
+        if self.blank is None:
+            self.__dict__["blank"] = {name: copy.deepcopy(getattr(self, name)) for name in names}
+        for name, value in self.blank.items():
+            setattr(self, name, copy.deepcopy(value))
+        self.account, self.__dict__["frozen_networks"] = Account(), []
+
+    @staticmethod
     @torch.no_grad()
-    def _check_network(self, data: ImageData) -> None:
+    def _check_network(network: nn.Module, data: ImageData) -> None:
         """One blank picture through the network tells whether it fits the data."""
-        parameter = next(self.model.parameters())
+        parameter = next(network.parameters())
         blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
-        name, training = type(self.model).__name__, self.model.training
+        name, training = type(network).__name__, network.training
         try:
-            logits = self.model.eval()(blank.to(parameter.device, parameter.dtype))
+            logits = network.eval()(blank.to(parameter.device, parameter.dtype))
         except RuntimeError as error:
             raise InputError(
                 f"{name} cannot take pictures of {data.channels}x{data.image_size}x{data.image_size} "
                 f"from {data.name}; give a network that can: {str(error).splitlines()[0]}"
             ) from error
         finally:
-            self.model.train(training)
+            network.train(training)
         if not isinstance(logits, Tensor) or logits.shape != (1, data.num_classes):
             shape = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
             raise InputError(f"{name} gives {shape} for a picture: {data.name} needs {data.num_classes} logits")
@@ -300,7 +360,7 @@ class Method(pl.LightningModule):
         self.eval()
         with self.trainer.precision_plugin.forward_context():
             for batch in loader:
-                self._evaluate(batch)
+                self._evaluate(self.trainer.precision_plugin.convert_input(batch))
         results = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
         self.train(training)
@@ -339,6 +399,8 @@ class Method(pl.LightningModule):
         checkpoint["method"] = {"of_ranks": everyones, "shared": shared}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if said := data_of(checkpoint):
+            self._build(len(said["class_names"]), said["channels"], said["image_size"])
         if self._trainer is None or not self.trainer.training:
             return
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in self.trainer.callbacks}:
@@ -356,10 +418,10 @@ class Method(pl.LightningModule):
             mine = {"account": Account.summed([of_rank["account"] for of_rank in everyones])}
         else:
             mine = {"account": Account().state_dict() | {"exposures": everyones[0]["account"]["exposures"]}}
-        mine |= checkpoint["method"]["shared"]
         mine = pl.utilities.move_data_to_device(mine, self.trainer.strategy.root_device)
         self.account.load_state_dict(mine.pop("account"))
-        for name, value in mine.items():
+        # what is shared may be large: the method puts it where it is used
+        for name, value in (mine | checkpoint["method"]["shared"]).items():
             setattr(self, name, value)
 
     def _depends_on_world(self) -> str | None:
@@ -426,7 +488,7 @@ class Account:
             else:
                 window[key] = value.to(torch.float64, copy=True)
         # the running sum is finite until the first step whose loss is not
-        window["finite"] = window.get("finite", 0) + torch.isfinite(window["loss"])
+        window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])
         counts = (1, fresh, len(batch["index"])) if weight else (1, 0, 0)
         for key, count in zip(("steps", "fresh", "rows"), counts, strict=True):
             window[key] = window.get(key, 0) + count
@@ -452,12 +514,12 @@ class Account:
         """
         if not self.window:
             return
-        finite = self.window["finite"]
+        broken = self.window["broken"]
         if method.trainer.world_size > 1:
-            finite = finite.clone()
-            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
-        if (finite := int(finite)) < self.window["steps"]:
-            bad = step - (self.window["steps"] - finite - 1) // method.trainer.accumulate_grad_batches
+            broken = broken.clone()
+            torch.distributed.all_reduce(broken, torch.distributed.ReduceOp.MAX)
+        if broken := int(broken):
+            bad = step - (broken - 1) // method.trainer.accumulate_grad_batches
             raise FloatingPointError(
                 f"the loss is not finite from step {bad} on: try a lower learning rate, warm-up, "
                 "trainer.gradient_clip_val, or full precision"

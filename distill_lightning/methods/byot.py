@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Batch, Method, Tap
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
 
 
@@ -56,23 +56,12 @@ class BYOT(Method):
             )
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.heads = nn.ModuleList()
-        self.features: dict[str, Tensor] = {}
-        for name in exit_names(network):
-            network.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: self._see(name, out))
+        self.exits = [Tap() for _ in exit_names(network)]
+        for name, tap in zip(exit_names(network), self.exits, strict=True):
+            network.get_submodule(name).register_forward_hook(tap)
 
-    def _see(self, name: str, features: Tensor) -> None:
-        if self.training:
-            self.features[name] = features
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit" and not self.heads:
-            data = self.trainer.datamodule
-            with self.own_draws():
-                self.build_heads(data.num_classes, data.channels, data.image_size)
-
-    def build_heads(self, num_classes: int, in_channels: int, image_size: int) -> None:
-        """One for each exit but the deepest."""
+    def build(self, num_classes: int, in_channels: int, image_size: int) -> None:
+        """A head for each exit but the deepest."""
         shapes = feature_shapes(self.model, in_channels, image_size)
         parameter = next(self.model.parameters())
         for number in range(len(shapes) - 1):
@@ -81,8 +70,7 @@ class BYOT(Method):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         deepest = self(batch["image"])
-        *at_exits, last = self.features.values()
-        self.features = {}
+        *at_exits, last = (tap.take() for tap in self.exits)
         of_deepest = pooled(last).detach().float()
         terms = {"ce": self.cross_entropy(deepest, batch)}
         for number, (head, at_exit) in enumerate(zip(self.heads, at_exits, strict=True), 1):

@@ -37,6 +37,11 @@ class DML(Method):
             raise InputError("DML.peers is an empty list: give one network or more")
         self.peers = nn.ModuleList(peer.to(memory_format=self.memory_format) for peer in peers)
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        for peer in self.peers:
+            self._check_network(peer, self.trainer.datamodule)
+
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         images = batch["image"].contiguous(memory_format=self.memory_format)
         logits = [self(images), *(peer(images).float() for peer in self.peers)]

@@ -16,8 +16,6 @@ Kept between steps: the copies, weights and buffers, the same on all processes. 
 under ``fusion.``. A step costs 1 + n / 3 of the baseline.
 """
 
-import copy
-
 import torch
 from torch import Tensor, nn
 
@@ -70,15 +68,8 @@ class MrKD(Method):
         self.temperature, self.weight = temperature, weight
         self.copies: dict[str, dict[str, Tensor]] = {}  # by the step that they were taken at, oldest first
         self.fusion: nn.Module | None = None
-        self.__dict__["teachers"] = {}  # beside the module tree
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage == "fit" and self.fusion is None:
-            with self.own_draws():
-                self.build_fusion(self.trainer.datamodule.num_classes)
-
-    def build_fusion(self, num_classes: int) -> None:
+    def build(self, num_classes: int, in_channels: int, image_size: int) -> None:
         layers = nn.Linear(self.most_copies * num_classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes)
         self.fusion = nn.Sequential(*layers).to(self.device, next(self.model.parameters()).dtype)
 
@@ -87,7 +78,7 @@ class MrKD(Method):
         logits, labels = self(batch["image"]), batch["label"]
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
-            teachers = [teacher(batch["image"]).float() for teacher in self._teachers()]
+            teachers = [teacher(batch["image"]).float() for teacher in self.frozen([*self.copies.values()])]
         if len(teachers) == self.most_copies:
             fused = self.fusion(torch.cat(teachers, 1).to(self.fusion[0].weight.dtype)).float()
             terms["fusion"] = self.cross_entropy(fused, batch)
@@ -106,13 +97,3 @@ class MrKD(Method):
             now = {name: value.clone() for name, value in self.model.state_dict().items()}
             kept = [*self.copies.items(), (str(step), now)][-self.most_copies :]
             self.copies = dict(kept)
-
-    def _teachers(self) -> list[nn.Module]:
-        known = self.teachers
-        for step in known.keys() - self.copies.keys():
-            del known[step]
-        for step, weights in self.copies.items():
-            if step not in known:
-                known[step] = copy.deepcopy(self.model).eval().requires_grad_(False)
-                known[step].load_state_dict(weights)
-        return [known[step] for step in self.copies]

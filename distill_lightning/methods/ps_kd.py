@@ -52,14 +52,15 @@ class PSKD(Method):
         labels = F.one_hot(batch["label"], logits.shape[1]).float()
         past = self._past(logits.shape[1], batch["index"]).to(logits.device)
         alpha = self.alpha * min(1.0, (self.epoch + 1) / self.epochs)
-        self._remember(batch["index"], logits.detach().softmax(1))
+        seen = slice(None if batch["weight"] else 0)  # a process with nothing to do repeats a sample
+        self._remember(batch["index"][seen], logits.detach()[seen].softmax(1))
         return {"ce": cross_entropy(logits, (1 - alpha) * labels + alpha * past)}
 
     def _past(self, classes: int, index: Tensor) -> Tensor:
         if self.past_probs is None:
-            labels = self.trainer.datamodule.labels
-            device = "cpu" if 4 * len(labels) * classes > LARGE else index.device
-            self.past_probs = F.one_hot(labels, classes).float().to(device)
+            self.past_probs = F.one_hot(self.trainer.datamodule.labels, classes).float()
+        if self.past_probs.nbytes <= LARGE:
+            self.past_probs = self.past_probs.to(index.device)
         return self.past_probs[index.to(self.past_probs.device)]
 
     def _remember(self, index: Tensor, probs: Tensor) -> None:

@@ -9,14 +9,11 @@
     y   labels, (B,)
 
 The learning rate falls along half a cosine in each of the C cycles: the method's own schedule, which a comparison
-should give to the baseline as well. T = 2 and the weights could not be verified against the paper.
+should give to the baseline as well. C = 4, T = 2 and the weights could not be verified against the paper.
 
 Kept between steps: the teacher's weights and buffers, and the number of the cycle. They are in the checkpoint, once;
 all processes hold the same.
 """
-
-import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,26 +44,18 @@ class Snapshot(Method):
         self.cycles, self.temperature = cycles, temperature
         self.cycle = 0
         self.snapshot: dict[str, Tensor] | None = None
-        self.__dict__["teacher"] = None  # beside the module tree
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         cycle = int(self.progress * self.cycles + 1e-9)
         if cycle != self.cycle:
             self.cycle, self.snapshot = cycle, {k: v.clone() for k, v in self.model.state_dict().items()}
-            self.__dict__["teacher"] = None
         logits = self(batch["image"])
         ce = self.cross_entropy(logits, batch)
         if self.snapshot is None:
             return {"ce": ce}
+        (teacher,) = self.frozen([self.snapshot])
         with torch.no_grad():
-            probs = (self._teacher()(batch["image"]).float() / self.temperature).softmax(1)
+            probs = (teacher(batch["image"]).float() / self.temperature).softmax(1)
         entropy = -torch.special.entr(probs).sum(1).mean()
         soft = cross_entropy(logits, probs) + entropy
         return {"ce": (1 + 1 / self.temperature) * ce, "snapshot": soft}
-
-    def _teacher(self) -> Any:
-        if self.teacher is None:
-            teacher = copy.deepcopy(self.model).eval().requires_grad_(False)
-            teacher.load_state_dict(self.snapshot)
-            self.__dict__["teacher"] = teacher
-        return self.teacher

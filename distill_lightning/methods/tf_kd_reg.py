@@ -7,10 +7,11 @@
     d     a teacher by hand: probability a for the right class, (1 - a) / (K - 1) for each other
     d^T   its softmax(log d / T)
 
-The paper's formula has no T^2, which keeps the size of the gradient as in all of distillation; without it the term is
-next to nothing at T = 20. The authors' code is another loss, ``form: code``: the teacher is softmax(d / T), of
-probabilities, which at T = 20 is almost uniform, the student is not tempered, and there is no T^2: label smoothing.
-Its factor for each network only undoes an average over the classes.
+T^2 is this house's, and keeps the size of the gradient as in all of distillation: the paper writes the term without it,
+which at T = 20 makes it next to nothing (alpha T^2 for alpha gives the paper's to the letter). The authors' code is
+another loss, ``form: code``: the teacher is softmax(d / T), of probabilities, which at T = 20 is almost uniform, the
+student is not tempered, and there is no T^2: label smoothing. The code averages over the classes and multiplies by a
+factor for each network, 1, 50 or 100; for ResNet-18 on CIFAR-100 the two cancel out, as here.
 
 Nothing is kept between steps, and nothing is trained before.
 """
@@ -33,7 +34,7 @@ class TfKDReg(Method):
         temperature: T > 0.
         alpha: in [0, 1].
         right: a, the teacher's probability of the right class, in (0, 1).
-        form: the paper's, or that of the authors' code.
+        form: the paper's, times T^2, or that of the authors' code.
         kwargs: see Method.
     """
 

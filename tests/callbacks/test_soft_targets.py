@@ -5,7 +5,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import bare_trainer, distill, fit, load
+from helpers import CONFIGS, bare_trainer, distill, fit, load
 
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork, open_network
@@ -150,3 +150,16 @@ def test_a_moved_teacher_may_go_on_teaching_and_another_may_not(capsys):
     (run / "summary.json").unlink()
     assert distill(*given, other / "checkpoints" / "last.ckpt", "--ckpt_path", "last") == 2
     assert "weights of the teacher" in capsys.readouterr().err
+
+
+def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several(capsys):
+    """Else both halves of DLB's batch would be one view, or of two mixtures."""
+    teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1) / "checkpoints" / "last.ckpt"
+    taught = Path("taught.yaml")
+    taught.write_text("trainer:\n  callbacks+:\n  - class_path: SoftTargets\n    init_args:\n      mode: table\n")
+    given = ["fit", "--config", CONFIGS / "digits" / "dlb.yaml", "--config", taught, "--trainer.max_epochs", 1]
+    given += ["--trainer.callbacks.teacher", teacher, "--trainer.callbacks.views"]
+    assert distill(*given, 3) == 2
+    assert "DLB shows 2 views of a sample in an epoch: give a multiple of 2" in capsys.readouterr().err
+    assert distill(*given, 2) == 0
+    assert distill(*given, 1, "--data.augment", "[]") == 0  # all views are the same picture

@@ -206,6 +206,28 @@ def test_label_noise_is_the_same_everywhere_and_training_alone_has_it():
     assert "clean_label" not in epoch(clean, 0)[0]
 
 
+def test_a_class_that_is_left_out_is_nobodys_label():
+    data = digits(label_noise=0.4, leave_out=[3])
+    taken = data.train.taken
+    assert not (data.labels[taken] == 3).any() and not (data.clean_labels[taken] == 3).any()
+    assert (data.labels[taken] != data.clean_labels[taken]).any()
+
+
+def test_no_noise_is_a_level_of_noise():
+    """A study from 0 on: a map may stand there, and the clean labels are known."""
+    none = digits(label_noise=0.0, noise_map={4: 9})
+    assert torch.equal(none.labels, none.clean_labels)
+    with pytest.raises(InputError, match="4 is mistaken for itself"):
+        digits(label_noise=0.1, noise_map={"4": 4})
+
+
+def test_a_run_is_not_gone_on_with_under_other_noise():
+    state = digits(label_noise=0.2).state_dict()
+    digits(label_noise=0.2).load_state_dict(state)
+    with pytest.raises(InputError, match="label_noise, noise_map and noise_seed were"):
+        digits(label_noise=0.4).load_state_dict(state)
+
+
 def test_label_noise_by_a_map():
     clean, noisy = digits().labels, digits(label_noise=0.5, noise_map={4: 9, "3": "8"}).labels
     assert set(zip(clean[clean != noisy].tolist(), noisy[clean != noisy].tolist(), strict=True)) == {(4, 9), (3, 8)}

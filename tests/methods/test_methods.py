@@ -1,11 +1,12 @@
 """What holds for every method, and what each one's loss is."""
 
 import copy
+import io
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import METHODS, bare_trainer, same
+from helpers import CLASSES, METHODS, bare_trainer, make, same, sgd
 from torch import nn
 
 from distill_lightning.data.digits import Digits
@@ -13,25 +14,8 @@ from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy, soft_target_loss
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
-from distill_lightning.methods.born_again import BornAgain
-from distill_lightning.methods.byot import BYOT
-from distill_lightning.methods.cs_kd import CSKD
-from distill_lightning.methods.ddgsd import DDGSD
-from distill_lightning.methods.dlb import DLB
-from distill_lightning.methods.dml import DML
-from distill_lightning.methods.kd import KD
-from distill_lightning.methods.mr_kd import MrKD
-from distill_lightning.methods.ps_kd import PSKD
-from distill_lightning.methods.snapshot import Snapshot
-from distill_lightning.methods.tf_kd_reg import TfKDReg
-from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
-
-CLASSES = {
-    "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
-    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-}  # fmt: skip
 
 
 class Teacher(pl.Callback):
@@ -41,30 +25,10 @@ class Teacher(pl.Callback):
         batch["teacher_logits"] = torch.stack([torch.sin(batch["index"] * (k + 1.0)) * 3 for k in range(10)], 1)
 
 
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.05)
-
-
 def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
     trainer = bare_trainer(max_epochs=epochs, num_sanity_val_steps=2, callbacks=[Teacher()])
     trainer.fit(method, datamodule=Digits(**{"batch_size": 100, **data}))
     return trainer
-
-
-def make(name: str, network: nn.Module | None = None, **options) -> Method:
-    torch.manual_seed(0)
-    network = network or (ConvNet() if name == "byot" else LeNet300100(image_size=8))
-    if name == "mr_kd":
-        options.setdefault("every_n_steps", 3)
-    if name == "dml":
-        options.setdefault("peers", [copy.deepcopy(network)])
-        next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
-    method = CLASSES[name](network, optimizer=sgd, **options)
-    if name == "byot":
-        method.build_heads(10, 1, 8)
-    if name == "mr_kd":
-        method.build_fusion(10)
-    return method
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -102,6 +66,59 @@ def test_running_statistics_move_so_often_a_step(name, options, updates):
     steps = train(method).global_step
     first = 1 if options else 0  # the very first step has no second half
     assert int(method.model[1].num_batches_tracked) == updates * steps - first
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_second_fit_begins_without_the_memory_of_the_first(name):
+    method = make(name, ConvNet(dropout=0.2))
+    start = copy.deepcopy(method.state_dict())
+    ends = []
+    for _ in range(2):
+        method.load_state_dict(start)
+        trainer = bare_trainer(max_epochs=3, callbacks=[Teacher()])
+        trainer.fit(method, datamodule=Digits(batch_size=100))
+        ends.append(copy.deepcopy(method.state_dict()))
+    assert same(*ends)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
+    """As pruning and the bench do, with hooks on it or not; a copy has nothing to do with the method."""
+
+    class Copies(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                other = copy.deepcopy(pl_module.model)
+                file = io.BytesIO()
+                torch.save(other, file)
+                assert file.tell() < 10**6
+                taps = {k: v for k, v in vars(pl_module).items() if k in ("features", "exits")}
+                before = {k: [t.held for t in (v if isinstance(v, list) else [v])] for k, v in taps.items()}
+                other(batch["image"])
+                after = {k: [t.held for t in (v if isinstance(v, list) else [v])] for k, v in taps.items()}
+                assert before == after
+
+    trainer = bare_trainer(max_epochs=1, callbacks=[Teacher(), Copies()])
+    trainer.fit(make(name, ConvNet()), datamodule=Digits(batch_size=100))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_last_partial_batch_may_be_one_sample(name):
+    """In training; where batch norm or a repeated batch need two, it is refused instead."""
+    network = LeNet300100(image_size=8)
+    if name == "byot":
+        with pytest.raises(InputError, match="needs 2 samples"):
+            train(make(name), keep_last=True, train_part=301)
+        return
+    if name == "dlb":
+        with pytest.raises(InputError, match="needs 2 samples"):
+            train(make(name, network), keep_last=True, train_part=301)
+        network, part, steps = LeNet300100(image_size=8), 302, 8
+    else:
+        part, steps = 301, 8
+    trainer = train(make(name, network), epochs=2, keep_last=True, train_part=part)
+    assert trainer.global_step == steps
+    assert all(torch.isfinite(p).all() for p in trainer.lightning_module.parameters())
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -49,7 +49,14 @@ class Given(nn.Module):
 
 def batch(*logits: torch.Tensor, **more) -> dict:
     labels = Y.repeat(len(logits))
-    return {"image": torch.cat(logits).view(-1, 1, 2, 2), "label": labels, "fresh": 3, "index": labels, **more}
+    return {
+        "image": torch.cat(logits).view(-1, 1, 2, 2),
+        "label": labels,
+        "fresh": 3,
+        "index": labels,
+        "weight": 1.0,
+        **more,
+    }
 
 
 def total(terms: dict) -> float:
@@ -180,7 +187,8 @@ def test_snapshot_is_taught_by_the_end_of_the_last_cycle():
     trainer = fit(method, 4, train_part=400)
     assert trainer.global_step == 16
     assert all(torch.equal(method.snapshot[k], states[8][k]) for k in method.snapshot)
-    assert not method._teacher().training
+    (teacher,) = method.frozen([method.snapshot])
+    assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     assert not any("teacher" in key or "snapshot" in key for key in method.state_dict())
 
 
@@ -243,7 +251,7 @@ def test_byot_heads_fit_every_exit_of_a_network():
     ):
         channels = next(network.parameters()).shape[1]
         method = BYOT(network)
-        method.build_heads(10, channels, size)
+        method._build(10, channels, size)
         assert len(method.heads) == exits - 1
         images = torch.randn(2, channels, size, size)
         terms = method.losses({"image": images, "label": torch.tensor([0, 1]), "fresh": 2})
@@ -261,7 +269,7 @@ def test_an_exit_is_a_smaller_network(capsys):
     run = fit_command("digits/byot.yaml", "--trainer.max_epochs", 3)
     checkpoint = run / "checkpoints" / "last.ckpt"
     method = BYOT(ConvNet())
-    method.build_heads(10, 1, 8)
+    method._build(10, 1, 8)
     method.load_state_dict(load(run)["state_dict"])
     images, parameters = torch.randn(5, 1, 8, 8), []
     for number in (1, 2):
@@ -298,13 +306,13 @@ def test_mr_kd_is_its_equation():
         step = 7
 
     method = Later(Given(), copies=2, every_n_steps=3, temperature=4, weight=2.0)
-    method.build_fusion(4)
+    method._build(4, 1, 2)
     terms = method.losses(batch(S))
     assert set(terms) == {"ce", "fusion"} and float(terms["fusion"]) == 0
     assert float(terms["ce"]) == pytest.approx(0.385922, abs=2e-6)
-    method.copies = {"3": method.model.state_dict(), "6": method.model.state_dict()}
+    method.copies = {step: {k: v.clone() for k, v in method.model.state_dict().items()} for step in ("3", "6")}
     with torch.no_grad():
-        for teacher in method._teachers():
+        for teacher in method.frozen([*method.copies.values()]):
             assert not teacher.training
             teacher.head.weight.mul_(-1)  # they answer -S
     images = batch(S)
@@ -352,3 +360,32 @@ def test_cosine_cycles():
 def test_bad_options(cls, wrong):
     with pytest.raises(InputError, match=next(iter(wrong))):
         cls(ConvNet(), **wrong)
+
+
+@pytest.mark.parametrize(("cls", "prefix"), [(BYOT, "heads."), (MrKD, "fusion.")])
+def test_what_is_built_beside_the_network_loads_from_python(cls, prefix):
+    run = fit_command(f"digits/{cls.__name__.lower().replace('mrkd', 'mr_kd')}.yaml", "--trainer.max_epochs", 1)
+    path = run / "checkpoints" / "last.ckpt"
+    method = cls.load_from_checkpoint(path, network=ConvNet())
+    saved = load(run)["state_dict"]
+    assert any(name.startswith(prefix) for name in saved)
+    assert all(value.equal(saved[name]) for name, value in method.state_dict().items())
+    data = Digits()
+    bare_trainer().test(cls(ConvNet()), datamodule=data, ckpt_path=path, verbose=False)
+
+
+def test_snapshot_teaches_with_what_it_remembers():
+    """Rounds of pruning put an earlier snapshot back: its teacher goes with it."""
+
+    class Later(Snapshot):
+        progress = 0.3
+
+    method = Later(Given(), cycles=4)
+    method.losses(batch(S))
+    (first,), kept = method.frozen([method.snapshot]), method.snapshot
+    Later.progress = 0.6
+    method.model.head.weight.data.mul_(2)
+    method.losses(batch(S))
+    assert method.frozen([method.snapshot])[0] is not first
+    method.cycle, method.snapshot = 1, kept
+    assert method.frozen([method.snapshot])[0].head.weight.equal(torch.eye(4))
