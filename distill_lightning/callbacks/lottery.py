@@ -179,7 +179,7 @@ class Lottery(Callback):
         # what the checkpoint keeps
         self.round = -1  # training has not begun
         self.masks: masking.Masks = {}
-        self.of_rounds: list[masking.Masks] = []  # packed
+        self.of_rounds: list[dict[str, Tensor]] = []  # packed masks
         self.rewind: dict[str, Any] | None = None
         self.best: dict[str, Any] | None = None
         self.table: list[dict[str, Any]] = []
@@ -216,7 +216,8 @@ class Lottery(Callback):
         start = self.opened.step * together if self.opened and self.start_weights == "rewound" else 0
         skipped = max(start, self._batches(self.rewind_to, "rewind_to", per_epoch, together))
         if skipped >= first:
-            what = f"Lottery.rewind_to is {self.rewind_to}" if skipped > start else f"the ticket is of step {start}"
+            late = self.opened and skipped == start
+            what = f"the ticket is of step {self.opened.step}" if late else f"Lottery.rewind_to is {self.rewind_to}"
             raise InputError(f"{what}, but a round has {first // together} steps: rewind to one of them")
         # what is kept is trained on from the end: nothing is skipped but in the schedule
         skipped = 0 if self.retrain == "fine_tune" else skipped
