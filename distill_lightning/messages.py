@@ -48,8 +48,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text):
         if key == "trainer.callbacks" and found[2] in _parameters():
             return (
-                f"{found[1]}, the last of trainer.callbacks, has no option {found[2]}: give --{key}.{found[2]} before the "
-                f"--config that adds {found[1]}"
+                f"{found[1]}, the last of trainer.callbacks, has no option {found[2]}: give --{key}.{found[2]} before "
+                f"the --config that adds {found[1]}"
             )
     if found := re.search(r"Option '([^']+)' is not accepted", text):
         return f"{key} has no option {found[1]}{nearest(found[1], _parameters())}"

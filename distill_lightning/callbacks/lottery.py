@@ -236,8 +236,8 @@ class Lottery(Callback):
         every = self._between_validations(trainer, per_epoch)
         if data.val_size and self.rounds and (clock.first % every or clock.later % every):
             print(
-                f"Lottery: a round has {clock.later // together} steps, and validation comes every {every // together}: "
-                "at other steps in each round, so that early stops cannot be compared",
+                f"Lottery: validation comes every {every // together} steps, at others in each round of "
+                f"{clock.later // together}: early stops cannot be compared",
                 file=sys.stderr,
             )
         return clock

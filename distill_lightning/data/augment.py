@@ -135,7 +135,8 @@ class RandomScale(Transform):
 
 
 class ColorJitter(Transform):
-    """Changes brightness, contrast and saturation by factors from 1 - x to 1 + x, and then turns the hue.
+    """Changes brightness, contrast and saturation by factors from 1 - x to 1 + x, in this order, and then turns the hue
+    at equal luma. (torchvision's order is drawn, and its hue is that of HSV.)
 
     Args:
         brightness, contrast, saturation: x, in [0, 1]; 0 leaves it alone.

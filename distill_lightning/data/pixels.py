@@ -74,12 +74,13 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turns colours about the grey axis, by a part of a full turn; luma stays. Grey pictures stay as they are."""
+    """Turns colours about the grey axis, by a part of a full turn, from red towards green; luma stays, so that it is
+    not torchvision's turn in HSV. Grey pictures stay as they are."""
     if images.shape[1] != 3:
         return images
     # to luma and two colour differences (YIQ), turned, and back
     to_yiq = torch.tensor([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], device=images.device)
-    angle = 2 * torch.pi * turn
+    angle = -2 * torch.pi * turn
     turned = torch.zeros(len(turn), 3, 3, device=images.device)
     turned[:, 0, 0] = 1
     turned[:, 1, 1] = turned[:, 2, 2] = angle.cos()

@@ -7,7 +7,8 @@
     y   labels, (B,)
 
 One generation is one run: the same network from a fresh start under a new seed, taught by the checkpoint of the
-generation before. The paper's plain BAN leaves out the labels; ``hard_weight: 0`` gives it.
+generation before. The paper's plain BAN leaves out the labels; ``hard_weight: 0`` gives it. The formula could not be
+verified against the paper.
 
 Nothing is kept between steps.
 """

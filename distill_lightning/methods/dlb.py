@@ -9,14 +9,15 @@
     T, alpha  temperature and weight
 
 The data module repeats the last batch, across the ends of epochs too; an epoch is one pass of fresh samples, so that a
-step costs twice the baseline's. Equal exposures are half the epochs.
+step costs twice the baseline's. Equal exposures are half the epochs. T = 3 and alpha = 1 are the paper's by a third
+party's account of it; the authors' code has no defaults.
 
 One forward pass over 2n samples, as the paper has it. The authors' code makes two, which gives each half its own
 batch-norm statistics and moves the running ones twice a step: ``separate_halves``. It also starts each run, as here,
 with one step on n samples alone.
 
-Where the data mixes pictures (Mixup, CutMix), a repeated sample is of the same mixture as when it was fresh, so that r and
-o' are of the same content, and its label is mixed alike.
+Where the data mixes pictures (Mixup, CutMix), a repeated sample is of the same mixture as when it was fresh, so that r
+and o' are of the same content, and its label is mixed alike.
 
 Kept between steps: o', float32. It is in the checkpoint, for each process its own share; nothing is gathered for the
 loss, and no process needs another's. With accumulated gradients, "last" is the last batch, whatever the weights did.

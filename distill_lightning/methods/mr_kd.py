@@ -3,9 +3,10 @@
     L = CE(y, s) + lambda T^2 mean_j KL(p^T(KA(h_j)) || p^T(s)) + CE(y, F)        p^T(z) = softmax(z / T)
 
     s      logits, (B, K)
-    h_j    those of the network as it was at n earlier moments, (B, K); eval mode, no gradient. From the moment that there
-           are n of them, F is one more
-    F      what a small fully connected network makes of h_1 .. h_n side by side, (B, K); its cross-entropy trains it alone
+    h_j    those of the network as it was at n earlier moments, (B, K); eval mode, no gradient. From the moment that
+           there are n of them, F is one more
+    F      what a small fully connected network makes of h_1 .. h_n side by side, (B, K); its cross-entropy trains it
+           alone
     KA     knowledge adjustment: where a teacher is wrong, its logits of the right class and of its answer change places
     y      labels, (B,)
 

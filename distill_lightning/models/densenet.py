@@ -1,6 +1,7 @@
 """DenseNet for small pictures, without bottlenecks (Huang et al. 2017, arXiv:1608.06993, section 3).
 
-DenseNet-40-12 has 1,019,722 parameters with 10 classes, DenseNet-100-12 7.0 million, as in the paper's table 2.
+DenseNet-40-12 has 1,019,722 parameters with 10 classes, DenseNet-100-12 7.0 million, as in the paper's table 2. (The
+DLB repository's, with bottlenecks and compression, are others: 188,092 and 800,032 with 100 classes.)
 """
 
 import torch

@@ -136,6 +136,8 @@ def test_trivial_augment_does_each_operation_as_often():
 def test_colours_turn_about_grey():
     turn = torch.full((40,), 0.3)
     turned = pixels.hue(SMOOTH, turn)
+    red = torch.tensor([200, 60, 60], dtype=torch.uint8).view(1, 3, 1, 1)
+    assert pixels.hue(red, torch.tensor([1 / 3])).flatten().argmax() == 1  # towards green, as torchvision's
     assert pixels.hue(SMOOTH, torch.ones(40)).equal(SMOOTH)  # once around
     inside = ((turned > 0) & (turned < 255)).all(1, keepdim=True)  # luma stays, where nothing is cut off
     assert (pixels.grey(turned) - pixels.grey(SMOOTH))[inside].abs().max() < 2
