@@ -270,7 +270,8 @@ def test_sigkill(method, teacher):
 @pytest.mark.long
 @pytest.mark.parametrize("devices", [1, 2])
 @pytest.mark.parametrize(
-    ("method", "mode"), [("baseline", ""), ("dlb", ""), ("kd", "table"), ("kd", "online"), ("born_again", "online")]
+    ("method", "mode"),
+    [(name, "") for name in METHODS if name not in TAUGHT] + [("kd", "table")] + [(name, "online") for name in TAUGHT],
 )
 def test_sigkill_many_times(method, mode, devices, teacher):
     given = [*options(method, teacher, mode or "online"), *LONGER, "--trainer.devices", devices]
