@@ -14,7 +14,7 @@ import yaml
 from helpers import CONFIGS, command, distill, load, rows
 
 from distill_lightning.errors import InputError
-from distill_lightning.report.study import Check, Results, paired, table_of
+from distill_lightning.report.study import Check, Results, figure_of, paired, table_of
 from distill_lightning.studies import Machine, Plan, Resolved, combinations, fill
 
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
@@ -212,6 +212,19 @@ def test_tables():
     for run in made.entries["single"]:
         (run.folder / "summary.json").unlink()
     assert table_of(spec, Results(made.entries)).rows == [["ensemble", "", "0"]]
+
+
+def test_figures_call_an_entry_what_a_table_calls_it():
+    made = plan(SMALL)
+    finish(made)
+    tables = [
+        {"rows": [{"run": "single", "label": "member {member}"}, {"run": "ensemble", "label": "all three"}]},
+        {"rows": [{"run": "ensemble", "label": "another"}, {"run": "taught", "minus": "ensemble", "label": "a - b"}]},
+    ]
+    results = Results(made.entries, tables)
+    assert {results.labels[entry] for entry in ("single", "ensemble", "taught")} == {"single", "all three", "taught"}
+    figure = figure_of({"run": "ensemble", "y": "test/accuracy", "x": "repetition"}, results)
+    assert "all three" in figure
 
 
 def test_pairs_are_by_shared_variables():

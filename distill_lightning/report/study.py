@@ -16,7 +16,7 @@
       - {title: ..., run: student, y: test/accuracy, x: temperature, by: units, log_x: true}   # against a variable
       - {title: ..., run: search, y: test_accuracy, x: density}         # against the rounds of lottery tickets
 
-rounds/7/test_accuracy is the metric of a round.
+rounds/7/test_accuracy is the metric of a round. Figures call an entry what a row of the tables calls it.
 
 The spread of a cell is that over all runs of its entry that its row and column leave. Cells of runs that are not there
 are empty.
@@ -57,7 +57,8 @@ class Planned(Protocol):
 class Results:
     """What the runs of a study came to: records by entry, with their variables."""
 
-    def __init__(self, entries: Mapping[str, Sequence[Planned]]) -> None:
+    def __init__(self, entries: Mapping[str, Sequence[Planned]], tables: Sequence[dict[str, Any]] = ()) -> None:
+        self.labels = {entry: entry.replace("_", " ") for entry in entries} | _labels(tables)
         self.entries = {
             name: [(run.variables, Record(run.folder)) for run in runs if (run.folder / "summary.json").is_file()]
             for name, runs in entries.items()
@@ -66,6 +67,12 @@ class Results:
     def values(self, entry: str, where: Variables, metric: str) -> list[tuple[Variables, float]]:
         found = [(v, record.value(metric)) for v, record in self.entries[entry] if _agree(v, where)]
         return [(variables, value) for variables, value in found if value is not None]
+
+
+def _labels(tables: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """What tables call whole entries, the first table first."""
+    rows = [row for table in tables for row in table["rows"] if not {"minus", "where"} & row.keys()]
+    return {row["run"]: row["label"] for row in reversed(rows) if "label" in row and "{" not in row["label"]}
 
 
 def _agree(variables: Variables, where: Variables) -> bool:
@@ -269,7 +276,7 @@ def figure_of(spec: dict[str, Any], results: Results) -> str:
         runs = [(v, r) for v, r in results.entries[entry] if _agree(v, where)]
         by = spec.get("by")
         for value in {repr(v.get(by)): v.get(by) for v, _ in runs}.values():
-            label = entry.replace("_", " ") + (f", {by} {value}" if value is not None else "")
+            label = results.labels[entry] + (f", {by} {value}" if value is not None else "")
             chosen = [(v, r) for v, r in runs if v.get(by) == value]
             if spec.get("x") == "density":
                 series = [r.by_density(spec["y"]) for _, r in chosen]
@@ -295,7 +302,7 @@ def groups_of(results: Results) -> list[Group]:
         for kind in kinds:
             mine = [variables_of[record] for record in kind]
             telling = [k for k in mine[0] if len(kinds) > 1 and len({str(v[k]) for v in mine}) == 1]
-            label = ", ".join([name.replace("_", " "), *(f"{key} {mine[0][key]}" for key in telling)])
+            label = ", ".join([results.labels[name], *(f"{key} {mine[0][key]}" for key in telling)])
             groups.append(Group(label, kind))
     return groups
 
@@ -315,7 +322,7 @@ def write_tables(study: dict[str, Any], entries: Mapping[str, Sequence[Planned]]
     Returns:
         The tables in Markdown, and where the rest is.
     """
-    results = Results(entries)
+    results = Results(entries, study.get("tables") or ())
     tables = [table_of(spec, results) for spec in study.get("tables") or []]
     pictures = [figure_of(spec, results) for spec in study.get("figures") or []]
     text = "\n".join(table.markdown() for table in tables)
