@@ -519,7 +519,7 @@ class TrainLoader:
         self.device = data.device()
         self.images = data.train.source.on(self.device)
         self.labels = data.labels.to(self.device)
-        self.clean_labels = data.clean_labels.to(self.device) if data.label_noise else None
+        self.clean_labels = data.clean_labels.to(self.device) if data.label_noise is not None else None
         self._order = lru_cache(maxsize=2)(self._order)  # this epoch's, and the last for the batch that is repeated
 
     def __len__(self) -> int:

@@ -174,9 +174,9 @@ class Method(pl.LightningModule):
         """(B, D) to (D,): the mean over the fresh samples of all processes, through which the gradient goes."""
         if self._trainer is None or self.trainer.world_size == 1:
             return rows.mean(0)
-        count = rows.new_tensor([len(rows) if batch["weight"] else 0])  # a process with nothing to do repeats a sample
-        sums, counts = self.all_gather(rows.sum(0) * bool(count), sync_grads=True), self.all_gather(count)
-        return sums.sum(0) / counts.sum()
+        n = len(rows) if batch["weight"] else 0  # a process with nothing to do repeats a sample
+        sums = self.all_gather(rows.sum(0) if n else 0 * rows.sum(0), sync_grads=True)
+        return sums.sum(0) / self.all_gather(rows.new_tensor([n])).sum()
 
     def _batch(self) -> int:
         """The number of the running batch in its epoch."""

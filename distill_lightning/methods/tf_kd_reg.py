@@ -8,10 +8,10 @@
     d^T   its softmax(log d / T)
 
 T^2 is this house's, and keeps the size of the gradient as in all of distillation: the paper writes the term without it,
-which at T = 20 makes it next to nothing (alpha T^2 for alpha gives the paper's to the letter). The authors' code is
-another loss, ``form: code``: the teacher is softmax(d / T), of probabilities, which at T = 20 is almost uniform, the
-student is not tempered, and there is no T^2: label smoothing. The code averages over the classes and multiplies by a
-factor for each network, 1, 50 or 100; for ResNet-18 on CIFAR-100 the two cancel out, as here.
+which at T = 20 makes it next to nothing. The authors' code is another loss, ``form: code``: the teacher is
+softmax(d / T), of probabilities, which at T = 20 is almost uniform, the student is not tempered, and there is no T^2:
+label smoothing. The code averages over the classes and multiplies by a factor for each network, 1, 50 or 100; for
+ResNet-18 on CIFAR-100 the two cancel out, as here.
 
 Nothing is kept between steps, and nothing is trained before.
 """
