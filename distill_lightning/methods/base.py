@@ -551,9 +551,9 @@ class Account:
         if "right" in values:
             means["accuracy"] = values["right"] / values["fresh"]
         if "flipped" in values:
-            flipped, kept = max(values["flipped"], 1), max(values["fresh"] - values["flipped"], 1)
-            means["accuracy_clean"] = (values["right"] - values["memorised"]) / kept
-            means |= {name: values[name] / flipped for name in ("memorised", "recovered")}
+            flipped, kept = values["flipped"], values["fresh"] - values["flipped"]
+            means |= {"accuracy_clean": (values["right"] - values["memorised"]) / kept} if kept else {}
+            means |= {name: values[name] / flipped for name in ("memorised", "recovered")} if flipped else {}
         return means
 
     def state_dict(self) -> dict[str, Any]:
