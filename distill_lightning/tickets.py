@@ -120,10 +120,6 @@ def unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
     return state
 
 
-def save_packed(path: Path, state: State, masks: Masks, dtype: torch.dtype | None = None) -> None:
-    write_whole(path, lambda file: torch.save(packed(state, masks, dtype), file))
-
-
 def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
     """Puts a packed network's weights into a dense module, and returns it.
 
@@ -131,22 +127,33 @@ def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
         InputError: no such file, no packed network, or one of another network.
     """
     state = unpacked(_read(path, "packed network"))
-    mine = network.state_dict()
-    odd = [n for n in state.keys() | mine.keys() if n not in state or n not in mine or state[n].shape != mine[n].shape]
-    if odd:
-        raise InputError(f"{path} does not fit {type(network).__name__}: {sorted(odd)[0]} differs")
+    must_fit(state, network, f"the packed network {path}")
     network.load_state_dict(state)
     return network
 
 
-def sizes(state: State, masks: Masks) -> dict[str, int]:
+def must_fit(state: State, network: nn.Module, what: str) -> None:
+    """
+    Raises:
+        InputError: a tensor is missing, one too many, or of another shape.
+    """
+    mine = network.state_dict()
+    for name in mine | state:
+        shapes = [str(tuple(s[name].shape)) if name in s else "missing" for s in (state, mine)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"{what} is of another network than this {type(network).__name__}: {name} is {shapes[0]} in it, "
+                f"{shapes[1]} here; give the network that it was found in"
+            )
+
+
+def sizes(state: State, small: Mapping[str, Any]) -> dict[str, int]:
     """Bytes of the network's file: dense, the same compressed with gzip, and packed."""
-    plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
-    dense, small = _file(plain), _file(packed(plain, masks))
+    dense = _file({name: tensor.detach().cpu() for name, tensor in state.items()})
     return {
         "dense_bytes": len(dense),
         "gzip_bytes": len(gzip.compress(dense, compresslevel=6, mtime=0)),
-        "packed_bytes": len(small),
+        "packed_bytes": len(_file(small)),
     }
 
 
@@ -167,13 +174,12 @@ def latencies(network: nn.Module, images: Tensor, turns: int = 15) -> dict[str, 
         images: (B, C, H, W).
         turns: how often each is timed.
     """
-    found = {}
-    for name, which in (("dense", lambda: network), ("sparse", lambda: _in_csr(network))):
-        with warnings.catch_warnings(), suppress(RuntimeError):
-            warnings.simplefilter("ignore")  # torch says that CSR is in beta
-            timed = which()
-            for batch in (images[:1], images):
-                found[f"{name}_{len(batch)}_s"] = _median_time(timed, batch, turns)
+    batches = (images[:1], images)
+    found = {f"dense_{len(batch)}_s": _median_time(network, batch, turns) for batch in batches}
+    with warnings.catch_warnings(), suppress(RuntimeError):
+        warnings.simplefilter("ignore")  # torch says that CSR is in beta
+        sparse = _in_csr(network)
+        found |= {f"sparse_{len(batch)}_s": _median_time(sparse, batch, turns) for batch in batches}
     return found
 
 

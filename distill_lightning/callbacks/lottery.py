@@ -59,7 +59,7 @@ from distill_lightning.data.base import Clock, ImageData, Place, Plan
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 from distill_lightning.plots import Line, plot
-from distill_lightning.tickets import Ticket, latencies, save_packed, sizes
+from distill_lightning.tickets import Ticket, latencies, must_fit, packed, sizes
 
 
 class Opened(NamedTuple):
@@ -305,14 +305,8 @@ class Lottery(Callback):
         return whole, {name: self.opened.masks.get(name, mask) if self.opened else mask for name, mask in whole.items()}
 
     def _open_ticket(self, network: nn.Module) -> "Opened":
-        ticket, state = Ticket.open(self.ticket), network.state_dict()
-        for name in [*state, *(ticket.weights.keys() - state.keys())]:
-            shapes = [str(tuple(w[name].shape)) if name in w else "missing" for w in (ticket.weights, state)]
-            if len(set(shapes)) == 2:
-                raise InputError(
-                    f"the ticket {self.ticket} is of another network than this {type(network).__name__}: {name} is "
-                    f"{shapes[0]} in the ticket, {shapes[1]} here; give the network that it was found in"
-                )
+        ticket = Ticket.open(self.ticket)
+        must_fit(ticket.weights, network, f"the ticket {self.ticket}")
         last = len(ticket.rounds) - 1
         number = last if self.ticket_round is None else self.ticket_round
         if not 0 <= number <= last:
@@ -452,15 +446,16 @@ class Lottery(Callback):
         numbers = {k: v for k, v in row.items() if k not in ("round", "steps") and v is not None}
         pl_module.write("round", numbers, step)
         self._show_first_layer(trainer, step)
+        self.table.append(row)
+        self.best = None
         if trainer.is_global_zero:
-            row |= sizes(last, masks) | {"retrain": self.retrain, "optimizer": self.optimizer}
+            small = packed(last, masks)
+            row |= sizes(last, small) | {"retrain": self.retrain, "optimizer": self.optimizer}
             split = data.test or data.train
             rows = split.taken[:64].to(split.source.device)
             ((images, _),) = split.source.stream([Plan(rows, rows, len(rows), 1.0)])
             row |= latencies(copy.deepcopy(network).float().cpu().eval(), data.normalise(images.cpu()))
-        self.table.append(row)
-        self.best = None
-        self._write_files(trainer, last)
+            self._write_files(trainer, small)
 
     def _prune(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """From one round to the next."""
@@ -539,14 +534,14 @@ class Lottery(Callback):
             path = folder / "rounds" / f"round_{self.round:02d}.ckpt"
             write_whole(path, lambda file: torch.save(content, file))
 
-    def _write_files(self, trainer: pl.Trainer, last: dict[str, Tensor]) -> None:
+    def _write_files(self, trainer: pl.Trainer, small: dict[str, Any]) -> None:
         folder = self._folder(trainer)
         if folder is None:
             return
         about = {"network": type(trainer.lightning_module.model).__name__, "retrain": self.retrain}
         step = self._steps(trainer, self.clock.skipped)
         Ticket(self.rewind["weights"], self.of_rounds, step, about).save(folder / "ticket.pt")
-        save_packed(folder / "packed.pt", last, self.masks)
+        write_whole(folder / "packed.pt", lambda file: torch.save(small, file))
         packed = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}
         # for reports, which compare seeds and do without torch
         write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **packed))

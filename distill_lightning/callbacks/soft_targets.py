@@ -78,6 +78,8 @@ class SoftTargets(Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        if not pl_module.taught:
+            raise InputError(f"{type(pl_module).__name__} has no use for a teacher: leave SoftTargets out, or use KD")
         data: ImageData = trainer.datamodule
         self.members = [Member(given, data, "teacher") for given in self.teacher]
         self.digests = [member.digest for member in self.members]

@@ -69,6 +69,8 @@ class Method(pl.LightningModule):
     """Whether a batch ends with the last one's fresh samples, under one further view."""
     pairs_classes = False
     """Whether each fresh sample comes with another of its class."""
+    taught = False
+    """Whether its loss reads a teacher's logits."""
     mixes = True
     """Whether its loss holds for pictures that are mixed of two samples."""
     memory: tuple[str, ...] = ()

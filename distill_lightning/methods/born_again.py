@@ -29,6 +29,8 @@ class BornAgain(Method):
         kwargs: see Method.
     """
 
+    taught = True
+
     def __init__(self, network: nn.Module, hard_weight: float = 1.0, **kwargs) -> None:
         super().__init__(network, **kwargs)
         if hard_weight < 0:

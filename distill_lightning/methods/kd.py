@@ -36,6 +36,8 @@ class KD(Method):
         kwargs: see Method.
     """
 
+    taught = True
+
     def __init__(
         self,
         network: nn.Module,

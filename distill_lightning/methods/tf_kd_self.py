@@ -29,6 +29,8 @@ class TfKDSelf(Method):
         kwargs: see Method.
     """
 
+    taught = True
+
     def __init__(self, network: nn.Module, temperature: float = 6.0, alpha: float = 0.95, **kwargs) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or not 0 <= alpha <= 1:

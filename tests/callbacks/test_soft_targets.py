@@ -12,6 +12,9 @@ from distill_lightning.checkpoints import PlainNetwork, open_network
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
+from distill_lightning.losses import soft_target_loss
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.kd import KD
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
@@ -32,12 +35,12 @@ def teacher(seed: int) -> ConvNet:
     return ConvNet(dropout=0.5)
 
 
-def run(given, epochs: int = 2, **options) -> list[dict]:
+def run(given, epochs: int = 2, method: type[Method] = KD, augment: tuple = (RandomCrop(1),), **options) -> list[dict]:
     watch = Watch()
     trainer = bare_trainer(max_epochs=epochs, callbacks=[SoftTargets(given, folder="tables", **options), watch])
-    data = Digits(batch_size=100, train_part=350, augment=[RandomCrop(1)])
+    data = Digits(batch_size=100, train_part=350, augment=[*augment])
     torch.manual_seed(0)
-    method = KD(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+    method = method(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
     trainer.fit(method, datamodule=data)
     assert not any("teacher" in key for key in method.state_dict())
     return watch.batches
@@ -133,8 +136,6 @@ def test_a_teacher_that_has_seen_the_validation_pictures_is_refused(capsys):
 
 
 def born_again() -> Path:
-    from helpers import CONFIGS
-
     return CONFIGS / "digits" / "born_again.yaml"
 
 
@@ -152,14 +153,25 @@ def test_a_moved_teacher_may_go_on_teaching_and_another_may_not(capsys):
     assert "weights of the teacher" in capsys.readouterr().err
 
 
-def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several(capsys):
+class TaughtDLB(DLB):
+    """Both views are taught."""
+
+    taught = True
+
+    def losses(self, batch):
+        soft = soft_target_loss(self.teacher_logits(batch), self(batch["image"]), 4.0)
+        return super().losses(batch) | {"soft": soft}
+
+
+def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several():
     """Else both halves of DLB's batch would be one view, or of two mixtures."""
-    teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1) / "checkpoints" / "last.ckpt"
-    taught = Path("taught.yaml")
-    taught.write_text("trainer:\n  callbacks+:\n  - class_path: SoftTargets\n    init_args:\n      mode: table\n")
-    given = ["fit", "--config", CONFIGS / "digits" / "dlb.yaml", "--config", taught, "--trainer.max_epochs", 1]
-    given += ["--trainer.callbacks.teacher", teacher, "--trainer.callbacks.views"]
-    assert distill(*given, 3) == 2
-    assert "DLB shows 2 views of a sample in an epoch: give a multiple of 2" in capsys.readouterr().err
-    assert distill(*given, 2) == 0
-    assert distill(*given, 1, "--data.augment", "[]") == 0  # all views are the same picture
+    given = {"given": PlainNetwork(teacher(1)), "epochs": 1, "method": TaughtDLB, "mode": "table"}
+    with pytest.raises(InputError, match="TaughtDLB shows 2 views of a sample in an epoch: give a multiple of 2"):
+        run(views=3, **given)
+    run(views=2, **given)
+    run(views=1, augment=(), **given)  # all views are the same picture
+
+
+def test_a_method_that_reads_no_teacher_refuses_one():
+    with pytest.raises(InputError, match="DLB has no use for a teacher"):
+        run(PlainNetwork(teacher(1)), method=DLB)
