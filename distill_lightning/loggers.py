@@ -4,6 +4,7 @@ Both are append-only. After a cut, what lies past the checkpoint's step is dropp
 """
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,10 @@ class TensorBoard(TensorBoardLogger):
     """
 
     def __init__(self, folder: str | Path, step: int) -> None:
+        # TensorBoard reads files in the order of their names, the second and then the process, as text: one of the
+        # same second might be read before the one that it continues
+        last = max((int(path.name.split(".")[3]) for path in Path(folder).glob("events.out.tfevents.*")), default=0)
+        time.sleep(max(0.0, min(1.0, last + 1 - time.time())))
         super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, purge_step=step + 1)
 
     @rank_zero_only

@@ -258,7 +258,17 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
         (
             BASE,
             ["--trainer.accumulate_grad_batches", 4, "--trainer.val_check_interval", 2],
-            ["val_check_interval a multiple"],
+            ["val_check_interval a multiple of 4"],
+        ),
+        (
+            BASE,
+            [
+                "--trainer.accumulate_grad_batches=2",
+                "--trainer.val_check_interval=4",
+                "--data.batch_size=250",
+                "--trainer.check_val_every_n_epoch=null",
+            ],
+            ["falls between the 2", "val_check_interval a multiple of 5"],
         ),
         (BASE, ["--checkpoint.every_n_steps", 0], ["checkpoint.every_n_steps is 0"]),
         (KD, [], ["there is no teacher", "train it first"]),
@@ -424,6 +434,14 @@ def test_bench_of_methods_with_hooks_on_the_network(method, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+def test_a_log_gets_the_mean_of_each_epoch(capsys):
+    run = fit("digits/baseline.yaml", "--trainer.max_epochs", 2, "--trainer.log_every_n_steps", 3)
+    said = [
+        line.split("train/loss ")[1].split()[0] for line in capsys.readouterr().err.splitlines() if "epoch " in line
+    ]
+    assert said == [f"{value:.4g}" for _, tag, value in rows(run) if tag == "train/epoch_loss"]
+
+
 def test_a_terminal_shows_a_bar():
     """With loss, validation, and what callbacks show: on a terminal alone, which pipes are not."""
     ours, theirs = os.openpty()

@@ -75,9 +75,13 @@ def test_a_run_of_one_process_goes_on_with_two(more):
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     run("cut", *given, "--ckpt_path", "last", "--trainer.devices", 2)
-    first, second = (load(Path("logs/digits/baseline") / name)["state_dict"] for name in ("whole", "cut"))
+    one, two = (Path("logs/digits/baseline") / name for name in ("whole", "cut"))
+    first, second = (load(path)["state_dict"] for path in (one, two))
     for key, value in first.items():
         assert (value - second[key]).abs().max() < 2e-5, key
+    assert [row[:2] for row in rows(one)] == [row[:2] for row in rows(two)]
+    for (_, tag, a), (_, _, b) in zip(rows(one), rows(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-4), tag
 
 
 def test_two_processes_resume_exactly():

@@ -1,8 +1,11 @@
-"""metrics.csv through cuts."""
+"""Numbers through cuts."""
 
+import time
 from pathlib import Path
 
-from distill_lightning.loggers import MetricsCSV
+from helpers import events
+
+from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.runs import read_metrics
 
 PATH = Path("metrics.csv")
@@ -31,3 +34,17 @@ def test_a_failed_run_writes_no_more():
     log.log_metrics({"a": 1.0}, 1)
     log.finalize("failed")
     assert not PATH.exists()
+
+
+def test_tensorboard_reads_a_file_after_the_one_that_it_continues():
+    """Even when both are begun in one second, by processes whose names sort the other way."""
+    first = TensorBoard("run", -1)
+    for step in range(4):
+        first.log_metrics({"a": step}, step)
+    first.save()
+    (file,) = Path("run").glob("events*")
+    file.rename(Path("run") / f"events.out.tfevents.{int(time.time())}.zzz.9.9")
+    second = TensorBoard("run", 1)
+    second.log_metrics({"a": 20}, 2)
+    second.save()
+    assert events(Path("run")) == {"a": [(0, 0), (1, 1), (2, 20)]}

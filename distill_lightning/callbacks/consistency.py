@@ -7,7 +7,7 @@ on its augmented picture; with data.mix on another mixture in each epoch, which 
 2022) argue that self-distillation from the last mini-batch makes training dynamics more stable; this is the number to
 hold against it. Logged as train/consistency from the second epoch on; rounds of pruning begin anew.
 
-Kept in the checkpoint: the last predictions, (N, K) float32, the epoch that they are of, and its sums. Under DDP every
+Kept in the checkpoint: the last predictions, (N, K) float32, the step that they go up to, and the sums of the epoch. Under DDP every
 process holds all. On the CPU where they are larger than 1 GB.
 """
 
@@ -32,16 +32,16 @@ class Consistency(Callback):
         self.log_probs: Tensor | None = None
         self.seen: Tensor | None = None
         self.sums = torch.zeros(2, dtype=torch.float64)
-        self.epoch = 0
+        self.step = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":  # not what an earlier fit left; a checkpoint is read after this
             self._forget()
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx) -> None:
-        if pl_module.epoch < self.epoch:
+        if pl_module.step < self.step:
             self._forget()
-        self.epoch = pl_module.epoch
+        self.step = pl_module.step
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
@@ -71,7 +71,7 @@ class Consistency(Callback):
     def state_dict(self) -> dict[str, Any]:
         kept = {"log_probs": self.log_probs, "seen": self.seen, "sums": self.sums}
         kept = {name: None if value is None else value.cpu().clone() for name, value in kept.items()}
-        return kept | {"epoch": self.epoch}
+        return kept | {"step": self.step}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

@@ -56,6 +56,7 @@ from torch import Tensor, nn
 from distill_lightning import masks as masking
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import Clock, ImageData, Place, Plan
+from distill_lightning.data.order import PRUNE, run_seed, seed_for
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 from distill_lightning.plots import Line, plot
@@ -128,7 +129,7 @@ class Lottery(Callback):
         leave_out: modules, by name or by the beginning of it, whose weights are not pruned.
         also: other parameters to prune, by name, and their rates.
         retrain: what later rounds start from.
-        rewind_to: "500 steps" or "2 epochs": k.
+        rewind_to: "500 steps" or "2 epochs": k. Fine-tuning goes on from the end, and has none.
         length: "50000 steps" or "20 epochs": T; that of the run by default.
         optimizer: its state at the start of a later round: fresh, or kept as it was at step k (at the end of the last
             round, where the weights are kept).
@@ -176,8 +177,11 @@ class Lottery(Callback):
         self.order, self.ticket, self.ticket_round = order, ticket, ticket_round
         self.start_weights, self.start_mask = weights, mask
         self.opened: Opened | None = None
-        # what the checkpoint keeps
-        self.round = -1  # training has not begun
+        self._forget()
+
+    def _forget(self) -> None:
+        """What the checkpoint keeps, as it is before training."""
+        self.round = -1
         self.masks: masking.Masks = {}
         self.of_rounds: list[dict[str, Tensor]] = []  # packed masks
         self.rewind: dict[str, Any] | None = None
@@ -200,11 +204,16 @@ class Lottery(Callback):
                 raise InputError(f"Lottery cannot keep count beside {type(callback).__name__}: leave it out")
         if trainer.fast_dev_run:
             raise InputError("Lottery: fast_dev_run ends before a round does: give rounds of a short length instead")
+        self._forget()  # what an earlier fit left; a checkpoint is read after this
         data: ImageData = trainer.datamodule
         self.opened = self._open_ticket(pl_module.model) if self.ticket is not None else None
         data.clock = self.clock = self._clock(trainer, data)
-        trainer.fit_loop.max_epochs = self.clock.epochs_in_all()
+        self.asked_epochs, trainer.fit_loop.max_epochs = trainer.max_epochs, self.clock.epochs_in_all()
         self.rates = self._rates(pl_module.model)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            trainer.fit_loop.max_epochs = self.asked_epochs
 
     def _clock(self, trainer: pl.Trainer, data: ImageData) -> Rounds:
         limit = trainer.limit_train_batches
@@ -221,11 +230,12 @@ class Lottery(Callback):
             raise InputError(f"{what}, but a round has {first // together} steps: rewind to one of them")
         # what is kept is trained on from the end: nothing is skipped but in the schedule
         skipped = 0 if self.retrain == "fine_tune" else skipped
-        if (first % per_epoch or skipped % per_epoch) and per_epoch % together:
-            raise InputError(
-                f"Lottery: a round ends inside an epoch of {per_epoch} batches, which accumulate_grad_batches "
-                f"{together} does not divide: use whole epochs"
-            )
+        for batches in (first, skipped):
+            if (rest := batches % per_epoch) and (per_epoch % together or rest % together):
+                raise InputError(
+                    f"Lottery: {rest} batches of an epoch's {per_epoch} belong to a round, where "
+                    f"accumulate_grad_batches {together} does not divide both: use whole epochs, or steps"
+                )
         end, new = self.retrain == "fine_tune", self.order == "new"
         repeats = getattr(trainer.lightning_module, "repeats_last_batch", False)
         if self.order == "new" and skipped and repeats:
@@ -235,12 +245,17 @@ class Lottery(Callback):
         clock = Rounds(per_epoch, first - start, start, skipped, first - skipped, self.rounds, new, end)
         every = self._between_validations(trainer, per_epoch)
         if data.val_size and self.rounds and (clock.first % every or clock.later % every):
-            print(
-                f"Lottery: validation comes every {every // together} steps, at others in each round of "
+            self._say(
+                trainer,
+                f"validation comes every {every // together} steps, at others in each round of "
                 f"{clock.later // together}: early stops cannot be compared",
-                file=sys.stderr,
             )
         return clock
+
+    @staticmethod
+    def _say(trainer: pl.Trainer, text: str) -> None:
+        if trainer.is_global_zero:
+            print(f"Lottery: {text}", file=sys.stderr)
 
     @staticmethod
     def _between_validations(trainer: pl.Trainer, per_epoch: int) -> int:
@@ -313,7 +328,7 @@ class Lottery(Callback):
             raise InputError(f"Lottery.ticket_round is {number}: the ticket {self.ticket} has rounds 0 to {last}")
         found = ticket.masks(number)
         if self.start_mask != "found":
-            generator = torch.Generator().manual_seed(torch.initial_seed() % 2**63)
+            generator = torch.Generator().manual_seed(seed_for(PRUNE, run_seed()))
             found = masking.random_like(found, generator, pooled=self.start_mask == "random")
         return Opened(ticket.weights, found, ticket.step)
 
@@ -372,6 +387,7 @@ class Lottery(Callback):
             self.masks = self.opened.masks | self.masks
             if self.start_weights == "rewound":
                 _put(network.state_dict(), self.opened.weights)
+        self._check_same(trainer)
         self.of_rounds = [masking.pack_all(self.masks)]
         self._warn_of_dead_layers(trainer)
         self._apply(pl_module)
@@ -422,6 +438,9 @@ class Lottery(Callback):
         """The end of a round: tested at its best and at its last weights, and written down."""
         network, data = pl_module.model, trainer.datamodule
         data.read_test_part()
+        if trainer.world_size > 1:  # as DDP does before each pass: running statistics are the first process's
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, 0)
         masks = self.masks
         row: dict[str, Any] = {
             "round": self.round,
@@ -507,8 +526,8 @@ class Lottery(Callback):
     def _warn_of_dead_layers(self, trainer: pl.Trainer) -> None:
         """Before a round is spent on it."""
         for name, mask in self.masks.items():
-            if not mask.any() and trainer.is_global_zero:
-                print(f"Lottery: {name} has no weights left: no signal passes through it", file=sys.stderr)
+            if not mask.any():
+                self._say(trainer, f"{name} has no weights left: no signal passes through it")
 
     # What is shown and left
 
@@ -539,7 +558,7 @@ class Lottery(Callback):
         if folder is None:
             return
         about = {"network": type(trainer.lightning_module.model).__name__, "retrain": self.retrain}
-        step = self._steps(trainer, self.clock.skipped)
+        step = self._steps(trainer, max(self.clock.skipped, self.clock.start))
         Ticket(self.rewind["weights"], self.of_rounds, step, about).save(folder / "ticket.pt")
         write_whole(folder / "packed.pt", lambda file: torch.save(small, file))
         packed = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}

@@ -145,10 +145,12 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         together, interval = trainer.accumulate_grad_batches, trainer.val_check_batch
-        if together > 1 and interval not in (None, float("inf"), trainer.num_training_batches) and interval % together:
+        per_epoch, on = trainer.num_training_batches, trainer.check_val_every_n_epoch is None  # counted across epochs
+        inside = interval not in (None, float("inf")) and interval % per_epoch
+        if inside and (interval % together or (on and per_epoch % together)):
             raise InputError(
                 f"validation after every {interval} batches falls between the {together} of accumulate_grad_batches: "
-                "make trainer.val_check_interval a multiple"
+                f"make trainer.val_check_interval a multiple of {together if interval % together else per_epoch}"
             )
         self.stepping = True
         self.saved_at = time.monotonic()
@@ -174,8 +176,13 @@ class RunCheckpoint(Checkpoint):
             self._agree(trainer)
         if not self.due and not self.signal:
             return
-        if not trainer.is_last_batch and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if not self._ends(trainer) and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
             self._write(trainer)
+
+    @staticmethod
+    def _ends(trainer: pl.Trainer) -> bool:
+        """Whether the epoch ends with this batch."""
+        return trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -187,8 +194,7 @@ class RunCheckpoint(Checkpoint):
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
-        ends = trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
-        if (self.due or self.improved or self.signal) and not ends:
+        if (self.due or self.improved or self.signal) and not self._ends(trainer):
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

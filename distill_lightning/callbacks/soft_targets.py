@@ -79,7 +79,8 @@ class SoftTargets(Callback):
         if stage != "fit":
             return
         if not pl_module.taught:
-            raise InputError(f"{type(pl_module).__name__} has no use for a teacher: leave SoftTargets out, or use KD")
+            name = type(pl_module).__name__
+            raise InputError(f"{name} reads no teacher's logits (taught is False): leave SoftTargets out, or use KD")
         data: ImageData = trainer.datamodule
         self.members = [Member(given, data, "teacher") for given in self.teacher]
         self.digests = [member.digest for member in self.members]

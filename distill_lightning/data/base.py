@@ -218,6 +218,8 @@ class ImageData(pl.LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self._learn_needs()
+        if stage == "fit":  # not what a callback of an earlier fit asked for
+            self.clock, self.view_cycle = Clock(), None
         if stage == "predict" and self.pictures is not None and self.remembered:
             self.mean, self.std = self.remembered["mean"], self.remembered["std"]
             return

@@ -70,7 +70,7 @@ def run_seed() -> int:
 
 
 # what a hash is for: two purposes never share their draws
-PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD = range(1, 9)
+PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE = range(1, 10)
 
 
 def seed_of_order(seed: int, order: int) -> int:

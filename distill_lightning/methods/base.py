@@ -416,10 +416,9 @@ class Method(pl.LightningModule):
             )
         if len(everyones) == world:
             mine = everyones[self.trainer.global_rank]
-        elif self.trainer.global_rank == 0:
-            mine = {"account": Account.summed([of_rank["account"] for of_rank in everyones])}
         else:
-            mine = {"account": Account().state_dict() | {"exposures": everyones[0]["account"]["exposures"]}}
+            accounts = [of_rank["account"] for of_rank in everyones]
+            mine = {"account": Account.share(accounts, self.trainer.global_rank, world)}
         mine = pl.utilities.move_data_to_device(mine, self.trainer.strategy.root_device)
         self.account.load_state_dict(mine.pop("account"))
         # what is shared may be large: the method puts it where it is used
@@ -497,9 +496,9 @@ class Account:
         self.rows_since += counts[2]
 
     def mean_loss(self) -> float | None:
-        """Of the window on this process, for the progress bar."""
-        sums = self.window or self.epoch
-        return float(sums["loss"]) / sums["steps"] if sums else None
+        """Of the epoch so far, on this process, for the progress bar."""
+        steps, loss = (self.epoch.get(k, 0) + self.window.get(k, 0) for k in ("steps", "loss"))
+        return float(loss) / steps if steps else None
 
     def rates(self) -> dict[str, float]:
         """Pictures that pass through this process's network in a second, since last asked."""
@@ -533,7 +532,7 @@ class Account:
         window, self.window = self.window, {}
         if not window:
             return {}
-        self.epoch = {k: self.epoch.get(k, 0) + v for k, v in window.items()}
+        self.epoch |= {k: self.epoch.get(k, 0) + v for k, v in window.items()}
         return self._means(method, window)
 
     def close_epoch(self, method: Method) -> dict[str, float]:
@@ -565,10 +564,14 @@ class Account:
         self.window, self.epoch, self.exposures = dict(state["window"]), dict(state["epoch"]), state["exposures"]
 
     @staticmethod
-    def summed(states: list[dict[str, Any]]) -> dict[str, Any]:
-        """One account out of those of all processes."""
+    def share(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
+        """What a process holds where ``world`` of them go on from the sums of another number: the first has them all.
 
-        def add(part: str) -> dict[str, Tensor | int]:
-            return {k: sum(state[part].get(k, 0) for state in states) for k in states[0][part]}
+        Each process counts a step and its loss, so that an old step is to weigh as much as one of the new processes.
+        """
 
-        return {"window": add("window"), "epoch": add("epoch"), "exposures": states[0]["exposures"]}
+        def of(part: str) -> dict[str, Tensor | float]:
+            sums = {k: sum(state[part][k] for state in states) * (rank == 0) for k in states[0][part]}
+            return {k: v * world / len(states) if k == "steps" or k.startswith("loss") else v for k, v in sums.items()}
+
+        return {"window": of("window"), "epoch": of("epoch"), "exposures": states[0]["exposures"]}

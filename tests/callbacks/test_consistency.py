@@ -8,6 +8,7 @@ from helpers import CONFIGS, assert_same_run, bare_trainer, distill, rows, start
 from test_resume import Kill
 
 from distill_lightning.callbacks.consistency import Consistency
+from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.data.digits import Digits
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
@@ -44,6 +45,21 @@ def test_by_hand(method):
         expected.append(float(torch.stack([(last[i].exp() * (last[i] - now[i])).sum() for i in both]).mean()))
         last = last | now
     assert written == pytest.approx(expected, rel=1e-4)
+
+
+def test_rounds_of_pruning_begin_anew():
+    """Of one epoch each: there is nothing to compare."""
+    written = []
+
+    class Kept(Baseline):
+        def write(self, stage, metrics, step):
+            written.extend(metrics)
+
+    network = Kept(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
+    bare_trainer(max_epochs=1, callbacks=[Lottery(rounds=2), Consistency()]).fit(
+        network, datamodule=Digits(batch_size=100, train_part=250)
+    )
+    assert "epoch_loss" in written and "consistency" not in written
 
 
 def test_it_goes_on_after_a_cut(monkeypatch):

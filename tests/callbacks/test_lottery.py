@@ -104,6 +104,37 @@ def test_bad_options_are_refused_in_one_line(wrong, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("part", [{"length": "0.75 epochs"}, {"rewind_to": "0.25 epochs"}, {"length": "1.5 epochs"}])
+def test_a_round_does_not_end_while_gradients_accumulate(part):
+    with pytest.raises(InputError, match="accumulate_grad_batches . does not divide both"):
+        train(Lottery(rounds=1, **part), accumulate_grad_batches=3 if part == {"length": "1.5 epochs"} else 2)
+
+
+def test_a_second_fit_begins_anew():
+    """Of the callback, of the data, and of the data without the callback."""
+    lottery, data = Lottery(rounds=1), Digits(batch_size=100, train_part=400, seed=5)
+    _, first = train(lottery, data=data)
+    table = [row["test_nll"] for row in lottery.table]
+    _, second = train(lottery, data=data)
+    assert second.losses == first.losses and [row["test_nll"] for row in lottery.table] == table
+    torch.manual_seed(0)
+    method, watch = Baseline(ConvNet(width=4, dropout=0.2), optimizer=sgd, schedule=Cosine()), Watch()
+    bare_trainer(max_epochs=4, callbacks=[watch]).fit(method, datamodule=data)
+    assert len(watch.lrs) == 16 and watch.lrs == sorted(watch.lrs, reverse=True)
+
+
+def test_a_random_ticket_is_drawn_from_the_seed_of_the_run_alone():
+    found = Lottery(rounds=1)
+    train(found)
+    Ticket(found.rewind["weights"], found.of_rounds, 0).save(Path("ticket.pt"))
+    drawn = []
+    for draws in (0, 1):
+        torch.manual_seed(draws)
+        lottery = Lottery(rounds=0, ticket="ticket.pt", mask="random")
+        drawn.append(lottery._open_ticket(ConvNet(width=4)).masks)
+    assert same(*drawn) and not same(drawn[0], masking.unpack_all(found.of_rounds[1], found.masks))
+
+
 def test_what_would_break_rounds_is_refused():
     stop = pl.callbacks.EarlyStopping("val/nll")
     with pytest.raises(InputError, match="EarlyStopping"):
@@ -483,6 +514,26 @@ def test_killed_around_the_end_of_a_round(step, monkeypatch):
     assert_same_lottery(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
 
 
+def test_killed_after_the_last_step_of_a_round_that_ends_inside_an_epoch(monkeypatch):
+    """No validation is due, and the end of the epoch is: the checkpoint waits for it."""
+    given = [
+        "--config",
+        CONFIGS / "digits" / "baseline.yaml",
+        "--config",
+        LOTTERY,
+        *SMALL,
+        "--checkpoint.every_n_steps",
+        1,
+    ]
+    given += ["--trainer.callbacks.length", "5 steps", "--trainer.check_val_every_n_epoch", 99]
+    assert distill("fit", *given, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_train_epoch_end", 4)  # the last: 20 steps of 4 rounds, 6 an epoch
+        assert distill("fit", *given, "--name", "killed") == 1
+    assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
+    assert_same_lottery(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
+
+
 def test_a_ticket_and_its_controls():
     run = found()
     ticket = Ticket.open(run / "ticket.pt")
@@ -525,6 +576,16 @@ def test_a_ticket_and_its_controls():
         assert not load(other)["state_dict"]["model.0.weight"][~masks["0.weight"]].any()
 
 
+def test_a_ticket_that_is_fine_tuned_is_still_of_its_step():
+    first = fit("digits/baseline.yaml", "--config", LOTTERY, *SMALL, "--trainer.callbacks.rewind_to", "2 steps")
+    more = ["--trainer.callbacks.ticket", first / "ticket.pt", "--trainer.callbacks.retrain", "fine_tune"]
+    tuned = fit("digits/baseline.yaml", "--config", LOTTERY, *SMALL, *more, "--trainer.callbacks.rounds", 1)
+    before, after = (Ticket.open(run / "ticket.pt") for run in (first, tuned))
+    assert before.step == after.step == 2
+    for key, mask in after.masks(0).items():
+        assert after.weights[key].equal(before.weights[key] * mask)
+
+
 def test_a_ticket_of_another_network_is_refused(capsys):
     run = found()
     given = [
@@ -561,6 +622,16 @@ def test_two_processes_find_the_same_ticket():
     assert masking.overlap(a.masks(-1), b.masks(-1)) > 0.999  # sums in another order may swap a pair of equals
     for key, mask in b.masks(-1).items():
         assert not load(two)["state_dict"][f"model.{key}"][~mask].any()
+
+
+def test_two_processes_test_a_round_with_the_running_statistics_of_the_first():
+    """Each has its own otherwise, where no validation comes before the round's end."""
+    given = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL, "--data.val_size", 0]
+    process = start(*given, "--name", "norms", "--trainer.accelerator", "cpu", "--trainer.devices", 2)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    summary = json.loads(Path("logs/digits/baseline/norms/summary.json").read_text())
+    assert summary["rounds"][-1]["test_nll"] == pytest.approx(summary["metrics"]["test/nll"], rel=1e-6)
 
 
 def test_lenet_on_mnist_has_the_weights_of_the_paper():

@@ -14,6 +14,7 @@ from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.kd import KD
 from distill_lightning.models.convnet import ConvNet
@@ -153,6 +154,22 @@ def test_a_moved_teacher_may_go_on_teaching_and_another_may_not(capsys):
     assert "weights of the teacher" in capsys.readouterr().err
 
 
+def test_a_table_of_an_earlier_fit_does_not_say_which_views_come():
+    data, seen = Digits(batch_size=100, train_part=350, augment=[RandomCrop(1)]), []
+
+    class Views(pl.Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(int(batch["view"][0]))
+
+    for method, callback in (
+        (KD, SoftTargets(PlainNetwork(teacher(1)), "table", folder="tables")),
+        (Baseline, Views()),
+    ):
+        student = method(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+        bare_trainer(max_epochs=2, callbacks=[callback]).fit(student, datamodule=data)
+    assert seen == [0, 0, 0, 1, 1, 1]
+
+
 class TaughtDLB(DLB):
     """Both views are taught."""
 
@@ -173,5 +190,5 @@ def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several():
 
 
 def test_a_method_that_reads_no_teacher_refuses_one():
-    with pytest.raises(InputError, match="DLB has no use for a teacher"):
+    with pytest.raises(InputError, match="DLB reads no teacher"):
         run(PlainNetwork(teacher(1)), method=DLB)

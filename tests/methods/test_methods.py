@@ -12,7 +12,7 @@ from torch import nn
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy, soft_target_loss
-from distill_lightning.methods.base import Method
+from distill_lightning.methods.base import Account, Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
@@ -278,6 +278,19 @@ def test_weight_decay_can_spare_norms_and_biases():
     assert [g["weight_decay"] for g in groups] == [0.5, 0.0]
     assert {p.ndim for p in groups[1]["params"]} == {1}
     assert sum(len(g["params"]) for g in groups) == len(list(method.parameters()))
+
+
+def test_sums_go_on_with_another_number_of_processes():
+    """A step of theirs weighs as one of the new ones; all hold the same sums, which are added by their order."""
+
+    def sums(loss: float, late: float) -> dict:
+        window = {"loss": torch.tensor(loss), "loss_late": torch.tensor(late), "right": torch.tensor(3)}
+        return {"window": window | {"steps": 4, "fresh": 8, "rows": 16}, "epoch": {}, "exposures": 100}
+
+    shares = [Account.share([sums(1.0, 0.5), sums(3.0, 1.5)], rank, 3) for rank in range(3)]
+    whole = {k: float(sum(share["window"][k] for share in shares)) for k in shares[0]["window"]}
+    assert whole == {"loss": 6.0, "loss_late": 3.0, "right": 6.0, "steps": 12.0, "fresh": 16.0, "rows": 32.0}
+    assert all(list(share["window"]) == list(whole) and share["exposures"] == 100 for share in shares)
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
