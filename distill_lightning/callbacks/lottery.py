@@ -233,8 +233,8 @@ class Lottery(Callback):
         for batches in (first, skipped):
             if (rest := batches % per_epoch) and (per_epoch % together or rest % together):
                 raise InputError(
-                    f"Lottery: {rest} batches of an epoch's {per_epoch} belong to a round, where "
-                    f"accumulate_grad_batches {together} does not divide both: use whole epochs, or steps"
+                    f"Lottery: a round begins or ends after {rest} of an epoch's {per_epoch} batches, where "
+                    f"accumulate_grad_batches {together} ends no step, or not in each: use whole epochs"
                 )
         end, new = self.retrain == "fine_tune", self.order == "new"
         repeats = getattr(trainer.lightning_module, "repeats_last_batch", False)
