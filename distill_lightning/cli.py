@@ -288,7 +288,7 @@ class DistillCLI(LightningCLI):
         parts = [part for one in everyones for part in one if part]
         rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
         target = (folder if (folder / "config.yaml").is_file() else Path()) / "predictions.csv"
-        write_whole(target, lambda file: file.write(_predictions(rows, datamodule).encode()))
+        write_whole(target, lambda file: file.write(_predictions(rows, datamodule).encode(errors="surrogateescape")))
         self._say(f"predictions: {target}")
 
     def _load(self, model: Method, datamodule: ImageData, ckpt_path: str | None) -> Path:
@@ -317,6 +317,10 @@ class DistillCLI(LightningCLI):
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
+        if turns < 2 or steps < 1:
+            raise InputError(f"turns is {turns}, steps {steps}: there must be 2 turns or more, of 1 step or more")
+        if not model.trains:
+            raise InputError(f"{type(model).__name__} has nothing to train: a step of it takes no time")
         with tempfile.TemporaryDirectory() as folder:
             self._attach(runs.Run(Path(folder)), -1, self.config_yaml)
             result = self.trainer.bench(model, datamodule, turns, steps)

@@ -52,7 +52,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
                 f"the --config that adds {found[1]}"
             )
     if found := re.search(r"Option '([^']+)' is not accepted", text):
-        return f"{key} has no option {found[1]}{nearest(found[1], _parameters())}"
+        return f"{key} has no option {found[1]}{nearest(found[1], _parameters() - {found[1]})}"
     if found := re.search(r"Key '([^']+)' is not expected", text):
         return f"there is no option {found[1]}{nearest(found[1], [o.lstrip('-') for o in options])}"
     unions = re.findall(r"Subtypes: \[([^\]]+)\] Errors: (?:(?!Subtypes).)*? Given value: (\w[^\s(]*?)\.?(?: |$)", text)

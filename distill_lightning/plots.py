@@ -69,12 +69,12 @@ def plot(
 
     Args:
         title: above it.
-        lines: drawn in order; a point that is not finite is left out.
+        lines: drawn in order; a point that is not finite, or not above 0 where x is logarithmic, is left out.
         x_label, y_label: of the axes.
-        log_x: whether the x axis is logarithmic; all x must be positive.
+        log_x: whether the x axis is logarithmic.
         diagonal: both axes from 0 to 1, with the line on which they are equal.
     """
-    drawn = [(line, _points(line)) for line in lines]
+    drawn = [(line, [p for p in _points(line) if p[0] > 0 or not log_x]) for line in lines]
     drawn = [(line, points) for line, points in drawn if points]
     xs = [x for _, points in drawn for x, _, _ in points] or [1.0, 2.0]
     lows = [y - s for _, points in drawn for _, y, s in points] or [0.0]

@@ -73,18 +73,28 @@ def _has_rounds(config: dict[str, Any]) -> bool:
     return any(str(c.get("class_path")).endswith(".Lottery") for c in callbacks if isinstance(c, dict))
 
 
+def folder_of_pictures(config: dict[str, Any]) -> dict[str, str]:
+    """``data.root``, where it says which pictures these are: the sets that this program knows are the same anywhere."""
+    data = config.get("data") or {}
+    path, root = str(data.get("class_path")), data.get("init_args", {}).get("root")
+    known = path.startswith("distill_lightning.data.") and not path.endswith(".ImageFolder")
+    return {} if known or not root else {"data.root": str(Path(root).resolve())}
+
+
 def settings(config: dict[str, Any]) -> dict[str, Any]:
     """The same for people: "model" is "DLB", "model.optimizer.lr" is 0.1; nothing that is not set."""
 
     def short(key: str) -> str:
         return key.replace(".init_args", "").removesuffix(".class_path")
 
-    matters = {k: v for k, v in what_matters(config).items() if v not in (None, [], {})}
+    matters = {k: v for k, v in what_matters(config).items() if v not in (None, [], {})} | folder_of_pictures(config)
     return {short(k): v.rpartition(".")[2] if k.endswith(".class_path") else v for k, v in matters.items()}
 
 
 def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None = None) -> str:
     """Names what a run computes: equal for runs that must come out equal, wherever they and their teachers lie.
+
+    A folder of pictures counts by its path: what is in it is not read.
 
     Args:
         config: as resolved.
@@ -92,7 +102,7 @@ def digest(config: dict[str, Any], of_run: Callable[[Path], str | None] | None =
     """
 
     of_run = of_run or identity
-    matters = {key: _plain(value, of_run) for key, value in what_matters(config).items()}
+    matters = {key: _plain(value, of_run) for key, value in what_matters(config).items()} | folder_of_pictures(config)
     for part, names in zip(("checkpoint", "trainer"), CHOOSES_BEST, strict=True):
         matters |= {f"{part}.{name}": config.get(part, {}).get(name) for name in names}
     # what is not set counts for nothing, so that an option that a later version adds makes no new run of an old one
@@ -123,12 +133,15 @@ def named(folder: Path, digest: str) -> str:
 def refuse_changes(old: dict[str, Any], new: dict[str, Any], run: "Run") -> None:
     """Resuming with an option that could change the result is refused by name.
 
-    A teacher may have moved: a checkpoint knows its weights, and SoftTargets compares them.
+    A teacher may have moved: a checkpoint knows its weights, and SoftTargets compares them. So may a folder of pictures,
+    unless the run is finished, and nothing will be read.
 
     Raises:
         InputError: naming the first such option.
     """
     before, now, folder = what_matters(old), what_matters(new), run.folder
+    if run.finished:
+        before, now = before | folder_of_pictures(old), now | folder_of_pictures(new)
     for key in [*now, *before]:
         if run.resume_from is not None and "teacher" in key.split("."):
             continue

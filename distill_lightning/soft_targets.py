@@ -12,9 +12,10 @@ torn or altered file is found out. Several processes fill a table together, each
 
 import hashlib
 import json
+import os
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,26 +110,45 @@ class SoftTargetTable:
         """One run at a time generates a table; another waits, and finds it done."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
-            try:
+            with suppress(ImportError, OSError):  # not on this system, or not on this file system
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            except ImportError:  # not on this system
-                pass
             yield
 
     def missing(self) -> list[tuple[int, int]]:
         """Blocks (view, block) that are not written yet."""
         return [(int(v), int(b)) for v, b in zip(*np.nonzero(self.checks == -1), strict=True)]
 
-    def fill(self, view: int, block: int, compute: Callable[[int, Tensor], Tensor]) -> None:
-        """Writes one block. ``compute`` gives the logits (n, K) of a view for row numbers (n,)."""
-        rows = slice(block * BLOCK, min((block + 1) * BLOCK, self.shape[1]))
-        logits = compute(view, torch.arange(rows.start, rows.stop)).float().cpu().numpy()
-        self.logits[view, rows] = logits
-        self.logits.flush()
-        self.checks[view, block] = zlib.crc32(logits.tobytes())  # last: a block without it is written again
-        self.checks.flush()
+    def rows(self, block: int) -> Tensor:
+        """The numbers of its rows, (n,) int64."""
+        return torch.arange(block * BLOCK, min((block + 1) * BLOCK, self.shape[1]))
+
+    def fill(self, view: int, block: int, logits: Tensor) -> None:
+        """Writes the logits (n, K) of one block.
+
+        Raises:
+            OSError: with the file's name, when the disk is full, say.
+        """
+        content = logits.float().cpu().numpy().tobytes()
+        self._write("logits.npy", self.logits, view * self.shape[1] + block * BLOCK, content)
+        # last: a block without it is written again
+        check = np.int64(zlib.crc32(content)).tobytes()
+        self._write("checks.npy", self.checks, view * self.blocks + block, check)
+
+    def _write(self, name: str, array: np.memmap, row: int, content: bytes) -> None:
+        """Not through the map, which writes whole pages: what another computer writes beside it would be lost, and a full
+        disk would end the process without a word."""
+        width = array.itemsize * (self.shape[2] if array.ndim == 3 else 1)
+        path = self.folder / name
+        try:
+            with open(path, "r+b") as file:
+                file.seek(array.offset + row * width)
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(f"could not write {path}: {error}") from error
 
     def verify(self) -> None:
         """Compares every block with its checksum.

@@ -54,6 +54,8 @@ POLL_S = 0.1
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 FILES = {"last": "checkpoints/last.ckpt", "best": "checkpoints/best.ckpt", "ticket": "ticket.pt"}
 RESERVED = {"name", "log_dir", "ckpt_path"}
+LONGEST_NAME = 150
+"""Bytes of a run's name, its digest aside."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Planned:
     digest: str
     folder: Path
     trains: bool
-    devices: int
+    devices: int | None
     needs: list["Planned"]
     same_as: "Planned | None" = None
     state: str = "waiting"
@@ -254,16 +256,18 @@ class Plan:
         template = refer(options, lambda value, reference: listed.get(value, value))
         seed = template.pop("seed_everything", None)
         filled.pop("seed_everything", None)
-        resolved = self._resolve([*_config(files), *_arguments(template), *self.given], where)
+        try:
+            resolved = self._resolve([*_config(files), *_arguments(template), *self.given], where)
+        except InputError as error:
+            said = re.sub(r"needs-(\d+)", lambda found: [*paths][int(found[1])], str(error))
+            raise InputError(said) from error
         config = _replace(resolved.config, {mark: paths[value] for value, mark in marks.items()})
         if seed is not None and not any(a.startswith("--seed_everything") for a in self.given):
             config["seed_everything"] = seed
         mark = digest(config, lambda folder: self.identities.get(folder) or identity(folder))
-        devices = config["trainer"].get("devices")
-        run = Planned(
-            entry, variables, [], mark, Path(), resolved.trains, devices if type(devices) is int else 1, needs
-        )
-        name = re.sub(r"[^\w.=-]+", "_", f"{run.name}-{mark[:8]}")
+        devices = _devices(config["trainer"].get("devices"))
+        run = Planned(entry, variables, [], mark, Path(), resolved.trains, devices, needs)
+        name = re.sub(r"[^\w.=-]+", "_", run.name).encode()[:LONGEST_NAME].decode(errors="ignore") + f"-{mark[:8]}"
         run.folder = resolved.stem / name
         what = named(run.folder, mark)
         twins = self.planned.setdefault(what, [])
@@ -312,6 +316,13 @@ class Plan:
         if not found[0].trains:
             raise InputError(f"{where} needs {name}, which leaves no checkpoint: name its members")
         return found, bool(self.entries[name][0].variables.keys() - wanted.keys())
+
+
+def _devices(asked: Any) -> int | None:
+    """How many GPUs a run asks for, -1 for all, as Lightning reads it; None where it names them itself."""
+    if isinstance(asked, list) or "," in str(asked):
+        return None
+    return int(asked) if re.fullmatch(r"-?\d+", str(asked)) else 1
 
 
 def _references(value: Any) -> Iterator[tuple[str, str | None, str | None]]:
@@ -383,7 +394,8 @@ class Machine:
 
     def run(self) -> int:
         """Returns the signal that ended it, 0 for none."""
-        handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
+        heeded = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as under nohup
+        handlers = {number: signal.signal(number, self._on_signal) for number in heeded}
         live = Live(console=self.console, refresh_per_second=2, get_renderable=self._picture)
         try:
             if self.console.is_terminal:
@@ -451,8 +463,9 @@ class Machine:
         slot = self.slots.pop(0)
         env = dict(os.environ) | {OF_STUDY: str(os.getpid())}
         env.setdefault("OMP_NUM_THREADS", str(max(1, _cores() // self.jobs)))
-        if self.devices:  # one each, unless a run asks for more: --jobs must not change what comes out
-            names = [self.devices[(slot * run.devices + n) % len(self.devices)] for n in range(run.devices)]
+        if self.devices and run.devices is not None:  # one each, unless a run asks for more, whatever --jobs is
+            count = run.devices if run.devices >= 0 else len(self.devices)
+            names = [self.devices[(slot * count + n) % len(self.devices)] for n in range(count)]
             env["CUDA_VISIBLE_DEVICES"] = ",".join(dict.fromkeys(names))
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self._log(run), "a") as log:

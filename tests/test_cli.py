@@ -416,6 +416,12 @@ def test_bench_prints_ratios(capsys):
     assert not Path("logs").exists()
 
 
+@pytest.mark.parametrize(("given", "message"), [(["--turns", 1], "turns is 1"), (["--steps", 0], "steps 0")])
+def test_bench_of_nothing(given, message, capsys):
+    assert distill("bench", "--config", BASE, *given) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_bench_gives_the_bare_loop_as_many_pictures(capsys):
     sizes = []
     for config in (DLB, BASE):

@@ -14,7 +14,10 @@ CONFIG = {
     "seed_everything": 0,
     "name": None,
     "model": {"class_path": "Baseline", "init_args": {"network": {"class_path": "Net"}, "optimizer": {"lr": 0.1}}},
-    "data": {"class_path": "Digits", "init_args": {"root": "data", "batch_size": 60, "num_workers": 0}},
+    "data": {
+        "class_path": "distill_lightning.data.digits.Digits",
+        "init_args": {"root": "data", "batch_size": 60, "num_workers": 0},
+    },
     "trainer": {"max_epochs": 3, "devices": 1, "log_every_n_steps": 50, "callbacks": None},
     "checkpoint": {"every_n_steps": None},
 }
@@ -147,3 +150,21 @@ def test_a_teacher_is_known_by_what_it_is_not_by_where_it_lies(tmp_path):
     assert runs.digest(later) == runs.digest(yaml.safe_load(TEXT))
     for key, value in (("checkpoint", {"monitor": "val/nll"}), ("trainer", {"limit_test_batches": 1})):
         assert runs.digest(yaml.safe_load(TEXT) | {key: value}) != runs.digest(yaml.safe_load(TEXT))
+
+
+def test_a_folder_of_pictures_counts_by_its_path():
+    """site1/pictures and site2/pictures are two data sets of one name; a resume may find its folder elsewhere."""
+    kind = {"data.class_path": "distill_lightning.data.folder.ImageFolder"}
+    first, second = (copy.deepcopy(CONFIG) for _ in range(2))
+    for config, site in ((first, "site1"), (second, "site2")):
+        config["data"] |= {"class_path": kind["data.class_path"]}
+        config["data"]["init_args"] = {"root": f"{site}/pictures"}
+    assert runs.digest(first) != runs.digest(second)
+    assert runs.settings(second)["data.root"] == str(Path("site2/pictures").resolve())
+    run = runs.start(STEM, "a", yaml.safe_dump(first))
+    run.release()
+    runs.resume(STEM, "a", yaml.safe_dump(second), "last").release()
+    run.summary.write_text("{}")
+    with pytest.raises(InputError, match=r"data\.root is .*site2/pictures, but"):
+        runs.resume(STEM, "a", yaml.safe_dump(second), "last")
+    assert runs.resume(STEM, "a", yaml.safe_dump(first), "last").finished

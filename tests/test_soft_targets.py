@@ -23,7 +23,7 @@ def logits(view: int, rows: torch.Tensor) -> torch.Tensor:
 
 def fill(made: SoftTargetTable, count: int | None = None) -> None:
     for view, block in made.missing()[:count]:
-        made.fill(view, block, logits)
+        made.fill(view, block, logits(view, made.rows(block)))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -105,3 +105,26 @@ def test_weights_digest_sees_every_bit():
     digests = {weights_digest(w) for w in [weights, *others]}
     assert len(digests) == 5
     assert weights_digest(dict(reversed(weights.items()))) == weights_digest(weights)
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    made = table(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*logits\.npy.*No space left"):
+        fill(made)
+    assert made.missing()[0] == (0, 0)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    made = table(tmp_path)
+    with made.alone():
+        fill(made)
+    made.verify()

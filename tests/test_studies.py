@@ -15,7 +15,7 @@ from helpers import CONFIGS, command, distill, load, rows
 
 from distill_lightning.errors import InputError
 from distill_lightning.report.study import Check, Results, figure_of, paired, table_of
-from distill_lightning.studies import Machine, Plan, Resolved, combinations, fill
+from distill_lightning.studies import Machine, Plan, Resolved, _devices, combinations, fill
 
 STUDIES = sorted((CONFIGS / "studies").glob("*.yaml"))
 
@@ -107,6 +107,44 @@ def test_a_finished_run_is_found_wherever_it_lies():
     assert made.entries["single"][4].folder == elsewhere
     assert any(str(elsewhere) in argument for argument in made.entries["ensemble"][1].arguments)
     assert [r.digest for r in made.runs] == [r.digest for r in plan(SMALL).runs]
+
+
+def test_a_run_with_long_variables_has_a_name_that_fits():
+    values = [["x" * 200], ["y" * 200]]
+    made = plan({"runs": {"a": {"config": "x", "for": {"augment": values}, "options": {"augment": "{augment}"}}}})
+    names = [run.folder.name for run in made.runs]
+    assert len(set(names)) == 2 and all(len(name) < 170 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("devices", "expected"),
+    [
+        (None, "0"),
+        (1, "0"),
+        ("2", "0,1"),
+        (2, "0,1"),
+        (-1, "0,1,2,3"),
+        ("-1", "0,1,2,3"),
+        ([0, 3], None),
+        ("auto", "0"),
+    ],
+)
+def test_a_run_is_given_the_gpus_that_it_asks_for(devices, expected, monkeypatch):
+    """However that is written; where it names them, it is left to it."""
+    made = plan({"runs": {"a": {"config": "x"}}})
+    made.runs[0].devices = _devices(devices)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    given = {}
+
+    class Started:
+        pid = 1
+
+        def __init__(self, command, env, **_):
+            given.update(env)
+
+    monkeypatch.setattr("distill_lightning.studies.subprocess.Popen", Started)
+    Machine(made, 1, Path("out"), ["0", "1", "2", "3"])._start(made.runs[0])
+    assert given.get("CUDA_VISIBLE_DEVICES") == expected
 
 
 WRONG = {
@@ -367,6 +405,21 @@ def test_a_failure_stops_only_what_needs_it(capsys):
     assert "failed: bad: distill: FloatingPointError: the loss is not finite" in out
     assert "not run, for what it needs has failed: student" in out
     assert "| good |" in out
+
+
+def test_what_nohup_ignores_is_ignored():
+    path = write_study(one={"config": "baseline.yaml", "for": {}, "options": {"trainer.max_epochs": 3}})
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # which a child inherits
+    try:
+        study = start(path)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    while not epochs_said():
+        assert study.poll() is None
+        time.sleep(0.05)
+    study.send_signal(signal.SIGHUP)
+    out, _ = study.communicate(timeout=100)
+    assert study.returncode == 0 and "1 of 1 runs done" in out
 
 
 def test_an_interrupt_saves_and_the_next_start_goes_on():

@@ -6,7 +6,7 @@ augmentation that is the classic table; with one view and augmentation, each sam
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -147,7 +147,7 @@ class SoftTargets(Callback):
         manifest = {
             "teacher": self.digests,
             "precision": str(trainer.precision),
-            "data": data.fingerprint(),
+            "data": data.fingerprint,
             "samples": weights_digest({"index": taken}),
             "preprocessing": [data.mean.tolist(), data.std.tolist()],
             "teacher_preprocessing": [
@@ -165,6 +165,7 @@ class SoftTargets(Callback):
             table.open()
             self._generate(trainer, data)
             trainer.strategy.barrier("table filled")
+            table.open()  # anew, so that what other computers wrote is seen
         _first_does(trainer, table.verify)
         self.members = []  # their work is done
         self.logits = table.as_tensor().flatten(0, 1)
@@ -185,18 +186,17 @@ class SoftTargets(Callback):
         device, taken = trainer.strategy.root_device, data.train.taken
         source = data.train.source.on(device)
 
-        def compute(view: int, rows: Tensor) -> Tensor:
-            index = taken[rows]
-            index = index.to(source.device)
-            plan = data.planned(index, torch.full_like(index, view))
-            ((images, _),) = source.stream([plan])
-            return self._ask(trainer, data.as_seen(images.to(device), plan)[0])
+        def plans() -> Iterator[Plan]:
+            for view, block in mine:
+                index = taken[self.table.rows(block)].to(source.device)
+                yield data.planned(index, torch.full_like(index, view))
 
         console = Console(stderr=True, quiet=not trainer.is_global_zero)
         if not console.is_terminal and trainer.is_global_zero:
             print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
-        for view, block in track(mine, "Soft targets", console=console, disable=not console.is_terminal):
-            self.table.fill(view, block, compute)
+        shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
+        for (images, plan), (view, block) in zip(source.stream(plans()), shown, strict=True):
+            self.table.fill(view, block, self._ask(trainer, data.as_seen(images.to(device), plan)[0]))
 
     # Resume
 

@@ -120,6 +120,7 @@ class ImageData(pl.LightningDataModule):
         num_classes, channels, image_size: known before any data is read.
         mean, std: (C,) float32 of the training pictures, in units of full scale.
         labels, clean_labels: int64 (N,) of the full training part, as trained on, and without noise.
+        fingerprint: what tells this training part from another: labels, which picture is where, their shape, mean, std.
     """
 
     num_classes: int
@@ -282,6 +283,9 @@ class ImageData(pl.LightningDataModule):
                 )
         self.train = Split(source, taken)
         self.mean, self.std = source.mean_and_std()
+        parts = [repr((*source.shape, len(labels))).encode(), source.mark()]
+        parts += [array.numpy().tobytes() for array in (labels, self.mean, self.std)]
+        self.fingerprint = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     def _checked(self, labels: Tensor, part: str) -> Tensor:
         if not len(labels):
@@ -438,7 +442,7 @@ class ImageData(pl.LightningDataModule):
         own_val = self.val is not None and self.val.source is not self.train.source
         return {
             "name": self.name,
-            "fingerprint": self.fingerprint(),
+            "fingerprint": self.fingerprint,
             "class_names": self.class_names,
             "channels": self.channels,
             "image_size": self.image_size,
@@ -453,7 +457,7 @@ class ImageData(pl.LightningDataModule):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.train is not None and state and state["fingerprint"] != self.fingerprint():
+        if self.train is not None and state and state["fingerprint"] != self.fingerprint:
             raise InputError(
                 f"the data in {self.root} is not what this run was trained on (its labels or pictures differ): "
                 "put the old data back, or start a new run"
@@ -470,11 +474,7 @@ class ImageData(pl.LightningDataModule):
             said: what its data module said of itself.
             who: the checkpoint, for the error.
         """
-        if (
-            said.get("fingerprint") != self.fingerprint()
-            or self.val is None
-            or self.val.source is not self.train.source
-        ):
+        if said.get("fingerprint") != self.fingerprint or self.val is None or self.val.source is not self.train.source:
             return  # another data set, or a validation split of its own: nothing to compare
         seen = int((~torch.isin(self.val.taken, said["held_out"].long())).sum())
         if seen:
@@ -482,12 +482,6 @@ class ImageData(pl.LightningDataModule):
                 f"{who} was trained on {seen} of the {len(self.val)} validation pictures of this run: "
                 "use the data.val_size and data.split_seed that it was trained with"
             )
-
-    def fingerprint(self) -> str:
-        """What tells this training part from another: its labels, the pictures' shape and their mean and std."""
-        shape = (*self.train.source.shape, len(self.labels))
-        parts = [repr(shape).encode(), self.clean_labels.numpy().tobytes(), self.mean.numpy().tobytes()]
-        return hashlib.sha256(b"".join([*parts, self.std.numpy().tobytes()])).hexdigest()[:16]
 
 
 @dataclass

@@ -25,7 +25,10 @@ LARGEST_IN_MEMORY = 4 << 30
 """Bytes of decoded pictures up to which they are held in memory."""
 LOOKED_AT = 2000
 """Pictures that the mean and standard deviation are taken from, where there are too many for memory."""
-PARTS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
+PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+"""What their folders are called, in small or capital letters."""
+DECODER = 2
+"""Counts the ways in which pictures have been decoded: caches are each of one."""
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -34,22 +37,56 @@ def class_folders(folder: Path) -> list[Path]:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files below a folder, by path, hidden ones left out."""
-    below = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
-    return [folder / f for f in sorted(below) if not any(part.startswith(".") for part in f.parts)]
+    """All files below a folder, by path, hidden ones left out. Links are followed, to each folder once.
+
+    Raises:
+        InputError: a link leads nowhere.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+
+    def look(below: Path) -> None:
+        if (real := os.path.realpath(below)) in seen:
+            return
+        seen.add(real)
+        for entry in os.scandir(below):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                look(Path(entry.path))
+            elif entry.is_file():
+                found.append(Path(entry.path))
+            elif entry.is_symlink():
+                raise InputError(f"{_said(entry.path)} is a link to nothing: remove it, or bring back what it leads to")
+
+    look(folder)
+    return sorted(found)
+
+
+def _said(path: str | Path) -> str:
+    """A path for people: a name in an old encoding has bytes that cannot be printed."""
+    return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def decode(path: Path, channels: int, size: int) -> Tensor:
-    """uint8 (C, size, size): the shorter side resized, the centre cut out.
+    """uint8 (C, size, size): the shorter side resized, the centre cut out. Of 16 bits, the upper ones count.
 
     Raises:
-        InputError: naming a file that is no picture.
+        InputError: naming a file that is no picture, or one whose values have no known scale.
     """
     try:
         with Image.open(path) as picture:
+            if picture.mode in ("I", "F"):
+                raise InputError(f"{_said(path)} has values of 32 bits, whose scale is not known: save it with 8 or 16")
+            if picture.mode.startswith("I;16"):
+                picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
             picture = picture.convert("L" if channels == 1 else "RGB")
+    except InputError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise InputError(f"{_said(path)} is too large: {error}") from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path} is no picture that can be read: remove it, or replace it") from error
+        raise InputError(f"{_said(path)} is no picture that can be read: remove it, or replace it") from error
     if picture.size != (size, size):
         width, height = picture.size
         shorter = min(width, height)
@@ -115,6 +152,12 @@ class FileSource(Dataset):
         with ThreadPoolExecutor() as pool:
             return mean_and_std(x[None] for x in pool.map(self.__getitem__, range(0, len(self), step)))
 
+    def mark(self) -> bytes:
+        """Their names, from where they differ: the folder may move."""
+        names = list(map(os.fsencode, self.paths))
+        start = len(os.path.commonpath(names))
+        return hashlib.sha256(b"\n".join(name[start:] for name in names)).digest()
+
 
 def read_pictures(paths: list[Path], root: Path, channels: int, size: int, workers: int, cache: Path | None) -> Source:
     """Pictures below ``root``: in memory, from the cache where it is fresh; by workers where they are too many."""
@@ -149,8 +192,9 @@ def _cache_file(paths: list[Path], root: Path, channels: int, size: int, cache: 
     state = hashlib.sha256()
     for path in paths:
         stat = path.stat()
-        state.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    where = hashlib.sha256(json.dumps([str(root.resolve()), channels, size]).encode()).hexdigest()[:12]
+        state.update(os.fsencode(path.relative_to(root)) + f" {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    place = json.dumps([_said(root.resolve()), channels, size, DECODER])
+    where = hashlib.sha256(place.encode()).hexdigest()[:12]
     return cache / f"{where}-{state.hexdigest()[:16]}.npy"
 
 
@@ -214,7 +258,12 @@ class ImageFolder(ImageData):
         root = Path(self.root)
         if not root.is_dir():
             raise InputError(f"there is no folder {root}: data.root must be a folder of class folders")
-        found = [root / name for name in PARTS[part] if (root / name).is_dir()]
+        named = {folder.name.lower(): folder for folder in class_folders(root)}
+        classes = named.keys() - {name for names in PARTS.values() for name in names}
+        # beside other classes, a folder of trains is one too
+        found = [
+            named[name] for name in PARTS[part] if name in named and not (classes and not class_folders(named[name]))
+        ]
         if found:
             return found[0]
         return root if part == "train" else None

@@ -22,7 +22,10 @@ def main(args: list[str]) -> int:
     records = find(given.folders)
     groups = grouped(records)
     groups.sort(key=lambda group: -mean(group.values("test/accuracy") or [-1.0]))
-    lead = f"{len(records)} runs of {len(groups)} configurations in {', '.join(map(str, given.folders))}, best first."
+    shown = sum(len(group.records) for group in groups)
+    lead = f"{shown} runs of {len(groups)} configurations in {', '.join(map(str, given.folders))}, best first."
+    if again := len(records) - shown:
+        lead += f" {again} more with a configuration and a seed that are there already {'is' if again == 1 else 'are'} left out."
     text = page.page("Runs", lead, page.of_groups(groups))
     write_whole(given.out, lambda file: file.write(text.encode()))
     print(f"report: {given.out}")

@@ -124,12 +124,14 @@ class Group:
 
 
 def by_kind(records: list[Record]) -> list[list[Record]]:
-    """Records that are the same but for the seed, together."""
-    kinds: dict[str, list[Record]] = {}
+    """Records that are the same but for the seed, together: one of each seed, the first that is finished."""
+    kinds: dict[str, dict[Any, Record]] = {}
     known: dict[Path, str | None] = {}
     for record in records:
-        kinds.setdefault(kind(record, known), []).append(record)
-    return list(kinds.values())
+        of_seed, seed = kinds.setdefault(kind(record, known), {}), record.config.get("seed_everything")
+        if seed not in of_seed or (record.summary and not of_seed[seed].summary):
+            of_seed[seed] = record
+    return [list(of_seed.values()) for of_seed in kinds.values()]
 
 
 def grouped(records: list[Record]) -> list[Group]:

@@ -196,7 +196,7 @@ def test_label_noise_is_the_same_everywhere_and_training_alone_has_it():
     assert wrong.float().mean() == pytest.approx(0.4, abs=0.04)
     assert torch.equal(noisy.labels, digits(label_noise=0.4, train_part=100, seed=9).labels)  # by index
     assert torch.equal(noisy.val_labels, clean.labels) and torch.equal(noisy.train.taken, clean.train.taken)
-    assert noisy.fingerprint() == clean.fingerprint()  # the same pictures: a teacher of one may teach the other
+    assert noisy.fingerprint == clean.fingerprint  # the same pictures: a teacher of one may teach the other
     shifts = (noisy.labels - clean.labels)[wrong] % 10
     assert shifts.bincount(minlength=10)[1:].float().std() / shifts.bincount(minlength=10)[1:].float().mean() < 0.3
     fewer = digits(label_noise=0.2).labels != clean.labels

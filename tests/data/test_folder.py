@@ -1,7 +1,9 @@
 """Folders of pictures, whole and broken."""
 
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_pictures
@@ -81,6 +83,80 @@ def test_shorter_side_is_resized_and_the_centre_cut_out(tmp_path):
     picture.save(tmp_path / "wide.png")
     assert (decode(tmp_path / "wide.png", 3, 10)[:, :, 1:-1] == 255).all()
     assert decode(tmp_path / "wide.png", 1, 10).shape == (1, 10, 10)
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_pictures_of_16_bits_keep_their_greys(tmp_path, mode):
+    greys = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    kind = ">u2" if mode == "I;16B" else "<u2"
+    path = tmp_path / "x.tif"
+    Image.frombytes(mode, (16, 16), greys.astype(kind).tobytes()).save(path)
+    assert decode(path, 1, 16)[0].flatten().tolist() == list(range(256))
+    assert decode(path, 3, 16)[2].flatten().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_pictures_without_a_known_scale_are_refused(tmp_path, mode):
+    Image.new(mode, (4, 4)).save(tmp_path / "x.tif")
+    with pytest.raises(InputError, match=r"x\.tif has values of 32 bits"):
+        decode(tmp_path / "x.tif", 1, 4)
+
+
+def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
+    Image.new("L", (40, 40)).save(tmp_path / "x.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(InputError, match=r"x\.png is too large"):
+        decode(tmp_path / "x.png", 1, 4)
+
+
+def test_links_are_followed_once_and_must_lead_somewhere(tmp_path):
+    root, more = write_pictures(tmp_path / "p", 2, 4), write_pictures(tmp_path / "more", 1, 5) / "class_000"
+    (root / "class_000" / "linked").symlink_to(more, target_is_directory=True)
+    (root / "class_000" / "again").symlink_to(root / "class_000", target_is_directory=True)
+    assert opened(root, val_size=0).train.source.shape == (3, 16, 16)
+    assert len(opened(root, val_size=0).train) == 13
+    (root / "class_001" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"gone\.png is a link to nothing"):
+        opened(root)
+
+
+def test_a_name_in_an_old_encoding(tmp_path):
+    root = write_pictures(tmp_path / "p", 2, 4)
+    odd = os.fsencode(root / "class_000") + b"/caf\xe9.png"
+    os.rename(root / "class_000" / "000.png", odd)
+    assert len(opened(root, val_size=0, cache=str(tmp_path / "c")).train) == 8
+    Path(os.fsdecode(odd)).write_text("no picture")
+    with pytest.raises(InputError, match=r"caf\\xe9\.png is no picture"):
+        opened(root)
+
+
+def test_parts_by_other_names(tmp_path):
+    root = tmp_path / "kaggle"
+    write_pictures(root / "Training", 3, 10)
+    write_pictures(root / "Testing", 3, 4)
+    data = opened(root)
+    data.setup("test")
+    assert (data.num_classes, len(data.test)) == (3, 12)
+    # a class may be called so as well
+    plain = write_pictures(tmp_path / "vehicles", 2, 6)
+    (plain / "class_001").rename(plain / "train")
+    assert opened(plain).class_names == ["class_000", "train"]
+
+
+def test_another_order_of_the_pictures_is_told_apart(tmp_path, monkeypatch):
+    """Labels, mean and std are the same; what remembers something of a sample would take it for another."""
+    root = write_pictures(tmp_path / "p", 2, 6)
+
+    def prints() -> list[str]:
+        held = opened(root).fingerprint
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, "LARGEST_IN_MEMORY", 0)
+            return [held, opened(root).fingerprint]
+
+    before = prints()
+    assert prints() == before
+    (root / "class_000" / "000.png").rename(root / "class_000" / "zzz.png")
+    assert all(a != b for a, b in zip(before, prints(), strict=True))
 
 
 def test_broken_folders_are_named(tmp_path):

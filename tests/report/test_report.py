@@ -101,6 +101,25 @@ def test_runs_that_differ_by_seed_alone_are_one_group(tmp_path):
     assert len(set(labels.values())) == 4
 
 
+def test_a_seed_counts_once(tmp_path, capsys):
+    """A run made twice is no second sample of what seeds do."""
+    for name, seed in (("a", 0), ("a-2", 0), ("b", 1)):
+        write_run(tmp_path / name, seed, accuracy=0.9 + 0.02 * seed)
+    (tmp_path / "a" / "summary.json").unlink()
+    (group,) = grouped(find([tmp_path]))
+    assert [record.folder.name for record in group.records] == ["a-2", "b"]
+    assert report.main([str(tmp_path), "--out", str(tmp_path / "x.html")]) == 0
+    assert "2 runs of 1 configurations" in (tmp_path / "x.html").read_text()
+    assert (
+        "1 more with a configuration and a seed that are there already is left out" in (tmp_path / "x.html").read_text()
+    )
+
+
+def test_a_logarithm_leaves_out_what_has_none():
+    picture = plot("", [Line("a", [0, 1, 10], [1.0, 2.0, 3.0])], "", "", log_x=True)
+    assert picture.count("<circle") == 2 and "nan" not in picture
+
+
 def test_the_page(tmp_path, capsys):
     for seed, accuracy in enumerate((0.9, 0.92)):
         write_run(tmp_path / f"a{seed}", seed, accuracy=accuracy)
