@@ -7,8 +7,8 @@ on its augmented picture; with data.mix on another mixture in each epoch, which 
 2022) argue that self-distillation from the last mini-batch makes training dynamics more stable; this is the number to
 hold against it. Logged as train/consistency from the second epoch on; rounds of pruning begin anew.
 
-Kept in the checkpoint: the last predictions, (N, K) float32, the step that they go up to, and the sums of the epoch. Under DDP every
-process holds all. On the CPU where they are larger than 1 GB.
+Kept in the checkpoint: the last predictions, (N, K) float32, the step that they go up to, and the sums of the epoch.
+Under DDP every process holds all. On the CPU where they are larger than 1 GB.
 """
 
 from typing import Any

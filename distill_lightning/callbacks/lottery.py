@@ -561,9 +561,9 @@ class Lottery(Callback):
         step = self._steps(trainer, max(self.clock.skipped, self.clock.start))
         Ticket(self.rewind["weights"], self.of_rounds, step, about).save(folder / "ticket.pt")
         write_whole(folder / "packed.pt", lambda file: torch.save(small, file))
-        packed = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}
+        arrays = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}
         # for reports, which compare seeds and do without torch
-        write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **packed))
+        write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **arrays))
         text = io.StringIO()
         keys = list(dict.fromkeys(key for row in self.table for key in row))
         writer = csv.DictWriter(text, keys, lineterminator="\n")
