@@ -2,6 +2,7 @@
 
 import os
 import sys
+import sysconfig
 import traceback
 
 from distill_lightning.errors import first_input_error
@@ -24,10 +25,21 @@ def main(args: list[str] | None = None) -> int:
         return cli.main(args)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # whoever read has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         if ours := first_input_error(error):
             return _fail(str(ours), 2)
-        return _fail(f"{type(error).__name__}: {error}", 1)
+        return _fail(f"{type(error).__name__}: {error}{_where(error)}", 1)
+
+
+def _where(error: Exception) -> str:
+    """The last line of one's own that the error came through: of a method or network that one has written."""
+    libraries = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib", "stdlib")} | {os.path.dirname(__file__)}
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename)]
+    own = [frame for frame in frames if not os.path.abspath(frame.filename).startswith(tuple(libraries))]
+    return f" ({own[-1].filename}:{own[-1].lineno}; DISTILL_TRACEBACK=1 shows all)" if own else ""
 
 
 def _fail(message: str, status: int) -> int:

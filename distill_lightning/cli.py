@@ -192,7 +192,7 @@ class DistillCLI(LightningCLI):
         if SLURMEnvironment.detect():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
         given_plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins]
-        bar = [] if trainer.enable_progress_bar is False else [progress()]
+        bar = [] if trainer.enable_progress_bar is False or self.subcommand == "bench" else [progress()]
         callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         trainer.callbacks = [c for c in callbacks if c is not None] + bar
         return super().instantiate_trainer(
@@ -275,7 +275,8 @@ class DistillCLI(LightningCLI):
             self._table(results)
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """Writes predictions.csv: index or file name, label, predicted class, probabilities."""
+        """Writes predictions.csv, or predictions-<folder>.csv: index or file name, label, predicted class,
+        probabilities."""
         folder = self._load(model, datamodule, ckpt_path)
         with self._children():
             mine = self.trainer.predict(model, datamodule=datamodule) or []
@@ -287,7 +288,9 @@ class DistillCLI(LightningCLI):
             return
         parts = [part for one in everyones for part in one if part]
         rows = {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
-        target = (folder if (folder / "config.yaml").is_file() else Path()) / "predictions.csv"
+        place = folder if (folder / "config.yaml").is_file() else Path()
+        of = datamodule.pictures
+        target = place / (f"predictions-{Path(of).resolve().name}.csv" if of is not None else "predictions.csv")
         write_whole(target, lambda file: file.write(_predictions(rows, datamodule).encode(errors="surrogateescape")))
         self._say(f"predictions: {target}")
 

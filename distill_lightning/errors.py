@@ -18,9 +18,10 @@ def first_input_error(error: BaseException | None) -> InputError | None:
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean X?", or nothing where nothing is near."""
-    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+    """ "; did you mean X?", or nothing where nothing is near. Capital letters make no difference."""
+    small = {word.lower(): word for word in words}
+    close = difflib.get_close_matches(word.lower(), small, n=1, cutoff=0.6)
+    return f"; did you mean {small[close[0]]}?" if close else ""
 
 
 class LineParser(ArgumentParser):

@@ -31,6 +31,13 @@ class Parser(LightningArgumentParser):
         raise InputError(str(ours) if ours else explain(message, self._option_string_actions)) from ex
 
 
+CALLED = {
+    "epochs": "--trainer.max_epochs", "lr": "--model.optimizer.lr", "learning_rate": "--model.optimizer.lr",
+    "seed": "--seed_everything", "batch_size": "--data.batch_size", "optimizer": "--model.optimizer",
+}  # fmt: skip
+"""Options by the names that others call them."""
+
+
 def explain(message: str, options: Iterable[str] = ()) -> str:
     """What jsonargparse says of a wrong option, in one line.
 
@@ -44,7 +51,8 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     key = ".".join(k for k in re.findall(r'Parser key "([^"]+)"', text) if k)
     if found := re.search(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
         name = found[1].partition("=")[0]
-        return f"there is no option {name}{nearest(name, options)}"
+        meant = CALLED.get(name.rpartition(".")[2].lstrip("-"))
+        return f"there is no option {name}{f'; did you mean {meant}?' if meant else nearest(name, options)}"
     if found := re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text):
         if key == "trainer.callbacks" and found[2] in _parameters():
             return (

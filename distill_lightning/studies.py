@@ -312,7 +312,10 @@ class Plan:
         found = [run for run in self.entries[name] if all(run.variables[k] == v for k, v in wanted.items())]
         if not found:
             values = ", ".join(f"{k} {v}" for k, v in wanted.items())
-            raise InputError(f"{where} needs {name} with {values}, which is no run of this study")
+            raise InputError(
+                f"{where} needs {name} with {values}, which is no run of this study: where all need the same one, write "
+                f"${{{name}: {next(iter(wanted), 'variable')}=value}}"
+            )
         if not found[0].trains:
             raise InputError(f"{where} needs {name}, which leaves no checkpoint: name its members")
         return found, bool(self.entries[name][0].variables.keys() - wanted.keys())

@@ -152,7 +152,7 @@ def test_predictions_of_a_folder_of_pictures(trained, tmp_path):
     write_pictures(tmp_path / "mine", 2, 3)
     given = ["--ckpt_path", trained / "checkpoints" / "last.ckpt", "--data.pictures", tmp_path / "mine"]
     assert distill("predict", *given) == 0
-    with open(trained / "predictions.csv") as file:
+    with open(trained / "predictions-mine.csv") as file:
         found = list(csv.DictReader(file))
     assert [row["file"] for row in found] == [f"class_00{c}/00{i}.png" for c in range(2) for i in range(3)]
     assert {row["label"] for row in found} == {""}
@@ -165,7 +165,7 @@ def test_predictions_do_not_need_the_training_data(pictures, tmp_path):
     shutil.rmtree(root)
     given = ["--ckpt_path", run / "checkpoints" / "last.ckpt", "--data.pictures", tmp_path / "new"]
     assert distill("predict", *given) == 0
-    with open(run / "predictions.csv") as file:
+    with open(run / "predictions-new.csv") as file:
         found = list(csv.DictReader(file))
     assert len(found) == 18
     assert found[0]["predicted"].startswith("class_00")
@@ -242,6 +242,8 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
         (BASE, ["--model.network.widht", 4], ["widht", "did you mean width?"]),
         (BASE, ["--model.optimizer", "Adamm"], ["model.optimizer", "did you mean Adam?"]),
         (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
+        (BASE, ["--trainer.epochs", 2], ["no option --trainer.epochs; did you mean --trainer.max_epochs?"]),
+        (BASE, ["--model.optimizer", "adamw"], ["did you mean AdamW?"]),
         (BASE, ["--model.label_smoothing", 2], ["label_smoothing is 2.0"]),
         (BASE, ["--data.batch_size", 5000], ["batch_size 5000 is larger", "1293"]),
         (BASE, ["--data.batch_size", 1], ["batch norm needs 2 samples"]),
@@ -402,6 +404,20 @@ def test_statuses_of_the_real_command():
     assert right.returncode == 0
     assert right.stdout.strip().splitlines()[-1].startswith("run: logs/digits/baseline/")
     assert len(right.stderr.strip().splitlines()) == 1  # the one epoch
+
+
+def test_an_error_in_a_file_of_ones_own_is_told_with_its_line(capsys, monkeypatch):
+    Path("mine.py").write_text(
+        "from distill_lightning.methods.base import Method\n\n\n"
+        "class Mistyped(Method):\n    def losses(self, batch):\n        return {'ce': batch['images'].sum()}\n\n\n"
+        "class Bare(Method):\n    def losses(self, batch):\n        return self(batch['image']).sum()\n"
+    )
+    monkeypatch.syspath_prepend(".")
+    assert distill("fit", "--config", BASE, *FAST, "--model", "mine.Mistyped") == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "KeyError: 'images' (" in last and last.endswith("mine.py:6; DISTILL_TRACEBACK=1 shows all)")
+    assert distill("fit", "--config", BASE, *FAST, "--model", "mine.Bare") == 2
+    assert "Bare.losses gives a Tensor: expected a dict of terms" in capsys.readouterr().err
 
 
 def test_bench_prints_ratios(capsys):

@@ -301,7 +301,10 @@ def test_signals_save_after_the_step_and_leave(number, status):
     code, output = end(process)
     assert code == status, output
     assert "Traceback" not in output
-    assert load(run)["global_step"] > 0
+    assert (step := load(run)["global_step"]) > 0
+    assert (
+        f"stopped and saved after step {step}: the same command goes on with --name stopped --ckpt_path last" in output
+    )
     assert not (run / "summary.json").exists()
 
 

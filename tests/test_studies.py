@@ -202,6 +202,8 @@ def test_wrong_studies_are_refused(wrong):
         ({"tables": [{"rows": [{"run": "single", "where": {"member": "1"}}], "columns": ["x"]}]}, "member is never 1"),
         ({"tables": [{"rows": [{"run": "single"}], "columns": "x"}]}, "columns is x: expected list"),
         ({"tables": [{"rows": ["single"], "columns": ["x"]}]}, "a row of .* is single"),
+        ({"tables": [{"rows": [{"run": "single"}], "columns": ["test_accuracy"]}]}, "mean test/accuracy"),
+        ({"tables": [{"rows": [{"run": "single"}], "columns": [{"metric": "parameter"}]}]}, "mean parameters"),
         ({"tables": {"title": "T"}}, "expected a list"),
         ({"tables": [{"title": 2015, "rows": [], "columns": []}]}, "title is 2015: expected str"),
         (

@@ -39,7 +39,8 @@ class Lines(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             numbers = "  ".join(f"{name} {value:.4g}" for name, value in _numbers(trainer).items())
-            took = time.monotonic() - getattr(self, "start", time.monotonic())
+            now = time.monotonic()
+            took = now - getattr(self, "start", now)
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {numbers}  {took:.1f} s", file=sys.stderr)
 
 

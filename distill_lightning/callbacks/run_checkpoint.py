@@ -239,6 +239,13 @@ class RunCheckpoint(Checkpoint):
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()
+        if trainer.is_global_zero and OF_STUDY not in os.environ:  # a study speaks for its runs
+            name = self.folder.parent.name
+            print(
+                f"stopped and saved after step {trainer.global_step}: the same command goes on with --name {name} "
+                "--ckpt_path last",
+                file=sys.stderr,
+            )
         # the first process watches those that it has started, and takes any status but 0 for a failure
         raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + self.signal)
 

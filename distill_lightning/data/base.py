@@ -21,6 +21,7 @@ on from is read off the trainer's own counters.
 import hashlib
 import itertools
 import re
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -474,8 +475,17 @@ class ImageData(pl.LightningDataModule):
             said: what its data module said of itself.
             who: the checkpoint, for the error.
         """
-        if said.get("fingerprint") != self.fingerprint or self.val is None or self.val.source is not self.train.source:
-            return  # another data set, or a validation split of its own: nothing to compare
+        if self.val is None or self.val.source is not self.train.source:
+            return  # a validation split of its own
+        if said.get("fingerprint") != self.fingerprint:
+            ours = (said.get("name"), said.get("class_names")) == (self.name, self.class_names)
+            if ours and (self.trainer is None or self.trainer.is_global_zero):
+                print(
+                    f"{who} was trained on other pictures of {self.name}, or at another size: whether it has seen the "
+                    "validation pictures of this run cannot be told",
+                    file=sys.stderr,
+                )
+            return
         seen = int((~torch.isin(self.val.taken, said["held_out"].long())).sum())
         if seen:
             raise InputError(

@@ -303,6 +303,8 @@ class Method(pl.LightningModule):
         self._start_step(batch_idx)
         self.account.logits = None
         terms = self.losses(batch)
+        if not isinstance(terms, dict):
+            raise InputError(f"{type(self).__name__}.losses gives a {type(terms).__name__}: expected a dict of terms")
         loss = sum(terms.values())
         self.account.add(batch, terms | {"": loss})
         self._log_if_due()

@@ -43,6 +43,8 @@ FIGURE = {
     "as": str,
 }  # fmt: skip
 """What may be said, and of what kind it is."""
+NUMBERS = ("wall_time_s", "steps", "epochs", "exposures", "parameters", "density", "seed", "processes", "threads")
+METRICS = [f"{split}/{name}" for split in ("test", "val") for name in ("accuracy", "accuracy_top5", "nll", "ece")]
 Variables = dict[str, Any]
 
 
@@ -118,12 +120,20 @@ class Check:
                 self.known(table["over"], entry, where)
         entries = [row["run"] for row in table["rows"]]
         for column in table["columns"]:
-            if not isinstance(column, str):
+            if isinstance(column, str):
+                self.metric(column, where)
+            else:
                 self.keys(column, COLUMN, f"a column of {where}")
                 if "metric" not in column:
                     self.refuse(f"a column of {where} has no metric")
+                self.metric(column["metric"], where)
                 self.of_variables(column, entries, where)
                 self.unit(column["metric"], column.get("as"), where)
+
+    def metric(self, name: str, where: str) -> None:
+        """What looks like another is one mistyped, which would be seen when all has been run."""
+        if "/" not in name and name not in NUMBERS and (meant := nearest(name, [*NUMBERS, *METRICS])):
+            self.refuse(f"{where}: there is no metric {name}{meant}")
 
     def figure(self, figure: Any, where: str) -> None:
         self.keys(figure, FIGURE, where)

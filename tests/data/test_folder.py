@@ -159,6 +159,15 @@ def test_another_order_of_the_pictures_is_told_apart(tmp_path, monkeypatch):
     assert all(a != b for a, b in zip(before, prints(), strict=True))
 
 
+def test_what_a_teacher_of_another_state_has_seen_cannot_be_known(tmp_path, capsys):
+    root = write_pictures(tmp_path / "p", 2, 8)
+    said = opened(root).state_dict()
+    opened(root).refuse_seen(said, "the teacher")
+    assert not capsys.readouterr().err
+    opened(root, image_size=8).refuse_seen(said, "the teacher")
+    assert "the teacher was trained on other pictures of p, or at another size" in capsys.readouterr().err
+
+
 def test_broken_folders_are_named(tmp_path):
     with pytest.raises(InputError, match="there is no folder"):
         opened(tmp_path / "none")
