@@ -87,9 +87,16 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         commands = found[2].replace("'", "").split(", ")
         return f"there is no command {found[1]}{nearest(found[1], commands)}: use one of {', '.join(commands)}"
     if "but it was not provided" in text or "arguments are required" in text:
+        text = text.replace("predict,bench}", "predict,bench,study,report}")
         return f"{text} -- give a --config FILE; distill --help lists the commands".replace("fit.", "--")
     if found := re.search(r"Problems parsing config: (.*)", text):
         return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")
+    if "does not accept option 'runs." in text:
+        return "a --config is a study: distill study FILE runs it"
+    if re.search(r"Subtypes: \[list\[[^]]*\][^]]*\] Errors: - Expected a list", _plain(text)):
+        return f"{key}: expected a list, as '[A, B]'"
+    if key == "trainer.callbacks" and (found := re.search(r"NestedArg\(key='(\w+)'", text)):
+        return f"{key}.{found[1]}: no callback is there to take it: give a --config that adds one before"
     return _plain(re.sub(r"Parser key \"[^\"]+\": ?", "", f"{key}: {text}" if key else text))[:400]
 
 

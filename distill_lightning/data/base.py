@@ -310,7 +310,9 @@ class ImageData(pl.LightningDataModule):
             rank = rank_within_class(self.labels[left], self.split_seed)
             short = [k for k in range(self.num_classes) if (self.labels[left] == k).sum() < int(match[1])]
             if short:
-                raise InputError(f'train_part "{part}" asks for more than class {short[0]} has: make it smaller')
+                raise InputError(
+                    f'train_part "{part}" asks for more than class {self.class_names[short[0]]} has: make it smaller'
+                )
             return left[rank < int(match[1])]
         count = round(part * len(left)) if isinstance(part, float) else part
         if not 0 < count <= len(left):
