@@ -410,16 +410,16 @@ def test_statuses_of_the_real_command():
 
 
 def test_an_error_in_a_file_of_ones_own_is_told_with_its_line(capsys, monkeypatch):
-    Path("mine.py").write_text(
+    Path("of_ones_own.py").write_text(
         "from distill_lightning.methods.base import Method\n\n\n"
         "class Mistyped(Method):\n    def losses(self, batch):\n        return {'ce': batch['images'].sum()}\n\n\n"
         "class Bare(Method):\n    def losses(self, batch):\n        return self(batch['image']).sum()\n"
     )
     monkeypatch.syspath_prepend(".")
-    assert distill("fit", "--config", BASE, *FAST, "--model", "mine.Mistyped") == 1
+    assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Mistyped") == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "KeyError: 'images' (" in last and last.endswith("mine.py:6; DISTILL_TRACEBACK=1 shows all)")
-    assert distill("fit", "--config", BASE, *FAST, "--model", "mine.Bare") == 2
+    assert "KeyError: 'images' (" in last and last.endswith("of_ones_own.py:6; DISTILL_TRACEBACK=1 shows all)")
+    assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Bare") == 2
     assert "Bare.losses gives a Tensor: expected a dict of terms" in capsys.readouterr().err
 
 
