@@ -62,8 +62,6 @@ OTHER_VERBS = {
     "report": "Make one HTML page from any run folders.",
 }
 """Those that have a parser of their own."""
-SHAPE = ("num_classes", "in_channels", "image_size")
-"""What a network may take, and the data knows."""
 
 
 class DistillCLI(LightningCLI):
@@ -126,7 +124,7 @@ class DistillCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except InputError as error:  # a network may require what only the data can tell: 0 stands for it until then
             required = re.search(r"arguments are required: ([\w, ]+)", str(error))
-            names = [name for name in re.split(r"[, ]+", required[1]) if name in SHAPE] if required else []
+            names = [name for name in re.split(r"[, ]+", required[1]) if name in runs.SHAPE] if required else []
             if not names:
                 raise
             self.config = parser.parse_args([*args, *(f"--model.network.{name}=0" for name in names)])
@@ -175,7 +173,7 @@ class DistillCLI(LightningCLI):
         parser.add_subclass_arguments(ImageData, "data")
         data = parser.instantiate_classes(Namespace(data=config.data.clone())).data
         self.data_name = data.name
-        shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
+        shape = dict(zip(runs.SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
         for name in ("network", "peers"):
             given = config.model.init_args.get(name)
             for network in given if isinstance(given, list) else [given] if given else []:

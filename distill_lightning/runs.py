@@ -44,6 +44,9 @@ RESULT_OF_TRAINER = {
 """Options of the trainer that can. The others are about paths, logging, progress, devices and checks."""
 
 
+SHAPE = ("num_classes", "in_channels", "image_size")
+"""Options of a network that the data gives."""
+
 OF_STUDY = "DISTILL_STUDY"
 """Set for the runs of a study: the number of its process. A run whose study is gone saves and leaves."""
 

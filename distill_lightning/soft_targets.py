@@ -131,19 +131,17 @@ class SoftTargetTable:
             OSError: with the file's name, when the disk is full, say.
         """
         content = logits.float().cpu().numpy().tobytes()
-        self._write("logits.npy", self.logits, view * self.shape[1] + block * BLOCK, content)
+        self._write("logits.npy", self.logits, (view, block * BLOCK, 0), content)
         # last: a block without it is written again
-        check = np.int64(zlib.crc32(content)).tobytes()
-        self._write("checks.npy", self.checks, view * self.blocks + block, check)
+        self._write("checks.npy", self.checks, (view, block), np.int64(zlib.crc32(content)).tobytes())
 
-    def _write(self, name: str, array: np.memmap, row: int, content: bytes) -> None:
+    def _write(self, name: str, array: np.memmap, index: tuple[int, ...], content: bytes) -> None:
         """Not through the map, which writes whole pages: what another computer writes beside it would be lost, and a full
         disk would end the process without a word."""
-        width = array.itemsize * (self.shape[2] if array.ndim == 3 else 1)
-        path = self.folder / name
+        path, place = self.folder / name, int(np.ravel_multi_index(index, array.shape))
         try:
             with open(path, "r+b") as file:
-                file.seek(array.offset + row * width)
+                file.seek(array.offset + place * array.itemsize)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

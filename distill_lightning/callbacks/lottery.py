@@ -387,9 +387,7 @@ class Lottery(Callback):
             self.masks = self.opened.masks | self.masks
             if self.start_weights == "rewound":
                 _put(network.state_dict(), self.opened.weights)
-        self._check_same(trainer)
-        self.of_rounds = [masking.pack_all(self.masks)]
-        self._warn_of_dead_layers(trainer)
+        self._keep_masks(trainer)
         self._apply(pl_module)
 
     def _remember(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -486,9 +484,7 @@ class Lottery(Callback):
             weights = {name: parameters[name].cpu() for name in names}
             masks |= masking.smallest(weights, {n: self.masks[n] for n in names}, sum(keep[n] for n in names))
         self.masks = {name: masks.get(name, self.masks[name]) for name in self.masks}
-        self._check_same(trainer)
-        self._warn_of_dead_layers(trainer)
-        self.of_rounds.append(masking.pack_all(self.masks))
+        self._keep_masks(trainer)
         if self.retrain == "weights":
             _put(pl_module.model.state_dict(), self.rewind["weights"])
             _put(_beside(pl_module), self.rewind["beside"])
@@ -517,14 +513,13 @@ class Lottery(Callback):
         for parameter, mask in zip(self.pruned, self.masks.values(), strict=True):
             parameter.masked_fill_(~mask.to(parameter.device), 0.0)
 
-    def _check_same(self, trainer: pl.Trainer) -> None:
+    def _keep_masks(self, trainer: pl.Trainer) -> None:
+        """Those of a new round, which must be the same on all processes."""
+        self.of_rounds.append(masking.pack_all(self.masks))
         if trainer.world_size > 1:
-            flat = torch.cat([masking.pack(mask) for mask in self.masks.values()]).to(trainer.strategy.root_device)
+            flat = torch.cat([*self.of_rounds[-1].values()]).to(trainer.strategy.root_device)
             if not torch.equal(trainer.strategy.broadcast(flat.clone()), flat):
                 raise RuntimeError("the processes have come to different masks: their weights differ")
-
-    def _warn_of_dead_layers(self, trainer: pl.Trainer) -> None:
-        """Before a round is spent on it."""
         for name, mask in self.masks.items():
             if not mask.any():
                 self._say(trainer, f"{name} has no weights left: no signal passes through it")

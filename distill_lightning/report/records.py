@@ -10,10 +10,8 @@ from typing import Any
 import yaml
 
 from distill_lightning.errors import InputError
-from distill_lightning.runs import digest, named, read_metrics, settings
+from distill_lightning.runs import SHAPE, digest, named, read_metrics, settings
 
-OF_DATA = {"num_classes", "in_channels", "image_size"}
-"""What a network takes from the data, and a label need not say."""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -144,9 +142,7 @@ def grouped(records: list[Record]) -> list[Group]:
         methods.setdefault(str(group.settings.get("model", "?")), []).append(group)
     for method, alike in methods.items():
         for group in alike:
-            told = [
-                key for key in differences(alike) if key in group.settings and key.rpartition(".")[2] not in OF_DATA
-            ]
+            told = [key for key in differences(alike) if key in group.settings and key.rpartition(".")[2] not in SHAPE]
             words = [f"{key.rpartition('.')[2]} {group.settings[key]}" for key in told]
             group.label = ", ".join([method, *words])
             if len(group.label) > 60:

@@ -495,43 +495,27 @@ def test_killed_at_any_moment_of_any_round(method, given, monkeypatch):
     assert_same_lottery(Path(f"logs/digits/{method}/whole"), Path(f"logs/digits/{method}/killed"))
 
 
-@pytest.mark.parametrize("step", [11, 12, 13, 24, 25, 47])
-def test_killed_around_the_end_of_a_round(step, monkeypatch):
-    given = [
-        "--config",
-        CONFIGS / "digits" / "baseline.yaml",
-        "--config",
-        LOTTERY,
-        *SMALL,
-        "--checkpoint.every_n_steps",
-        1,
-    ]
+def kill_once(given: list, monkeypatch, hook: str, count: int) -> None:
+    """A run with a checkpoint at each step, whole, and killed at that call of the hook and resumed."""
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL, *given]
+    given += ["--checkpoint.every_n_steps", 1]
     assert distill("fit", *given, "--name", "whole") == 0
     with monkeypatch.context() as patch:
-        Kill(patch, "on_before_backward", step)
+        Kill(patch, hook, count)
         assert distill("fit", *given, "--name", "killed") == 1
     assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
     assert_same_lottery(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
+
+
+@pytest.mark.parametrize("step", [11, 12, 13, 24, 25, 47])
+def test_killed_around_the_end_of_a_round(step, monkeypatch):
+    kill_once([], monkeypatch, "on_before_backward", step)
 
 
 def test_killed_after_the_last_step_of_a_round_that_ends_inside_an_epoch(monkeypatch):
     """No validation is due, and the end of the epoch is: the checkpoint waits for it."""
-    given = [
-        "--config",
-        CONFIGS / "digits" / "baseline.yaml",
-        "--config",
-        LOTTERY,
-        *SMALL,
-        "--checkpoint.every_n_steps",
-        1,
-    ]
-    given += ["--trainer.callbacks.length", "5 steps", "--trainer.check_val_every_n_epoch", 99]
-    assert distill("fit", *given, "--name", "whole") == 0
-    with monkeypatch.context() as patch:
-        Kill(patch, "on_train_epoch_end", 4)  # the last: 20 steps of 4 rounds, 6 an epoch
-        assert distill("fit", *given, "--name", "killed") == 1
-    assert distill("fit", *given, "--name", "killed", "--ckpt_path", "last") == 0
-    assert_same_lottery(Path("logs/digits/baseline/whole"), Path("logs/digits/baseline/killed"))
+    given = ["--trainer.callbacks.length", "5 steps", "--trainer.check_val_every_n_epoch", 99]
+    kill_once(given, monkeypatch, "on_train_epoch_end", 4)  # the last: 20 steps of 4 rounds, 6 an epoch
 
 
 def test_a_ticket_and_its_controls():
