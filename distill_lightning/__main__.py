@@ -20,9 +20,9 @@ def main(args: list[str] | None = None) -> int:
             from distill_lightning import report
 
             return report.main(args[1:])
-        from distill_lightning import cli
+        from distill_lightning.cli import app
 
-        return cli.main(args)
+        return app.main(args)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # whoever read has seen enough

@@ -28,7 +28,6 @@ MAY_IMPORT = {
     "data": ANY,
     "methods": DATA | {"losses", "metrics", "schedules", "models", "checkpoints", "members"},
     "callbacks": DATA | {"losses", "models", "checkpoints", "members", "runs", "masks", "tickets", "plots"},
-    "messages": DATA | {"methods", "schedules"},
     "members": DATA | {"checkpoints"},
     "report": ANY | {"runs", "plots"},
     "studies": ANY | {"runs", "report"},

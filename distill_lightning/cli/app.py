@@ -47,7 +47,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
-from distill_lightning.messages import Parser
+from distill_lightning.cli.messages import Parser
 from distill_lightning.methods.base import Method
 
 VERBS = {
