@@ -46,7 +46,7 @@ def _fail(message: str, status: int) -> int:
     if os.environ.get("DISTILL_TRACEBACK"):
         traceback.print_exc()
     rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
-    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
     if rank == 0:
         print(f"distill: {line}", file=sys.stderr)
     elif status == 1:

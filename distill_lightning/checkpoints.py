@@ -1,33 +1,30 @@
 """Opens a checkpoint of ours and gives the plain network, without its method.
 
-Nothing in a file is executed: it is read with ``weights_only=True``. The classes that it names are imported from what
-is installed here, never from Python's own library, and what it names for its network must be a torch module, or a
-function that is annotated to return one.
+A checkpoint is data: see ``tensor_files`` for how it is read, and ``specs`` for what it may ask to have built.
 """
 
-import importlib
-import inspect
-import pickle
 import sys
-import typing
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import write_whole
+from distill_lightning.files import parse_yaml
+from distill_lightning.specs import NetworkSpec, count_numbers
+from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
 
 
 class WholeFileIO(TorchCheckpointIO):
-    """Writes checkpoints so that a cut never leaves half of one."""
+    """Writes checkpoints so that a cut never leaves half of one, and reads them as data."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
-        write_whole(path, lambda file: torch.save(checkpoint, file))
+        write_tensors(path, checkpoint)
+
+    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read(path)
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -36,40 +33,29 @@ def read(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: no such file, torn, or another program's.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no checkpoint {path}")
-    checkpoint = _load(path)
+    checkpoint = read_tensors(path, "checkpoint")
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "method"} <= checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this program: give one that `distill fit` wrote")
+    if is_old(checkpoint):
+        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
     return checkpoint
 
 
-def _load(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is torn, or no file of weights: give another, or train anew") from error
-
-
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The run's configuration, as it stands in a checkpoint. May raise as ``read``."""
-    config = yaml.safe_load(read(path).get("config") or "")
+    """The run's configuration, as it stands in a checkpoint: plain data, not checked. May raise as ``read``."""
+    return config_of(read(path), str(path))
+
+
+def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
+    """The run's configuration in a checkpoint: plain data, not checked.
+
+    Raises:
+        InputError: it has none.
+    """
+    config = parse_yaml(str(checkpoint.get("config") or ""), where)
     if not isinstance(config, dict):
-        raise InputError(f"{path} was not written by `distill fit`, and does not say how it was made: give a --config")
-    _refuse_standard_library(config, str(path))
-    network = (config.get("model") or {}).get("init_args", {}).get("network")
-    _refuse_foreign(network, str(path))
+        raise InputError(f"{where} was not written by `distill fit`, and does not say how it was made: give a --config")
     return config
-
-
-def _refuse_standard_library(config: Any, where: str) -> None:
-    """Refuses a class path into Python's own library, at any depth, before anything is imported for it."""
-    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
-    if isinstance(config, dict) and str(config.get("class_path", "")).partition(".")[0] in sys.stdlib_module_names:
-        raise InputError(f"{where} names {config['class_path']} as a class: refused")
-    for value in values:
-        _refuse_standard_library(value, where)
 
 
 def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None) -> dict[str, Tensor]:
@@ -88,56 +74,19 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
     """
     checkpoint = read(path) if checkpoint is None else checkpoint
     config = checkpoint["hyper_parameters"].get("network")
-    if not isinstance(config, dict):
+    if config is None:
         raise InputError(
             f"{path} does not say how to build its network (it was made in Python, not by the command): "
             "give the network by class_path and the file as its weights"
         )
-    network = build_network(config, str(path))
+    network = build_network(config, str(path), count_numbers(checkpoint["state_dict"], str(path)))
     load_weights(network, network_weights(checkpoint, network), str(path))
     return network.eval()
 
 
-def build_network(config: dict[str, Any], where: str) -> nn.Module:
-    """The network that a file's ``{"class_path": ..., "init_args": ...}`` describes."""
-    _refuse_standard_library(config, where)
-    _refuse_foreign(config, where)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(nn.Module, "network")
-    try:
-        return parser.instantiate_classes(parser.parse_object({"network": config})).network
-    except Exception as error:
-        raise InputError(f"{where} names a network that cannot be built here: {config['class_path']}") from error
-
-
-def _refuse_foreign(config: Any, where: str) -> None:
-    """Refuses a class path, at any depth, that is not a module or a function that gives one."""
-    if isinstance(config, list):
-        for item in config:
-            _refuse_foreign(item, where)
-    if not isinstance(config, dict):
-        return
-    if "class_path" in config:
-        path = str(config["class_path"])
-        module, _, name = path.rpartition(".")
-        try:
-            target = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(
-                f"{where} was made with {path}, which cannot be imported: run where it can, or give PYTHONPATH"
-            ) from error
-        made = target if inspect.isclass(target) else _return_type(target)
-        if not (inspect.isclass(made) and issubclass(made, nn.Module)):
-            raise InputError(f"{where} names {path} as a network, which is no torch module: refused")
-    for value in config.values():
-        _refuse_foreign(value, where)
-
-
-def _return_type(function: Any) -> Any:
-    try:
-        return typing.get_type_hints(function).get("return")
-    except Exception:
-        return None
+def build_network(config: Any, where: str, weights: int | None = None) -> nn.Module:
+    """The network that a file's ``{"class_path": ..., "init_args": ...}`` describes. May raise as ``NetworkSpec.build``."""
+    return NetworkSpec.of(config, where).build(where, weights)
 
 
 def load_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> None:
@@ -160,10 +109,7 @@ def load_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> 
 
 def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
     """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"there is no file of weights {path}")
-    content = _load(path)
+    content = read_tensors(path, "file of weights")
     if isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys():
         return network_weights(content, network)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):

@@ -1,10 +1,23 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all, and YAML that is read as data and nothing else."""
 
+import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import yaml
+
+from distill_lightning.errors import InputError
+
+LARGEST_YAML = 4 << 20
+"""Bytes of a YAML file that is read. A configuration has some thousands."""
+MOST_VALUES = 1_000_000
+"""Values that plain data may hold in all, counted where they are repeated by an alias or a shared reference too."""
+DEEPEST = 64
+"""Levels of lists and dicts in plain data."""
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -60,3 +73,84 @@ def sweep(folder: Path) -> None:
     """Removes what writers left in a folder when they were killed."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
+
+
+def nested_values(data: Any, where: str) -> Iterator[Any]:
+    """Every value in nested dicts, lists, tuples and sets, keys of dicts included.
+
+    Args:
+        data: what a file held.
+        where: the file, for the error.
+
+    Raises:
+        InputError: there are more values than any file of this program holds, or deeper ones: a small file can describe
+            them by repeating what it has named.
+    """
+    left = MOST_VALUES
+    stack: list[tuple[Any, int]] = [(data, 0)]
+    while stack:
+        value, depth = stack.pop()
+        left -= 1
+        if left < 0:
+            raise InputError(f"{where} describes more than {MOST_VALUES:,} values: this file is not read")
+        yield value
+        if isinstance(value, dict | list | tuple | set):
+            if depth >= DEEPEST:
+                raise InputError(f"{where} nests values deeper than {DEEPEST} levels: this file is not read")
+            inner = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+            inner = sorted(inner, key=repr) if isinstance(value, set) else inner  # sets have no order of their own
+            stack.extend((v, depth + 1) for v in inner)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The plain data of a YAML text: dicts, lists, strings, numbers, dates.
+
+    Args:
+        text: the YAML.
+        where: the file that it comes from, for the error.
+
+    Raises:
+        InputError: it is no YAML, names Python objects, or is too large once its aliases are followed.
+    """
+    if len(text) > LARGEST_YAML:
+        raise InputError(f"{where} has {len(text):,} characters, expected at most {LARGEST_YAML:,}: this file is not read")
+    try:
+        data = yaml.load(text, YAML_LOADER)  # a safe loader: it makes no objects
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{where} is no YAML of plain data: {' '.join(str(error).split())[:200]}") from error
+    for _ in nested_values(data, where):
+        pass
+    return data
+
+
+def read_yaml(path: str | Path) -> Any:
+    """The plain data of a YAML file. May raise as ``parse_yaml``, and OSError where the file cannot be read."""
+    path = Path(path)
+    if path.stat().st_size > LARGEST_YAML:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_YAML:,}: it is not read")
+    return parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The dict in a JSON file.
+
+    Raises:
+        InputError: it is torn, no JSON, or holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is torn, or no JSON: {str(error)[:100]}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}: expected names and values")
+    return content
+
+
+def refuse_odd_name(name: str, option: str) -> None:
+    """Refuses a name that is no name of one visible folder.
+
+    Raises:
+        InputError: it is empty, begins with a dot or a dash, or has a separator or a character that cannot be printed.
+    """
+    if not name or name[0] in ".-" or not name.isprintable() or set(name) & set("/\\:") or len(name.encode()) > 200:
+        raise InputError(f"{option} is {name!r}: give printable characters, without / \\ :, no dot or dash at the start")

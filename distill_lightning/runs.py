@@ -22,7 +22,7 @@ from typing import IO, Any
 import yaml
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import link_whole, write_whole
+from distill_lightning.files import link_whole, read_yaml, refuse_odd_name, write_whole
 
 try:
     import fcntl
@@ -125,7 +125,14 @@ def _plain(value: Any, of_run: Callable[[Path], str | None]) -> Any:
 def identity(folder: Path) -> str | None:
     """What the run in a folder computes: its data set's name and its digest; None where there is no run."""
     config = folder / "config.yaml"
-    return named(folder, digest(yaml.safe_load(config.read_text()))) if config.is_file() else None
+    return named(folder, digest(_configuration(config))) if config.is_file() else None
+
+
+def _configuration(path: Path) -> dict[str, Any]:
+    config = read_yaml(path)
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is no configuration of a run: it holds a {type(config).__name__}")
+    return config
 
 
 def named(folder: Path, digest: str) -> str:
@@ -239,6 +246,7 @@ def start(stem: Path, name: str, config_yaml: str, once: bool = False) -> Run:
         config_yaml: what this start resolved.
         once: go on with the run that the folder holds, instead.
     """
+    refuse_odd_name(name, "--name")
     stem.mkdir(parents=True, exist_ok=True)
     made = stem / f".{name}.{os.getpid()}"
     made.mkdir(exist_ok=True)
@@ -304,7 +312,7 @@ def _decide_where_to_go_on(run: Run, path: Path | None, ckpt_path: str, config_y
         raise InputError(f"there is no checkpoint {path}: resume from last")
     run.resume_from = path if path.is_file() else None
     run.finished = last and run.summary.is_file()
-    old = yaml.safe_load((run.folder / "config.yaml").read_text())
+    old = _configuration(run.folder / "config.yaml")
     refuse_changes(old, yaml.safe_load(config_yaml), run)
     if not last:  # what came after it is given up: a cut from here on goes on from here
         run.summary.unlink(missing_ok=True)
@@ -314,6 +322,7 @@ def _decide_where_to_go_on(run: Run, path: Path | None, ckpt_path: str, config_y
 def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:
     """The folder of a run, by name, or the newest (of those unfinished, where ``finished`` is False)."""
     if name is not None:
+        refuse_odd_name(name, "--name")
         if not (stem / name / "config.yaml").is_file():
             raise InputError(
                 f"there is no run {stem / name}: leave --ckpt_path out to start it, or give another --name"
@@ -335,7 +344,7 @@ def of_slurm_job(stem: Path, config_yaml: str) -> Path | None:
         return None
     wanted = what_matters(yaml.safe_load(config_yaml))
     for mark in stem.glob("[!.]*/slurm_job_id"):
-        config = yaml.safe_load((mark.parent / "config.yaml").read_text())
+        config = _configuration(mark.parent / "config.yaml")
         if mark.read_text().strip() == job and what_matters(config) == wanted:
             return mark.parent
     return None

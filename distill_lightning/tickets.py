@@ -8,6 +8,7 @@ import copy
 import gzip
 import io
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Mapping
@@ -20,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import write_whole
 from distill_lightning.masks import Masks, pack, unpack, unpack_all
+from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
 
 State = Mapping[str, Tensor]
 
@@ -47,7 +48,7 @@ class Ticket:
         return unpack_all(self.rounds[number], self.weights)
 
     def save(self, path: Path) -> None:
-        write_whole(path, lambda file: torch.save({"kind": "ticket"} | vars(self), file))
+        write_tensors(path, {"kind": "ticket"} | vars(self))
 
     @classmethod
     def open(cls, path: str | Path) -> "Ticket":
@@ -60,14 +61,11 @@ class Ticket:
 
 
 def _read(path: str | Path, kind: str) -> dict[str, Any]:
-    if not Path(path).is_file():
-        raise InputError(f"there is no {kind} {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(f"{path} is torn, or no {kind}") from error
+    content = read_tensors(path, kind)
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise InputError(f"{path} is no {kind}: give one that the callback Lottery wrote")
+    if is_old(content):
+        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
     return content
 
 

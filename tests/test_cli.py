@@ -175,10 +175,13 @@ def test_a_torchvision_network_learns_its_classes_from_the_data(pictures):
     given = ["--data.root", pictures, "--data.image_size", 32, "--data.batch_size", 32, *FAST]
     run = fit("folder/baseline.yaml", *given, "--model.network", "torchvision.models.mobilenet_v3_small")
     assert load(run)["state_dict"]["model.classifier.3.bias"].shape == (3,)
-    assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+    last = run / "checkpoints" / "last.ckpt"
+    assert distill("test", "--ckpt_path", last) == 2  # a file may not ask for them, unless the user says so
+    assert "--trust mine.Halved --trust mine.Tiny" in capsys.readouterr().err
+    assert distill("test", "--ckpt_path", last, "--trust", "mine.Halved", "--trust=mine.Tiny") == 0
 
 
-def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path):
+def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "from distill_lightning.methods.base import Method\n"
@@ -201,7 +204,10 @@ def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path):
     run = fit(str(Path("mine.yaml").resolve()), *FAST)
     assert run.parent.name == "mine"
     assert "train/loss_half" in events(run)
-    assert distill("test", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+    last = run / "checkpoints" / "last.ckpt"
+    assert distill("test", "--ckpt_path", last) == 2  # a file may not ask for them, unless the user says so
+    assert "--trust mine.Halved --trust mine.Tiny" in capsys.readouterr().err
+    assert distill("test", "--ckpt_path", last, "--trust", "mine.Halved", "--trust=mine.Tiny") == 0
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ from distill_lightning.data.order import PRUNE, run_seed, seed_for
 from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 from distill_lightning.plots import Line, plot
+from distill_lightning.tensor_files import write_tensors
 from distill_lightning.tickets import Ticket, latencies, must_fit, packed, sizes
 
 
@@ -546,7 +547,7 @@ class Lottery(Callback):
         if folder := self._folder(trainer):
             content["config"] = trainer.checkpoint_callback.config
             path = folder / "rounds" / f"round_{self.round:02d}.ckpt"
-            write_whole(path, lambda file: torch.save(content, file))
+            write_tensors(path, content)
 
     def _write_files(self, trainer: pl.Trainer, small: dict[str, Any]) -> None:
         folder = self._folder(trainer)
@@ -555,7 +556,7 @@ class Lottery(Callback):
         about = {"network": type(trainer.lightning_module.model).__name__, "retrain": self.retrain}
         step = self._steps(trainer, max(self.clock.skipped, self.clock.start))
         Ticket(self.rewind["weights"], self.of_rounds, step, about).save(folder / "ticket.pt")
-        write_whole(folder / "packed.pt", lambda file: torch.save(small, file))
+        write_tensors(folder / "packed.pt", small)
         arrays = {f"{n}/{k}": mask.numpy() for n, masks in enumerate(self.of_rounds) for k, mask in masks.items()}
         # for reports, which compare seeds and do without torch
         write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **arrays))

@@ -58,6 +58,9 @@ class SoftTargets(Callback):
         InputError: see Member, and SoftTargetTable.
     """
 
+    writes_to = ("folder",)
+    """Options that name folders to write to: a file may not choose them."""
+
     def __init__(
         self,
         teacher: str | PlainNetwork | list[str | PlainNetwork],

@@ -47,8 +47,10 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
+from distill_lightning.cli import from_file
 from distill_lightning.cli.messages import Parser
 from distill_lightning.methods.base import Method
+from distill_lightning.specs import SLACK, allocating_at_most, count_numbers, trusting
 
 VERBS = {
     "fit": "Train a network, from the start or from a checkpoint, and test it once.",
@@ -116,6 +118,12 @@ class DistillCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: Parser) -> None:
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
         parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
+        parser.add_argument(
+            "--trust",
+            type=str | None,
+            help="The dotted name of a class or function of yours that the files you give may ask for, as my_package.Net. "
+            "May be given several times.",
+        )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:
@@ -141,11 +149,14 @@ class DistillCLI(LightningCLI):
         given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
         if not given or given[-1] in ("last", "best", "auto"):
             return args
-        config = checkpoints.read_config(given[-1])
+        self.given_checkpoint = checkpoints.read(given[-1])
+        config = checkpoints.config_of(self.given_checkpoint, given[-1])
         self.config_is_checkpoints = True
         if args[0] != "fit":  # a file says what it is, not what is to be done with it
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
-            config["model"]["init_args"].pop("optimizer", None)
+            if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
+                config["model"]["init_args"].pop("optimizer", None)
+        config = from_file.checked(config, Path(given[-1]))
         return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
 
     # Before classes are made
@@ -165,7 +176,7 @@ class DistillCLI(LightningCLI):
         if self.subcommand != "predict" or config.data.init_args.pictures is None or not self.config_is_checkpoints:
             self._give_network_its_shape(config)
         dumped = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
-        self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path")})
+        self.config_yaml = runs.dump({k: v for k, v in dumped.items() if k not in ("config", "ckpt_path", "trust")})
 
     def _give_network_its_shape(self, config: Namespace) -> None:
         """Classes, channels and picture size are the data's: a network that takes them is given them."""
@@ -178,6 +189,13 @@ class DistillCLI(LightningCLI):
             given = config.model.init_args.get(name)
             for network in given if isinstance(given, list) else [given] if given else []:
                 _give_shape(network, shape, data.name)
+
+    def instantiate_classes(self) -> None:
+        # what a file describes may not take much more memory than the weights in it
+        where = str(self._get(self.config, "ckpt_path"))
+        weights = count_numbers(self.given_checkpoint["state_dict"], where) if self.config_is_checkpoints else None
+        with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]
@@ -507,6 +525,7 @@ def resolve(args: list[str]) -> studies.Resolved:
     Raises:
         InputError: as the command would.
     """
+    args, _ = _without_trust(args)
     cli = _Resolver(args)
     config = yaml.safe_load(cli.config_yaml)
     stem = Path(config["log_dir"]) / cli.data_name / cli.method.__module__.rpartition(".")[2]
@@ -536,5 +555,20 @@ def main(args: list[str]) -> int:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
     if args[:1] == ["study"]:
         return studies.main(args[1:], resolve, _devices)
-    DistillCLI(args)
+    args, trusted = _without_trust(args)
+    with trusting(trusted):
+        DistillCLI(args)
     return 0
+
+
+def _without_trust(args: list[str]) -> tuple[list[str], list[str]]:
+    """Arguments without ``--trust NAME``, and the names: they count before a checkpoint's configuration is read."""
+    left, names = [], []
+    rest = iter(args)
+    for argument in rest:
+        option, equals, value = argument.partition("=")
+        if option == "--trust":
+            names.append(value if equals else next(rest, ""))
+        else:
+            left.append(argument)
+    return left, names

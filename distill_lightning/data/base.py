@@ -50,6 +50,7 @@ from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
 Batch = dict[str, Any]
+MOST_WORKERS = 512
 
 
 @dataclass
@@ -150,6 +151,8 @@ class ImageData(pl.LightningDataModule):
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, eval_batch_size {eval_batch_size}: both must be 1 or more")
+        if not 0 <= num_workers <= MOST_WORKERS:
+            raise InputError(f"num_workers is {num_workers}: it must be from 0 to {MOST_WORKERS}")
         if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
             raise InputError(f"val_size is {val_size}: give a fraction from 0 to below 1, or a number of samples")
         if label_noise is not None and not 0 <= label_noise <= 1:

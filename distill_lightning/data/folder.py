@@ -27,6 +27,8 @@ LOOKED_AT = 2000
 """Pictures that the mean and standard deviation are taken from, where there are too many for memory."""
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """What their folders are called, in small or capital letters."""
+LARGEST_SIDE = 8192
+"""Pixels. One picture of that size takes 800 MB as float32."""
 DECODER = 2
 """Counts the ways in which pictures have been decoded: caches are each of one."""
 
@@ -230,10 +232,13 @@ class ImageFolder(ImageData):
         InputError: the folder is missing or empty, or a class lacks in one of its parts.
     """
 
+    writes_to = ("cache",)
+    """Options that name folders to write to: a file may not choose them."""
+
     def __init__(self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs) -> None:
         super().__init__(root, **kwargs)
-        if image_size < 1:
-            raise InputError(f"image_size is {image_size}: it must be 1 or more")
+        if not 1 <= image_size <= LARGEST_SIDE:
+            raise InputError(f"image_size is {image_size}: it must be from 1 to {LARGEST_SIDE} pixels")
         self.image_size, self.channels = image_size, 1 if grey else 3
         self.cache = Path(cache) if cache is not None else default_cache()
 

@@ -1,0 +1,1 @@
+"""The command ``distill``: its parser, its errors, and a file for each verb."""
