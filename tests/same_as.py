@@ -593,9 +593,7 @@ class Drivers:
         command = [sys.executable, str(Path(__file__).resolve()), "--drive", str(job)]
         with job.with_suffix(".txt").open("w") as said:
             # elsewhere than in a tree: what lies in the running folder comes before PYTHONPATH
-            return subprocess.Popen(
-                command, stdout=said, stderr=said, env=env, cwd=job.parent, start_new_session=True
-            )
+            return subprocess.Popen(command, stdout=said, stderr=said, env=env, cwd=job.parent, start_new_session=True)
 
     def _close(self, job: Path, status: int) -> None:
         given = json.loads(job.read_text())
@@ -621,7 +619,12 @@ def run_both(cases: list[Case], folder: Path, old_tree: Path, at_once: int) -> b
     for number, names in enumerate(shares(cases, max(1, at_once // 2))):
         for name, tree in zip(TREES, (old_tree, ROOT), strict=True):
             jobs.append(folder / f"{name}_{number}.json")
-            given = {"tree": str(tree), "cases": str(folder / name), "pictures": str(folder / "pictures"), "names": names}
+            given = {
+                "tree": str(tree),
+                "cases": str(folder / name),
+                "pictures": str(folder / "pictures"),
+                "names": names,
+            }
             jobs[-1].write_text(json.dumps(given))
     drivers = Drivers(jobs, at_once)
     width = max(len(case.name) for case in cases)
