@@ -18,8 +18,8 @@ case is equal, or differs only as DIFFERENCES_MEANT says. A commit that changes 
     }
 
 The key is a pattern of cases. The value is a pattern of what may differ, and the reason. What differs reads "weights
-last.ckpt 0.weight", "optimizer last.ckpt 0.state.3.momentum_buffer", "remembered ...", "metrics <tag>", "metrics rows" or
-"files"; * stands for anything.
+last.ckpt 0.weight", "optimizer last.ckpt 0.state.3.momentum_buffer", "remembered ...", "metrics <tag>", "metrics rows",
+"metrics order" (of the same rows) or "files"; * stands for anything.
 
 Of the two trees, this knows the command line, the shipped YAMLs, ``main(list[str])`` of ``distill_lightning.__main__``,
 and the name in WORKERS_DECODE. The runs of a tree share a process, since the imports take longer than a run; those that
@@ -480,7 +480,8 @@ def compare_metrics(old: Path, new: Path, result: Comparison) -> None:
     if heads[0] != heads[1]:
         number = next((n for n, (a, b) in enumerate(zip(*heads, strict=False)) if a != b), min(map(len, heads)))
         rows = [",".join(found[number]) if number < len(found) else "the end" for found in (first, second)]
-        result.differ("metrics rows", f"metrics.csv, row {number + 1}: {rows[0]} -> {rows[1]}")
+        what, words = ("order", " (else the same rows)") if sorted(first) == sorted(second) else ("rows", "")
+        result.differ(f"metrics {what}", f"metrics.csv, row {number + 1}: {rows[0]} -> {rows[1]}{words}")
         return
     for number, (a, b) in enumerate(zip(first, second, strict=True)):
         if a != b:
@@ -660,6 +661,9 @@ def main() -> int:
         return 0
     if given.commit is None or not cases or given.jobs < 1:
         parser.error("give a commit, a pattern that matches a case, and one job or more")
+    known = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{given.commit}^{{commit}}"]
+    if subprocess.run(known, stdout=subprocess.DEVNULL, check=False).returncode:
+        parser.error(f"git knows no commit {given.commit}")
     if given.keep and given.keep.exists():
         parser.error(f"{given.keep} is there already")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
