@@ -2,7 +2,7 @@
 
 These are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
 (forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the same on the
-fresh samples alone, which is what training with cross-entropy would cost; the data path; and the run as trained, with
+new samples alone, which is what training with cross-entropy would cost; the data path; and the run as trained, with
 its method, callbacks, loggers and checkpoints, validation aside. Memory is that of the run's turns at their highest,
 beside it the size of its checkpoint.
 """
@@ -12,7 +12,7 @@ import io
 import re
 import statistics
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,50 +20,37 @@ import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.profilers import PassThroughProfiler
 from torch import Tensor
 
-from distill_lightning.data.base import ImageData, TrainLoader
+from distill_lightning.data.base import ImageData
+from distill_lightning.lightning_internals import dump_checkpoint
 from distill_lightning.methods.base import Method
 
 WARM_UP = 3
 """Turns that are not counted."""
 
 
-class Untimed(PassThroughProfiler):
-    """No profile, and none of its cost: Lightning opens some thirty of these contexts in a step."""
+def time_steps(trainer: pl.Trainer, method: Method, data: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+    """Time per step of the bare loop, of the data path, and of the run as trained.
 
-    def profile(self, action_name: str) -> AbstractContextManager:
-        return nullcontext()
+    Args:
+        trainer: with all that the run has; its options are changed.
+        method: what is trained.
+        data: its data.
+        turns: how often each is timed.
+        steps: how many steps a time.
 
-
-class Trainer(pl.Trainer):
-    """Lightning's trainer, which can measure itself, and does not look up training_step's signature at every step."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fit_loop.epoch_loop._build_kwargs = lambda _, batch, number: {"batch": batch, "batch_idx": number}
-
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
-        """Time per step of the bare loop, of the data path, and of the run as trained.
-
-        Args:
-            model: the method.
-            datamodule: its data.
-            turns: how often each is timed.
-            steps: how many steps a time.
-
-        Returns:
-            Seconds a step (bare_s, fresh_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare,
-            run_to_fresh, data_to_bare), peak_bytes (None where it cannot be told), checkpoint_bytes, rows, fresh,
-            turns, steps.
-        """
-        watch = _Turns(turns + WARM_UP, steps)
-        self.callbacks.append(watch)
-        self.fit_loop.max_epochs = 10**6  # until the watch says stop
-        self.limit_val_batches = 0
-        self.fit(model, datamodule=datamodule)
-        return watch.summary()
+    Returns:
+        Seconds a step (bare_s, fresh_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare,
+        run_to_fresh, data_to_bare), peak_bytes (None where it cannot be told), checkpoint_bytes, rows, fresh,
+        turns, steps.
+    """
+    watch = _Turns(turns + WARM_UP, steps)
+    trainer.callbacks.append(watch)  # type: ignore[attr-defined]
+    trainer.fit_loop.max_epochs = 10**6  # until the watch says stop
+    trainer.limit_val_batches = 0
+    trainer.fit(method, datamodule=data)
+    return watch.summary()
 
 
 class _Turns(Callback):
@@ -77,15 +64,14 @@ class _Turns(Callback):
         self.checkpoint_bytes = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:
-        data: ImageData = trainer.datamodule
-        self.loader = TrainLoader(data, trainer.global_rank, trainer.world_size, lambda: (1, 0))
+        self.loader = pl_module.image_data.train_loader_from(lambda: (1, 0))
         self.network = copy.deepcopy(pl_module.model).train()
-        self.call = torch.compile(self.network) if pl_module.hparams.get("compile") else self.network
+        self.call = torch.compile(self.network) if pl_module.compiled else self.network
         self.optimizer = pl_module.make_optimizer(self.network.parameters())
         self.format = pl_module.memory_format
         made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
-        self.rows, self.fresh = len(made[-1]["label"]), made[-1]["fresh"]
-        whole = [(batch["image"], batch["label"]) for batch in made if len(batch["label"]) == self.rows]
+        self.rows, self.fresh = len(made[-1].labels), made[-1].num_new
+        whole = [(batch.images, batch.labels) for batch in made if len(batch.labels) == self.rows]
         self.batches = [(images.contiguous(memory_format=self.format), labels) for images, labels in whole]
         self.fresh_batches = [(images[: self.fresh], labels[: self.fresh]) for images, labels in self.batches]
         _forget_peak(pl_module.device)
@@ -93,7 +79,7 @@ class _Turns(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:
         file = io.BytesIO()
-        torch.save(trainer._checkpoint_connector.dump_checkpoint(), file)
+        torch.save(dump_checkpoint(trainer), file)
         self.checkpoint_bytes = file.tell()
 
     @staticmethod

@@ -11,13 +11,16 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
+from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
+from distill_lightning.values import DataInfo, TrainedOn
+from distill_lightning.weights import load_weights
 
 
-class WholeFileIO(TorchCheckpointIO):
+class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints so that a cut never leaves half of one, and reads them as data."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
@@ -89,26 +92,12 @@ def build_network(config: Any, where: str, weights: int | None = None) -> nn.Mod
     return NetworkSpec.of(config, where).build(where, weights)
 
 
-def load_weights(network: nn.Module, weights: dict[str, Tensor], where: str) -> None:
-    """Strict, with an error that says what differs in one line."""
-    mine = network.state_dict()
-    for name, value in weights.items():
-        if name in mine and mine[name].shape != value.shape:
-            raise InputError(
-                f"{where} does not fit {type(network).__name__}: its {name} is {tuple(value.shape)}, "
-                f"expected {tuple(mine[name].shape)}: it is of another network, or of other classes"
-            )
-    if mine.keys() != weights.keys():
-        odd = sorted(mine.keys() ^ weights.keys())
-        raise InputError(
-            f"{where} does not fit {type(network).__name__}: {odd[0]} is in only one of them "
-            f"({len(odd)} such): it is of another network"
-        )
-    network.load_state_dict(weights)
-
-
 def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
-    """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
+    """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it.
+
+    Raises:
+        InputError: see ``read_tensors``; or the file holds something else.
+    """
     content = read_tensors(path, "file of weights")
     if isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys():
         return network_weights(content, network)
@@ -117,10 +106,33 @@ def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str
     return content
 
 
-def data_of(checkpoint: dict[str, Any]) -> dict[str, Any]:
-    """What the data module said of itself when the checkpoint was written; empty where it said nothing."""
-    said = (v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys())
-    return next(said, {})
+def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
+    """The data that a checkpoint was trained on; None where it does not say.
+
+    Raises:
+        InputError: what it says is damaged.
+    """
+    if "data" in checkpoint:
+        content, held_out = checkpoint["data"]["info"], checkpoint["data"]["held_out"]
+    else:  # version 0.1 wrote what its data module said, under the name of its class
+        old = next((v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys()), {})
+        if not old:
+            return None
+        held_out = old["held_out"]
+        content = _in_todays_form(old)
+    return TrainedOn(DataInfo.from_dict(content, where), held_out)
+
+
+def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:
+    share, mistaken, seed = old["noise"]
+    digest = tensors_digest({"held_out": old["held_out"]}) if len(old["held_out"]) else ""
+    return old | {
+        "mean": old["mean"].tolist(),
+        "std": old["std"].tolist(),
+        "num_samples": 0,
+        "noise": (share, list(mistaken.items()) if mistaken else None, seed),
+        "held_out": digest,
+    }
 
 
 class PlainNetwork:

@@ -34,15 +34,6 @@ def digest_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
 
 
-def weights_digest(weights: dict[str, Tensor]) -> str:
-    """Of names, types, shapes and values."""
-    total = hashlib.sha256()
-    for name, value in sorted(weights.items()):
-        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()[:20]
-
-
 class SoftTargetTable:
     """Logits by view and row.
 

@@ -17,7 +17,10 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
-from torchmetrics.utilities.distributed import gather_all_tensors
+
+from distill_lightning.distributed import gather_rows
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch
 
 LARGE = 2**30
 
@@ -38,20 +41,25 @@ class Consistency(Callback):
         if stage == "fit":  # not what an earlier fit left; a checkpoint is read after this
             self._forget()
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch, batch_idx) -> None:
-        if pl_module.step < self.step:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Method)
+        step = pl_module.position(batch_idx).step
+        if step < self.step:  # rounds of pruning begin anew
             self._forget()
-        self.step = pl_module.step
+        self.step = step
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        fresh = batch["fresh"] if batch["weight"] else 0  # a process with nothing to do repeats a sample
-        logits = pl_module.account.logits[:fresh]
-        index, now = batch["index"][:fresh], logits.float().log_softmax(1)
-        if trainer.world_size > 1:
-            index, now = (torch.cat(gather_all_tensors(rows)) for rows in (index, now))
-        if self.log_probs is None:
-            count = len(trainer.datamodule.labels)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, Method) and pl_module.data_info is not None
+        new = batch.num_new if batch.weight else 0  # a process with nothing to do repeats a sample
+        index = gather_rows(batch.index[:new])
+        now = gather_rows(outputs["logits"][:new].float().log_softmax(1))
+        if self.log_probs is None or self.seen is None:
+            count = pl_module.data_info.num_samples
             self.log_probs = torch.zeros(count, now.shape[1])
             self.seen = torch.zeros(count, dtype=torch.bool)
         place = "cpu" if self.log_probs.nbytes > LARGE else now.device
@@ -65,7 +73,8 @@ class Consistency(Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         total, count = self.sums.tolist()
         if count:
-            pl_module.write("train", {"consistency": total / count}, trainer.global_step)
+            assert isinstance(pl_module, Method)
+            pl_module.log_metrics("train", {"consistency": total / count}, trainer.global_step)
         self.sums.zero_()
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,12 +7,17 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
+from distill_lightning.methods.base import Method
+from distill_lightning.values import ShowsNumbers
+
 
 def _numbers(trainer: pl.Trainer) -> dict[str, float]:
-    loss = trainer.lightning_module.account.mean_loss() if trainer.state.fn == "fit" else None
+    method = trainer.lightning_module
+    loss = method.means.mean_loss() if trainer.state.fn == "fit" and isinstance(method, Method) else None
     numbers = {} if loss is None else {"train/loss": loss}
     for callback in trainer.callbacks:
-        numbers |= getattr(callback, "shown", dict)()
+        if isinstance(callback, ShowsNumbers):
+            numbers |= callback.numbers()
     return numbers | {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/accuracy", "val/nll")}
 
 
@@ -21,7 +26,7 @@ class Bar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
-        self.last: dict[str, str] = {}  # not "shown", by which other callbacks are asked for their numbers
+        self.last: dict[str, str] = {}
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
         # asked at every step, shown at every twentieth; to look at a number is to wait for the device

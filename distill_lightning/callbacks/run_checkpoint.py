@@ -18,8 +18,16 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from distill_lightning.distributed import largest
 from distill_lightning.errors import InputError
 from distill_lightning.files import link_whole, sweep
+from distill_lightning.lightning_internals import (
+    completes_no_step,
+    epoch_ends,
+    leave_signals_alone,
+    validation_is_due,
+)
+from distill_lightning.methods.base import Method
 from distill_lightning.runs import OF_STUDY, slurm_job
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
@@ -100,9 +108,7 @@ class RunCheckpoint(Checkpoint):
         if stage == "fit" and self.folder is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
-        # Lightning's own handler for SIGTERM makes processes wait for each other in the middle of a step
-        trainer._signal_connector.register_signal_handlers = lambda: None
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+        leave_signals_alone(trainer)
         if threading.current_thread() is threading.main_thread():
             self.handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
 
@@ -166,8 +172,7 @@ class RunCheckpoint(Checkpoint):
     # When to write
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        loop = trainer.fit_loop.epoch_loop
-        if trainer.accumulate_grad_batches > 1 and loop._should_accumulate():
+        if completes_no_step(trainer):
             return  # gradients are not in a checkpoint
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.due = True
@@ -176,13 +181,8 @@ class RunCheckpoint(Checkpoint):
             self._agree(trainer)
         if not self.due and not self.signal:
             return
-        if not self._ends(trainer) and not loop._should_check_val_fx(trainer.fit_loop._data_fetcher):
+        if not epoch_ends(trainer) and not validation_is_due(trainer):
             self._write(trainer)
-
-    @staticmethod
-    def _ends(trainer: pl.Trainer) -> bool:
-        """Whether the epoch ends with this batch."""
-        return trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
@@ -194,7 +194,7 @@ class RunCheckpoint(Checkpoint):
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
-        if (self.due or self.improved or self.signal) and not self._ends(trainer):
+        if (self.due or self.improved or self.signal) and not epoch_ends(trainer):
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -211,17 +211,18 @@ class RunCheckpoint(Checkpoint):
         late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         if os.getppid() != self.parent and OF_STUDY in os.environ and trainer.is_global_zero:
             self.received = self.received or signal.SIGTERM  # its study was killed
-        known = [self.received, int(late)]  # a signal that comes from here on has its turn after the next step
+        # a signal that comes from here on has its turn after the next step
+        known = [self.received, int(late)]
         if trainer.world_size > 1:
-            shared = torch.tensor(known, device=trainer.strategy.root_device)
-            torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX)
-            known = shared.tolist()
+            known = largest(torch.tensor(known, device=trainer.strategy.root_device)).tolist()
         self.signal, self.due = known[0], self.due or bool(known[1])
 
     # Writing
 
     def _write(self, trainer: pl.Trainer) -> None:
-        trainer.lightning_module.account.raise_if_not_finite(trainer.lightning_module, trainer.global_step)
+        method = trainer.lightning_module
+        if isinstance(method, Method):
+            method.means.raise_if_not_finite(trainer.global_step, trainer.accumulate_grad_batches)
         for logger in trainer.loggers:
             logger.save()
         last = self.folder / "last.ckpt"

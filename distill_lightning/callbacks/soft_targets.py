@@ -6,7 +6,7 @@ augmentation that is the classic table; with one view and augmentation, each sam
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -20,32 +20,19 @@ from torch import Tensor
 
 from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.checkpoints import PlainNetwork
-from distill_lightning.data.base import Batch, ImageData, Plan
+from distill_lightning.data.base import ImageData
+from distill_lightning.data.plans import BatchPlan
+from distill_lightning.digests import tensors_digest
+from distill_lightning.distributed import first_decides
 from distill_lightning.errors import InputError
-from distill_lightning.members import Member
-from distill_lightning.soft_targets import SoftTargetTable, weights_digest
+from distill_lightning.methods.base import Method
+from distill_lightning.soft_targets import SoftTargetTable
+from distill_lightning.teachers import FrozenNetwork
+from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
 
 
-def _said(transform: Any) -> str:
-    """What a transform is, in words."""
-    kind, options = type(transform), {k: v for k, v in vars(transform).items() if not k.startswith("_")}
-    return f"{kind.__module__}.{kind.__qualname__} {sorted(options.items())}"
-
-
-def _first_does(trainer: pl.Trainer, action: Callable[[], None]) -> None:
-    """What the first process does for all; an error of its is everyone's."""
-    error = None
-    if trainer.is_global_zero:
-        try:
-            action()
-        except InputError as raised:
-            error = str(raised)
-    if error := trainer.strategy.broadcast(error):
-        raise InputError(error)
-
-
-class SoftTargets(Callback):
-    """Writes ``teacher_logits`` (B, K), raw, float32, into each training batch before its step.
+class SoftTargets(Callback, TeacherGiver):
+    """Asks a teacher for its logits (B, K), raw, float32, for each training batch.
 
     Args:
         teacher: a checkpoint of any method here, a network with its weights, or a list of these: an ensemble, whose
@@ -55,7 +42,7 @@ class SoftTargets(Callback):
         folder: where tables lie, each in a folder of its own; runs share them.
 
     Raises:
-        InputError: see Member, and SoftTargetTable.
+        InputError: see FrozenNetwork.open, and SoftTargetTable.
     """
 
     writes_to = ("folder",)
@@ -75,51 +62,54 @@ class SoftTargets(Callback):
         if views < 1:
             raise InputError(f"SoftTargets.views is {views}: it must be 1 or more")
         self.mode, self.views, self.folder = mode, views, folder
-        self.members: list[Member] = []
+        self.members: list[FrozenNetwork] = []
         self.digests: list[str] = []
+
+    @property
+    def view_cycle(self) -> int | None:
+        """A table knows so many views; a live teacher any."""
+        return self.views if self.mode == "table" else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        if not pl_module.taught:
-            name = type(pl_module).__name__
-            raise InputError(f"{name} reads no teacher's logits (taught is False): leave SoftTargets out, or use KD")
-        data: ImageData = trainer.datamodule
-        self.members = [Member(given, data, "teacher") for given in self.teacher]
+        name, needs = type(pl_module).__name__, _method(pl_module).needs
+        if not needs.teacher_logits:
+            raise InputError(f"{name} reads no teacher's logits: leave SoftTargets out, or use KD")
+        data = _method(pl_module).image_data
+        self.members = [FrozenNetwork.open(given, data, "teacher") for given in self.teacher]
         self.digests = [member.digest for member in self.members]
-        if self.mode == "table":
-            if (data.augment or data.mix) and self.views % data.views_per_epoch:
-                raise InputError(
-                    f"SoftTargets.views is {self.views}, but {type(pl_module).__name__} shows "
-                    f"{data.views_per_epoch} views of a sample in an epoch: give a multiple of {data.views_per_epoch}"
-                )
-            data.view_cycle = self.views
+        if self.mode == "table" and (data.augment or data.mix) and self.views % needs.views_per_epoch:
+            raise InputError(
+                f"SoftTargets.views is {self.views}, but {name} shows {needs.views_per_epoch} views of a sample in an "
+                f"epoch: give a multiple of {needs.views_per_epoch}"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.trainer = trainer
         if self.mode == "table":
-            self._open_table(trainer)
+            self._open_table(trainer, _method(pl_module).image_data)
         else:
             self._to_device(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
-            self._show(trainer)
+            self._show(trainer, _method(pl_module).image_data)
 
-    def _show(self, trainer: pl.Trainer) -> None:
-        """A picture for TensorBoard: what the teacher thinks of some training pictures."""
+    def _show(self, trainer: pl.Trainer, data: ImageData) -> None:
+        """A picture for TensorBoard: the teacher's probabilities for some training pictures."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
             return
-        data: ImageData = trainer.datamodule
-        source, index = data.train.source, data.train.taken[:256]
-        ((images, _),) = source.stream([Plan(index.to(source.device), index, len(index), 1.0)])
+        source, index = data.training_split.source, data.training_split.taken[:256]
+        ((images, _),) = source.stream([BatchPlan.of_rows(index.to(source.device))])
         images = images.cpu()
         if self.mode == "table":
             logits = self.logits[: len(index)].float().cpu()
         else:
             device = trainer.strategy.root_device
-            logits = torch.cat([self._ask(trainer, data.normalise(i.to(device))).cpu() for i in images.split(64)])
-        drawn = draw_soft_targets(images, logits, data.labels[index], data.class_names)
+            logits = torch.cat([self._ask(data.normaliser(i.to(device))).cpu() for i in images.split(64)])
+        drawn = draw_soft_targets(images, logits, data.training_split.labels[index], data.class_names)
         for board in boards:
             board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 
@@ -128,53 +118,56 @@ class SoftTargets(Callback):
             member.to(trainer.strategy.root_device)
             member.network = trainer.precision_plugin.convert_module(member.network)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, _: int) -> None:
-        if self.mode == "table":
-            rows = batch["view"] * self.table.shape[1] + self.row_of[batch["index"]]
-            logits = self.logits.index_select(0, rows.to(self.logits.device))
-            batch["teacher_logits"] = logits.to(batch["index"].device, non_blocking=True)
-        else:
-            batch["teacher_logits"] = self._ask(trainer, batch["image"])
+    def teach(self, batch: Batch) -> TeacherOutput:
+        """Its answers for the rows of a training batch."""
+        if self.mode == "online":
+            return TeacherOutput(self._ask(batch.images))
+        assert batch.view is not None
+        rows = batch.view * self.table.shape[1] + self.row_of[batch.index]
+        logits = self.logits.index_select(0, rows.to(self.logits.device))
+        return TeacherOutput(logits.to(batch.index.device, non_blocking=True))
 
     @torch.no_grad()
-    def _ask(self, trainer: pl.Trainer, images: Tensor) -> Tensor:
-        images = trainer.precision_plugin.convert_input(images)
-        with trainer.precision_plugin.forward_context():
+    def _ask(self, images: Tensor) -> Tensor:
+        precision = self.trainer.precision_plugin
+        images = precision.convert_input(images)
+        with precision.forward_context():
             return torch.stack([member(images) for member in self.members]).mean(0)
 
     # The table
 
-    def _open_table(self, trainer: pl.Trainer) -> None:
-        data: ImageData = trainer.datamodule
-        taken, device = data.train.taken, trainer.strategy.root_device
+    def _open_table(self, trainer: pl.Trainer, data: ImageData) -> None:
+        taken, device = data.training_split.taken, trainer.strategy.root_device
+        normaliser, views = data.normaliser, data.needs.views_per_epoch
+        assert normaliser is not None
         manifest = {
             "teacher": self.digests,
             "precision": str(trainer.precision),
             "data": data.fingerprint,
-            "samples": weights_digest({"index": taken}),
-            "preprocessing": [data.mean.tolist(), data.std.tolist()],
+            "samples": tensors_digest({"index": taken}),
+            "preprocessing": [normaliser.mean.tolist(), normaliser.std.tolist()],
             "teacher_preprocessing": [
-                None if m.scale is None else [m.scale.flatten().tolist(), m.shift.flatten().tolist()]
+                None if m.scale is None or m.shift is None else [x.flatten().tolist() for x in (m.scale, m.shift)]
                 for m in self.members
             ],
-            "augmentation": [_said(transform) for transform in data.augment],
-            **({"mix": _said(data.mix), "views_per_epoch": data.views_per_epoch} if data.mix else {}),
+            "augmentation": [_in_words(transform) for transform in data.augment],
+            **({"mix": _in_words(data.mix), "views_per_epoch": views} if data.mix else {}),
             "seed": data.seed if data.augment or data.mix else None,
         }
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
         first = trainer.is_global_zero
         with table.alone() if first else nullcontext():
-            _first_does(trainer, table.create)
+            first_decides(table.create)
             table.open()
             self._generate(trainer, data)
             trainer.strategy.barrier("table filled")
             table.open()  # anew, so that what other computers wrote is seen
-        _first_does(trainer, table.verify)
+        first_decides(table.verify)
         self.members = []  # their work is done
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
             self.logits = self.logits.to(device)
-        self.row_of = torch.full((len(data.labels),), -1)
+        self.row_of = torch.full((data.info.num_samples,), -1)
         self.row_of[taken] = torch.arange(len(taken))
         self.row_of = self.row_of.to(device)
 
@@ -186,20 +179,20 @@ class SoftTargets(Callback):
         if not mine:
             return
         self._to_device(trainer)
-        device, taken = trainer.strategy.root_device, data.train.taken
-        source = data.train.source.on(device)
+        device, taken, renderer = trainer.strategy.root_device, data.training_split.taken, data.renderer
+        source = data.training_split.source.on(device)
 
-        def plans() -> Iterator[Plan]:
+        def plans() -> Iterator[BatchPlan]:
             for view, block in mine:
                 index = taken[self.table.rows(block)].to(source.device)
-                yield data.planned(index, torch.full_like(index, view))
+                yield renderer.plan(index, torch.full_like(index, view))
 
         console = Console(stderr=True, quiet=not trainer.is_global_zero)
         if not console.is_terminal and trainer.is_global_zero:
             print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
         shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
         for (images, plan), (view, block) in zip(source.stream(plans()), shown, strict=True):
-            self.table.fill(view, block, self._ask(trainer, data.as_seen(images.to(device), plan)[0]))
+            self.table.fill(view, block, self._ask(renderer.render(images.to(device), plan)[0]))
 
     # Resume
 
@@ -214,3 +207,15 @@ class SoftTargets(Callback):
                     f"SoftTargets: the {what} ({mine[name]}) is not that of this run ({state[name]}): "
                     "resume with what it was started with"
                 )
+
+
+def _method(pl_module: pl.LightningModule) -> Method:
+    if not isinstance(pl_module, Method):
+        raise InputError(f"SoftTargets teaches the methods of this program, not {type(pl_module).__name__}")
+    return pl_module
+
+
+def _in_words(transform: Any) -> str:
+    """What a transform is: its class and its options."""
+    kind, options = type(transform), {k: v for k, v in vars(transform).items() if not k.startswith("_")}
+    return f"{kind.__module__}.{kind.__qualname__} {sorted(options.items())}"

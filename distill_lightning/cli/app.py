@@ -40,17 +40,21 @@ import distill_lightning.data
 import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints, runs, studies
-from distill_lightning.bench import Trainer, Untimed
+from distill_lightning.bench import time_steps
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint, end_children
-from distill_lightning.data.base import ImageData
-from distill_lightning.errors import InputError, first_input_error
-from distill_lightning.files import write_whole
-from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.cli import from_file
 from distill_lightning.cli.messages import Parser
+from distill_lightning.data.base import ImageData
+from distill_lightning.distributed import first_decides, gather_objects
+from distill_lightning.errors import InputError, first_input_error
+from distill_lightning.files import write_whole
+from distill_lightning.lightning_internals import cluster_environment
+from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.methods.base import Method
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers, trusting
+from distill_lightning.trainer import NullProfiler, Trainer
+from distill_lightning.values import Summarised
 
 VERBS = {
     "fit": "Train a network, from the start or from a checkpoint, and test it once.",
@@ -66,6 +70,21 @@ OTHER_VERBS = {
 """Those that have a parser of their own."""
 
 
+class CommandTrainer(Trainer):
+    """The trainer of the command, which has a verb more than Lightning's."""
+
+    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+        """Times a step.
+
+        Args:
+            model: the method.
+            datamodule: its data.
+            turns: how often each part is timed.
+            steps: how many steps a time.
+        """
+        return time_steps(self, model, datamodule, turns, steps)
+
+
 class DistillCLI(LightningCLI):
     """LightningCLI with run folders, exact resume, and networks that learn their shape from the data."""
 
@@ -73,7 +92,7 @@ class DistillCLI(LightningCLI):
         super().__init__(
             Method,
             ImageData,
-            trainer_class=Trainer,
+            trainer_class=CommandTrainer,
             save_config_callback=None,
             seed_everything_default=0,
             subclass_mode_model=True,
@@ -204,7 +223,7 @@ class DistillCLI(LightningCLI):
         # its own loggers need the run's folder, which is found later; the user's come on top
         self.user_loggers = trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]
         self.user_loggers = [logger for logger in self.user_loggers if not isinstance(logger, bool | None)]
-        plugins = [checkpoints.WholeFileIO()]
+        plugins = [checkpoints.AtomicCheckpointIO()]
         if SLURMEnvironment.detect():
             plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
         given_plugins = trainer.plugins if isinstance(trainer.plugins, list) else [trainer.plugins]
@@ -212,7 +231,7 @@ class DistillCLI(LightningCLI):
         callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         trainer.callbacks = [c for c in callbacks if c is not None] + bar
         return super().instantiate_trainer(
-            profiler=trainer.profiler or Untimed(),
+            profiler=trainer.profiler or NullProfiler(),
             logger=False,
             plugins=plugins + [p for p in given_plugins if p is not None],
             enable_progress_bar=any(isinstance(c, ProgressBar) for c in trainer.callbacks),
@@ -296,10 +315,7 @@ class DistillCLI(LightningCLI):
         folder = self._load(model, datamodule, ckpt_path)
         with self._children():
             mine = self.trainer.predict(model, datamodule=datamodule) or []
-        everyones = [mine]
-        if self.trainer.world_size > 1:
-            everyones = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(everyones, mine)
+        everyones = gather_objects(mine)
         if not self.trainer.is_global_zero:
             return
         parts = [part for one in everyones for part in one if part]
@@ -324,14 +340,14 @@ class DistillCLI(LightningCLI):
             path = folder / "checkpoints" / f"{ckpt_path}.ckpt"
         checkpoint = checkpoints.read(path)
         checkpoints.load_weights(model.model, checkpoints.network_weights(checkpoint, model.model), str(path))
-        said = checkpoints.data_of(checkpoint)
+        trained_on = checkpoints.trained_on(checkpoint, str(path))
         pictures = self.subcommand == "predict" and datamodule.pictures is not None
-        if said and not pictures and said["class_names"] != datamodule.class_names:
+        if trained_on and not pictures and trained_on.info.class_names != tuple(datamodule.class_names):
             raise InputError(
-                f"{path} was trained on the classes {', '.join(said['class_names'][:5])} ..., {datamodule.name} has "
+                f"{path} was trained on the classes {', '.join(trained_on.info.class_names[:5])} ..., {datamodule.name} has "
                 f"{', '.join(datamodule.class_names[:5])} ...: evaluate it on the data that it is for"
             )
-        datamodule.remembered = said
+        datamodule.trained_on = trained_on
         return path.parent.parent
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
@@ -342,7 +358,7 @@ class DistillCLI(LightningCLI):
             raise InputError(f"{type(model).__name__} has nothing to train: a step of it takes no time")
         with tempfile.TemporaryDirectory() as folder:
             self._attach(runs.Run(Path(folder)), -1, self.config_yaml)
-            result = self.trainer.bench(model, datamodule, turns, steps)
+            result = time_steps(self.trainer, model, datamodule, turns, steps)
         if not self.trainer.is_global_zero:
             return
         table = Table("", "ms a step", "of the bare loop (quartiles)")
@@ -393,20 +409,11 @@ class DistillCLI(LightningCLI):
             folder, _, resume_from = os.environ[CHILD].partition("\n")
             return runs.Run(Path(folder), Path(resume_from) if resume_from else None)
         strategy = self.trainer.strategy
-        environment = self.trainer._accelerator_connector.cluster_environment
+        environment = cluster_environment(self.trainer)
         if self.trainer.world_size == 1 or not environment.creates_processes_externally:
             return decide()
         strategy.setup_environment()  # the processes are there already: let them meet now
-        run, error = None, None
-        if self.trainer.is_global_zero:
-            try:
-                run = decide()
-            except Exception as raised:
-                error = raised if isinstance(raised, InputError) else RuntimeError(f"{type(raised).__name__}: {raised}")
-        told, error = strategy.broadcast((run, error))
-        if error:
-            raise error
-        return run or told
+        return first_decides(decide)
 
     @contextmanager
     def _children(self, run: runs.Run | None = None) -> Iterator[None]:
@@ -431,14 +438,14 @@ class DistillCLI(LightningCLI):
         total = sum(p.numel() for p in parameters)
         config = yaml.safe_load(self.checkpoint.config)
         device = self.trainer.strategy.root_device
-        of_callbacks = [callback.summary() for callback in self.trainer.callbacks if hasattr(callback, "summary")]
+        of_callbacks = [callback.summary() for callback in self.trainer.callbacks if isinstance(callback, Summarised)]
         return {
             **{k: v for summary in of_callbacks for k, v in summary.items()},
             "metrics": metrics,
             "wall_time_s": round(self.checkpoint.wall_time_s(), 3),
             "steps": self.trainer.global_step,
             "epochs": self.trainer.current_epoch,
-            "exposures": model.account.exposures,
+            "exposures": model.means.exposures,
             "parameters": total,
             "density": sum(int(p.count_nonzero()) for p in parameters if p.ndim > 1)
             / sum(p.numel() for p in parameters if p.ndim > 1),

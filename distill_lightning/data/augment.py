@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.data import pixels
-from distill_lightning.data.order import AUGMENT, hash_names, uniform
 from distill_lightning.errors import InputError
+from distill_lightning.seeds import AUGMENT, hash_names, uniform
 
 
 class Draws:

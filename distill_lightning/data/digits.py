@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.order import stratified_order
 from distill_lightning.data.sources import MemorySource
 from distill_lightning.errors import InputError
+from distill_lightning.seeds import stratified_order
 
 TEST_SIZE = 360
 

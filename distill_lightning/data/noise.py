@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from distill_lightning.data.order import NOISE, uniform
+from distill_lightning.seeds import NOISE, uniform
 
 
 def with_noise(

@@ -5,13 +5,12 @@ Both give the uint8 pictures (B, C, H, W) that a plan takes; what is done with t
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from distill_lightning.data.base import Plan
+from distill_lightning.data.plans import BatchPlan
 
 
 class Source(Protocol):
@@ -25,7 +24,7 @@ class Source(Protocol):
     def on(self, device: torch.device) -> "Source":
         """Itself, or a copy on the device where it fits there."""
 
-    def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
         """Each plan with the pictures that it takes, uint8 (B, C, H, W), in order."""
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
@@ -54,7 +53,7 @@ class MemorySource:
             self.copy = MemorySource(self.images.to(device))
         return self if self.copy is None else self.copy
 
-    def stream(self, plans: "Iterable[Plan]") -> "Iterator[tuple[Tensor, Plan]]":
+    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
         for plan in plans:
             yield self.images.index_select(0, plan.fetched), plan
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.folder import class_folders, default_cache, files_in, read_pictures
+from distill_lightning.data.folder import class_folders
+from distill_lightning.data.picture_files import default_cache, files_in, read_pictures
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
@@ -40,7 +41,7 @@ class TinyImageNet(ImageData):
     @property
     def class_names(self) -> list[str]:
         """WordNet's numbers, as the archive has them."""
-        return self.remembered["class_names"] if self.remembered else self._classes()
+        return list(self.trained_on.info.class_names) if self.trained_on is not None else self._classes()
 
     def _folder(self) -> Path:
         for folder in (Path(self.root) / FOLDER, Path(self.root)):
@@ -59,7 +60,7 @@ class TinyImageNet(ImageData):
         return names
 
     def prepare_data(self) -> None:
-        if self.pictures is None or not self.remembered:
+        if self.pictures is None or self.trained_on is None:
             for part in ("train", "test"):  # one process a node fills the cache, the others find it filled
                 self.read(part)
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.folder import class_folders, default_cache, read_class_folders
+from distill_lightning.data.folder import class_folders, read_class_folders
+from distill_lightning.data.picture_files import default_cache
 from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.errors import InputError
 
@@ -16,7 +17,7 @@ class _TorchvisionSet(ImageData):
     dataset: type
 
     def prepare_data(self) -> None:
-        if self.pictures is not None and self.remembered:
+        if self.pictures is not None and self.trained_on is not None:
             return
         for train in (True, False):
             self._open(train, download=True)

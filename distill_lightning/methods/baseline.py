@@ -9,11 +9,14 @@
 Nothing is kept between steps.
 """
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from distill_lightning import losses
 from distill_lightning.errors import InputError
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, Position, StepOutput
 
 
 class Baseline(Method):
@@ -25,12 +28,12 @@ class Baseline(Method):
         kwargs: see Method.
     """
 
-    def __init__(self, network: nn.Module, label_smoothing: float = 0.0, **kwargs) -> None:
+    def __init__(self, network: nn.Module, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}: it must lie in [0, 1)")
         self.label_smoothing = label_smoothing
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        target = batch.get("label_probs", batch["label"])
-        return {"ce": losses.cross_entropy(self(batch["image"]), target, self.label_smoothing)}
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        logits = self(batch.images)
+        return StepOutput({"ce": losses.cross_entropy(logits, batch.targets, self.label_smoothing)}, logits)

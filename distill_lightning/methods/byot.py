@@ -17,13 +17,17 @@ The network is deployed alone; ``EarlyExit`` takes an exit and its head out of t
 Nothing is kept between steps; the heads are in the checkpoint, under ``heads.``.
 """
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method, Tap
+from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
+from distill_lightning.values import Batch, DataInfo, Position, StepOutput
 
 
 class BYOT(Method):
@@ -46,7 +50,7 @@ class BYOT(Method):
         temperature: float = 3.0,
         alpha: float = 0.3,
         feature_weight: float = 0.03,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or not 0 <= alpha <= 1 or feature_weight < 0:
@@ -56,21 +60,21 @@ class BYOT(Method):
             )
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.heads = nn.ModuleList()
-        self.exits = [Tap() for _ in exit_names(network)]
-        for name, tap in zip(exit_names(network), self.exits, strict=True):
-            network.get_submodule(name).register_forward_hook(tap)
+        self.exits = [FeatureHook() for _ in exit_names(network)]
+        for name, hook in zip(exit_names(network), self.exits, strict=True):
+            hook.watch(network.get_submodule(name))
 
-    def build(self, num_classes: int, in_channels: int, image_size: int) -> None:
+    def build(self, info: DataInfo) -> None:
         """A head for each exit but the deepest."""
-        shapes = feature_shapes(self.model, in_channels, image_size)
+        shapes = feature_shapes(self.model, info.channels, info.image_size)
         parameter = next(self.model.parameters())
         for number in range(len(shapes) - 1):
-            head = ExitHead(shapes[number:], num_classes).to(parameter.device, parameter.dtype)
+            head = ExitHead(shapes[number:], info.num_classes).to(parameter.device, parameter.dtype)
             self.heads.append(head.to(memory_format=self.memory_format))
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        deepest = self(batch["image"])
-        *at_exits, last = (tap.take() for tap in self.exits)
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        deepest = self(batch.images)
+        *at_exits, last = (hook.take() for hook in self.exits)
         of_deepest = pooled(last).detach().float()
         terms = {"ce": self.cross_entropy(deepest, batch)}
         for number, (head, at_exit) in enumerate(zip(self.heads, at_exits, strict=True), 1):
@@ -80,4 +84,4 @@ class BYOT(Method):
             terms[f"ce_{number}"] = (1 - self.alpha) * self.cross_entropy(logits, batch)
             terms[f"soft_{number}"] = self.alpha * soft
             terms[f"features_{number}"] = self.feature_weight * distance
-        return terms
+        return StepOutput(terms, deepest)

@@ -13,11 +13,16 @@ T = 3 is that implementation's, which has no T^2.
 Nothing is kept between steps. A step costs two of the baseline.
 """
 
-from torch import Tensor, nn
+from typing import Any
 
+from torch import nn
+
+from distill_lightning.distributed import mean_over_processes
 from distill_lightning.errors import InputError
+from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import symmetric_kl
-from distill_lightning.methods.base import Batch, Method, Tap
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class DDGSD(Method):
@@ -34,7 +39,7 @@ class DDGSD(Method):
         InputError: the network has no linear layer.
     """
 
-    views = 2
+    needs = BatchNeeds(views=2)
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class DDGSD(Method):
         temperature: float = 3.0,
         weight: float = 1.0,
         feature_weight: float = 5e-4,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or weight < 0 or feature_weight < 0:
@@ -54,16 +59,17 @@ class DDGSD(Method):
         linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if not linears:
             raise InputError(f"DDGSD needs a network with a linear layer at its end: {type(network).__name__} has none")
-        self.features = Tap(inputs=True)
-        linears[-1].register_forward_hook(self.features)
+        self.features = FeatureHook(inputs=True)
+        self.features.watch(linears[-1])
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        n = batch["fresh"]
-        logits = self(batch["image"])
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        n = batch.num_new
+        logits = self(batch.images)
         first, second = logits.split(n)
-        f_a, f_b = (self.mean_over_all(part, batch) for part in self.features.take().float().split(n))
-        return {
+        f_a, f_b = (mean_over_processes(part, batch.weight) for part in self.features.take().float().split(n))
+        terms = {
             "ce": 2 * self.cross_entropy(logits, batch),
             "views": self.weight * symmetric_kl(first, second, self.temperature),
             "features": self.feature_weight * (f_a - f_b).square().sum(),
         }
+        return StepOutput(terms, first)

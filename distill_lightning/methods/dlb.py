@@ -2,7 +2,7 @@
 
     L = CE(y, s) + alpha T^2 KL(p^T(o') || p^T(r))        p^T(z) = softmax(z / T)
 
-    s   logits of the whole batch, (2n, K): n fresh samples, then the n of the last batch, under another view
+    s   logits of the whole batch, (2n, K): n new samples, then the n of the last batch, under another view
     y   their labels, (2n,)
     r   the repeated half of s, (n, K)
     o'  the last step's logits of the same samples as r, (n, K), made before its update, no gradient
@@ -23,12 +23,15 @@ Kept between steps: o', float32. It is in the checkpoint, for each process its o
 loss, and no process needs another's. With accumulated gradients, "last" is the last batch, whatever the weights did.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class DLB(Method):
@@ -42,7 +45,7 @@ class DLB(Method):
         kwargs: see Method.
     """
 
-    repeats_last_batch = True
+    needs = BatchNeeds(repeats_last_batch=True)
     memory = ("last_logits",)
 
     def __init__(
@@ -51,7 +54,7 @@ class DLB(Method):
         temperature: float = 3.0,
         alpha: float = 1.0,
         separate_halves: bool = False,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0:
@@ -61,12 +64,12 @@ class DLB(Method):
         self.temperature, self.alpha, self.separate_halves = temperature, alpha, separate_halves
         self.last_logits: Tensor | None = None
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        images, n = batch["image"], batch["fresh"]
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        images, n = batch.images, batch.num_new
         halves = images.split([n, len(images) - n]) if self.separate_halves and len(images) > n else [images]
         logits = torch.cat([self(half) for half in halves])
         last_logits, self.last_logits = self.last_logits, logits[:n].detach()
         terms = {"ce": self.cross_entropy(logits, batch)}
         if last_logits is not None:
             terms["last_batch"] = self.alpha * soft_target_loss(last_logits, logits[n:], self.temperature)
-        return terms
+        return StepOutput(terms, logits[:n])

@@ -14,12 +14,17 @@ The first network is the one that is evaluated and deployed. Its peers are train
 under ``peers.``. A step costs M of the baseline, where the networks are equal.
 """
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
+import torch
+from torch import nn
+
+from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.checks import refuse_misfit
+from distill_lightning.values import Batch, Position, StepOutput
 
 
 class DML(Method):
@@ -31,23 +36,22 @@ class DML(Method):
         kwargs: see Method.
     """
 
-    def __init__(self, network: nn.Module, peers: list[nn.Module], **kwargs) -> None:
+    def __init__(self, network: nn.Module, peers: list[nn.Module], **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not peers:
             raise InputError("DML.peers is an empty list: give one network or more")
         self.peers = nn.ModuleList(peer.to(memory_format=self.memory_format) for peer in peers)
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        for peer in self.peers:
-            self._check_network(peer, self.trainer.datamodule)
+    def check_networks(self, data: ImageData) -> None:
+        for network in (self.model, *self.peers):
+            refuse_misfit(network, data)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        images = batch["image"].contiguous(memory_format=self.memory_format)
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        images = batch.images.contiguous(memory_format=self.memory_format)
         logits = [self(images), *(peer(images).float() for peer in self.peers)]
         terms = {}
         for i, mine in enumerate(logits):
             others = [kl_divergence(theirs, mine) for j, theirs in enumerate(logits) if j != i]
             terms[f"ce_{i}"] = self.cross_entropy(mine, batch)
             terms[f"mutual_{i}"] = torch.stack(others).mean()
-        return terms
+        return StepOutput(terms, logits[0])

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning.checkpoints import PlainNetwork
-from distill_lightning.data.base import Batch
 from distill_lightning.errors import InputError
-from distill_lightning.members import Member
-from distill_lightning.methods.base import Method
+from distill_lightning.methods.base import Method, Unregistered
 from distill_lightning.metrics import MembersMetric
+from distill_lightning.teachers import FrozenNetwork
+from distill_lightning.values import Batch
 
 
 class Members(nn.Module):
@@ -78,29 +78,33 @@ class Ensemble(Method):
         if not members:
             raise InputError("Ensemble.members is an empty list: give one checkpoint or more")
         self.given, self.average = members, average
+        self._members_metric: Unregistered | None = None
 
     def setup(self, stage: str) -> None:
         if not isinstance(self.model, Members):
-            data = self.trainer.datamodule
-            self.model = Members([Member(given, data, "member") for given in self.given], self.average)
-            self.model.to(self.trainer.strategy.root_device)
-            self.__dict__["call_model"] = self.model
-            self.__dict__["members"] = MembersMetric(len(self.given)).to(self.trainer.strategy.root_device)
+            data, device = self.image_data, self.trainer.strategy.root_device
+            self.model = Members([FrozenNetwork.open(given, data, "member") for given in self.given], self.average)
+            self.model.to(device)
+            self._called = Unregistered(self.model)
+            self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
         super().setup(stage)
 
-    def _evaluate(self, batch: Batch) -> None:
-        if len(batch["label"]):
-            logits = self.model.each(batch["image"])
-            of_first = self.biased(self.model.of_first(logits))
-            self.metrics.update(of_first[-1], batch["label"])
-            self.members.update(self.biased(logits).argmax(2), of_first.argmax(2), batch["label"])
+    def evaluate(self, batch: Batch) -> None:
+        if len(batch.labels):
+            assert isinstance(self.model, Members) and self._members_metric is not None
+            logits = self.model.each(batch.images)
+            of_first = self.metrics.biased(self.model.of_first(logits))
+            self.metrics.update(of_first[-1], batch.labels)
+            predicted = self.metrics.biased(logits).argmax(2)
+            self._members_metric.module.update(predicted, of_first.argmax(2), batch.labels)
 
-    def _end_evaluation(self, stage: str) -> None:
-        seen = self.members.compute()
-        self.members.reset()
+    def end_evaluation(self, stage: str) -> None:
+        assert self._members_metric is not None
+        seen = self._members_metric.module.compute()
+        self._members_metric.module.reset()
         for count, value in enumerate(seen.pop("accuracy_by_members").view(-1).tolist(), start=1):
-            self.write(stage, {"accuracy_by_members": value}, count)
+            self.log_metrics(stage, {"accuracy_by_members": value}, count)
         results = {name: float(value) for name, value in seen.items()}
-        self.write(stage, results, 0)
+        self.log_metrics(stage, results, 0)
         self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
-        super()._end_evaluation(stage)
+        super().end_evaluation(stage)

@@ -3,7 +3,7 @@
     L = w_hard CE(y, s) + w_soft T^2 KL(p^T(t) || p^T(s))        p^T(z) = softmax(z / T)
 
     s   the student's logits, (B, K)
-    t   the teacher's, (B, K), raw, no gradient: ``teacher_logits`` of the batch, from the callback SoftTargets
+    t   the teacher's, (B, K), raw, no gradient: from the callback SoftTargets
     T   temperature
     y   labels, (B,)
 
@@ -18,11 +18,14 @@ weights (0.1 and 0.9 at T = 4) are those of the common CIFAR-100 comparisons, no
 Nothing is kept between steps; the teacher is not part of the method.
 """
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class KD(Method):
@@ -36,7 +39,7 @@ class KD(Method):
         kwargs: see Method.
     """
 
-    taught = True
+    needs = BatchNeeds(teacher_logits=True)
 
     def __init__(
         self,
@@ -44,7 +47,7 @@ class KD(Method):
         temperature: float = 4.0,
         soft_weight: float = 0.9,
         hard_weight: float = 0.1,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0:
@@ -53,7 +56,8 @@ class KD(Method):
             raise InputError(f"soft_weight is {soft_weight}, hard_weight {hard_weight}: neither may be below 0")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch["image"])
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        logits = self(batch.images)
         soft = soft_target_loss(self.teacher_logits(batch), logits, self.temperature)
-        return {"hard": self.hard_weight * self.cross_entropy(logits, batch), "soft": self.soft_weight * soft}
+        hard = self.cross_entropy(logits, batch)
+        return StepOutput({"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}, logits)

@@ -17,12 +17,16 @@ Kept between steps: the copies, weights and buffers, the same on all processes. 
 under ``fusion.``. A step costs 1 + n / 3 of the baseline.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 HIDDEN = 128
 
@@ -46,7 +50,7 @@ class MrKD(Method):
         kwargs: see Method.
     """
 
-    mixes = False  # knowledge adjustment knows one right class
+    needs = BatchNeeds(allows_mixing=False)  # knowledge adjustment knows one right class
     shared_memory = ("copies",)
 
     def __init__(
@@ -56,7 +60,7 @@ class MrKD(Method):
         every_n_steps: int = 500,
         temperature: float = 4.0,
         weight: float = 1.0,
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if copies < 1 or every_n_steps < 1:
@@ -68,18 +72,20 @@ class MrKD(Method):
         self.most_copies, self.every_n_steps = copies, every_n_steps
         self.temperature, self.weight = temperature, weight
         self.copies: dict[str, dict[str, Tensor]] = {}  # by the step that they were taken at, oldest first
-        self.fusion: nn.Module | None = None
+        self.fusion: nn.Sequential | None = None
+        self.frozen = FrozenCopies()
 
-    def build(self, num_classes: int, in_channels: int, image_size: int) -> None:
-        layers = nn.Linear(self.most_copies * num_classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, num_classes)
+    def build(self, info: DataInfo) -> None:
+        classes = info.num_classes
+        layers = nn.Linear(self.most_copies * classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
         self.fusion = nn.Sequential(*layers).to(self.device, next(self.model.parameters()).dtype)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        self._remember()
-        logits, labels = self(batch["image"]), batch["label"]
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        self._remember(position.step)
+        logits, labels = self(batch.images), batch.labels
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
-            teachers = [teacher(batch["image"]).float() for teacher in self.frozen([*self.copies.values()])]
+            teachers = [teacher(batch.images).float() for teacher in self.frozen.networks(self.model, [*self.copies.values()])]
         if len(teachers) == self.most_copies:
             fused = self.fusion(torch.cat(teachers, 1).to(self.fusion[0].weight.dtype)).float()
             terms["fusion"] = self.cross_entropy(fused, batch)
@@ -89,11 +95,10 @@ class MrKD(Method):
         if teachers:
             soft = [soft_target_loss(adjusted(t, labels), logits, self.temperature) for t in teachers]
             terms["memory"] = self.weight * torch.stack(soft).mean()
-        return terms
+        return StepOutput(terms, logits)
 
-    def _remember(self) -> None:
+    def _remember(self, step: int) -> None:
         """A copy of the network before this step, when one is due."""
-        step = self.step
         if step and step % self.every_n_steps == 0 and str(step) not in self.copies:
             now = {name: value.clone() for name, value in self.model.state_dict().items()}
             kept = [*self.copies.items(), (str(step), now)][-self.most_copies :]

@@ -10,20 +10,23 @@
 
 P is not the prediction of the last epoch's network, but, as in the authors' code, that made in training mode, on the
 augmented picture, when the sample came up. The code starts its table with zeros, which samples keep that are dropped
-with the last partial batch; here they keep their labels.
+with the last partial batch; here a sample that was never seen counts with its label.
 
 Kept between steps: P, float32, N x K (20 MB for CIFAR-100, 5 GB for ImageNet), on the CPU if larger than 1 GB. It is in
 the checkpoint, once; under DDP every process holds all of it, and the rows of each step are gathered.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.utilities.distributed import gather_all_tensors
 
+from distill_lightning.distributed import gather_rows
 from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 LARGE = 2**30
 
@@ -38,33 +41,39 @@ class PSKD(Method):
     """
 
     shared_memory = ("past_probs",)
-    mixes = False  # what was said of the last mixture is not of this one
+    needs = BatchNeeds(allows_mixing=False)  # the last mixture of a sample is not this one
 
-    def __init__(self, network: nn.Module, alpha: float = 0.8, **kwargs) -> None:
+    def __init__(self, network: nn.Module, alpha: float = 0.8, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha is {alpha}: it must lie in [0, 1]")
         self.alpha = alpha
         self.past_probs: Tensor | None = None
+        self.shape = (0, 0)
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch["image"])
-        labels = F.one_hot(batch["label"], logits.shape[1]).float()
-        past = self._past(logits.shape[1], batch["index"]).to(logits.device)
-        alpha = self.alpha * min(1.0, (self.epoch + 1) / self.epochs)
-        seen = slice(None if batch["weight"] else 0)  # a process with nothing to do repeats a sample
-        self._remember(batch["index"][seen], logits.detach()[seen].softmax(1))
-        return {"ce": cross_entropy(logits, (1 - alpha) * labels + alpha * past)}
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        logits = self(batch.images)
+        labels = F.one_hot(batch.labels, logits.shape[1]).float()
+        past = self._past(batch.index, labels)
+        alpha = self.alpha * min(1.0, (position.epoch + 1) / position.epochs)
+        seen = slice(None if batch.weight else 0)  # a process with nothing to do repeats a sample
+        self._remember(batch.index[seen], logits.detach()[seen].softmax(1))
+        return StepOutput({"ce": cross_entropy(logits, (1 - alpha) * labels + alpha * past)}, logits)
 
-    def _past(self, classes: int, index: Tensor) -> Tensor:
+    def build(self, info: DataInfo) -> None:
+        self.shape = info.num_samples, info.num_classes
+
+    def _past(self, index: Tensor, labels: Tensor) -> Tensor:
+        """(B, K): what was predicted for these samples when they were last seen; at first their labels."""
         if self.past_probs is None:
-            self.past_probs = F.one_hot(self.trainer.datamodule.labels, classes).float()
+            self.past_probs = torch.zeros(self.shape)  # of a sample that was seen, the sum is 1
         if self.past_probs.nbytes <= LARGE:
             self.past_probs = self.past_probs.to(index.device)
-        return self.past_probs[index.to(self.past_probs.device)]
+        past = self.past_probs[index.to(self.past_probs.device)].to(labels.device)
+        return torch.where(past.any(1, keepdim=True), past, labels)
 
     def _remember(self, index: Tensor, probs: Tensor) -> None:
-        if self.trainer.world_size > 1:
-            index, probs = (torch.cat(gather_all_tensors(rows)) for rows in (index, probs))  # shares may be unequal
         table = self.past_probs
+        assert table is not None
+        index, probs = gather_rows(index), gather_rows(probs)  # shares may be unequal
         table[index.to(table.device)] = probs.to(table.device)

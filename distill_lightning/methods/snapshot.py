@@ -15,13 +15,17 @@ Kept between steps: the teacher's weights and buffers, and the number of the cyc
 all processes hold the same.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import cross_entropy
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
 from distill_lightning.schedules import CosineCycles
+from distill_lightning.values import Batch, Position, StepOutput
 
 
 class Snapshot(Method):
@@ -36,7 +40,7 @@ class Snapshot(Method):
 
     shared_memory = ("cycle", "snapshot")
 
-    def __init__(self, network: nn.Module, cycles: int = 4, temperature: float = 2.0, **kwargs) -> None:
+    def __init__(self, network: nn.Module, cycles: int = 4, temperature: float = 2.0, **kwargs: Any) -> None:
         if not temperature > 0 or cycles < 2:
             raise InputError(f"temperature is {temperature}, cycles {cycles}: T must be above 0, cycles 2 or more")
         kwargs["schedule"] = kwargs.get("schedule") or CosineCycles(cycles)
@@ -44,18 +48,19 @@ class Snapshot(Method):
         self.cycles, self.temperature = cycles, temperature
         self.cycle = 0
         self.snapshot: dict[str, Tensor] | None = None
+        self.frozen = FrozenCopies()
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        cycle = int(self.progress * self.cycles + 1e-9)
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        cycle = int(position.progress * self.cycles + 1e-9)
         if cycle != self.cycle:
             self.cycle, self.snapshot = cycle, {k: v.clone() for k, v in self.model.state_dict().items()}
-        logits = self(batch["image"])
+        logits = self(batch.images)
         ce = self.cross_entropy(logits, batch)
         if self.snapshot is None:
-            return {"ce": ce}
-        (teacher,) = self.frozen([self.snapshot])
+            return StepOutput({"ce": ce}, logits)
+        (teacher,) = self.frozen.networks(self.model, [self.snapshot])
         with torch.no_grad():
-            probs = (teacher(batch["image"]).float() / self.temperature).softmax(1)
+            probs = (teacher(batch.images).float() / self.temperature).softmax(1)
         entropy = -torch.special.entr(probs).sum(1).mean()
         soft = cross_entropy(logits, probs) + entropy
-        return {"ce": (1 + 1 / self.temperature) * ce, "snapshot": soft}
+        return StepOutput({"ce": (1 + 1 / self.temperature) * ce, "snapshot": soft}, logits)

@@ -16,14 +16,15 @@ ResNet-18 on CIFAR-100 the two cancel out, as here.
 Nothing is kept between steps, and nothing is trained before.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence, soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class TfKDReg(Method):
@@ -38,7 +39,7 @@ class TfKDReg(Method):
         kwargs: see Method.
     """
 
-    mixes = False  # its teacher knows one right class
+    needs = BatchNeeds(allows_mixing=False)  # its teacher knows one right class
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class TfKDReg(Method):
         alpha: float = 0.1,
         right: float = 0.99,
         form: Literal["paper", "code"] = "paper",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or not 0 <= alpha <= 1 or not 0 < right < 1:
@@ -57,12 +58,13 @@ class TfKDReg(Method):
             )
         self.temperature, self.alpha, self.right, self.form = temperature, alpha, right, form
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch["image"])
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        logits = self(batch.images)
         probs = torch.full_like(logits, (1 - self.right) / (logits.shape[1] - 1))
-        probs.scatter_(1, batch["label"][:, None], self.right)
+        probs.scatter_(1, batch.labels[:, None], self.right)
         if self.form == "paper":
             virtual = soft_target_loss(probs.log(), logits, self.temperature)
         else:
             virtual = kl_divergence(probs / self.temperature, logits)  # a softmax of probabilities, as published
-        return {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "virtual": self.alpha * virtual}
+        terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "virtual": self.alpha * virtual}
+        return StepOutput(terms, logits)

@@ -12,11 +12,14 @@ for ResNet-18 on CIFAR-100 (alpha 0.95, T 6, factor 50) that is 0.05 CE + 0.475 
 Nothing is kept between steps; the teacher is not part of the method.
 """
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Batch, Method
+from distill_lightning.methods.base import Method
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class TfKDSelf(Method):
@@ -29,15 +32,16 @@ class TfKDSelf(Method):
         kwargs: see Method.
     """
 
-    taught = True
+    needs = BatchNeeds(teacher_logits=True)
 
-    def __init__(self, network: nn.Module, temperature: float = 6.0, alpha: float = 0.95, **kwargs) -> None:
+    def __init__(self, network: nn.Module, temperature: float = 6.0, alpha: float = 0.95, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or not 0 <= alpha <= 1:
             raise InputError(f"temperature is {temperature}, alpha {alpha}: T must be above 0, alpha in [0, 1]")
         self.temperature, self.alpha = temperature, alpha
 
-    def losses(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch["image"])
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        logits = self(batch.images)
         soft = soft_target_loss(self.teacher_logits(batch), logits, self.temperature)
-        return {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "self": self.alpha * soft}
+        terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "self": self.alpha * soft}
+        return StepOutput(terms, logits)

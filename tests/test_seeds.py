@@ -2,7 +2,7 @@
 
 import torch
 
-from distill_lightning.data.order import (
+from distill_lightning.seeds import (
     epoch_order,
     hash_names,
     hash_numbers,

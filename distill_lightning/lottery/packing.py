@@ -1,75 +1,27 @@
-"""Lottery tickets on disk, networks without their zeros, and what those are worth.
+"""Networks without their zeros, and what those are worth.
 
-A ticket is one file: the weights to rewind to, once, and the packed masks of every round. A packed network holds, for
-each pruned tensor, one bit a weight and the values that are left. Both are read with ``weights_only=True``.
+A packed network holds, for each pruned tensor, one bit a weight and the values that are left.
 """
 
 import copy
 import gzip
 import io
 import statistics
-import sys
 import time
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill_lightning.errors import InputError
-from distill_lightning.masks import Masks, pack, unpack, unpack_all
-from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
+from distill_lightning.lottery.tickets import read_kind
+from distill_lightning.masks import Masks, pack, unpack
+from distill_lightning.weights import load_weights
 
 State = Mapping[str, Tensor]
-
-
-@dataclass
-class Ticket:
-    """Where a pruned network starts from.
-
-    Args:
-        weights: state of the network at the step that is rewound to.
-        rounds: the masks after each pruning, packed, in order; round 0 keeps everything.
-        step: the optimizer step that the weights are of.
-        about: how it was found, in plain containers.
-    """
-
-    weights: dict[str, Tensor]
-    rounds: list[dict[str, Tensor]]
-    step: int
-    about: dict[str, Any] = field(default_factory=dict)
-
-    def masks(self, number: int) -> Masks:
-        """Those of a round."""
-        return unpack_all(self.rounds[number], self.weights)
-
-    def save(self, path: Path) -> None:
-        write_tensors(path, {"kind": "ticket"} | vars(self))
-
-    @classmethod
-    def open(cls, path: str | Path) -> "Ticket":
-        """
-        Raises:
-            InputError: no such file, or not a ticket.
-        """
-        content = _read(path, "ticket")
-        return cls(*(content[name] for name in ("weights", "rounds", "step", "about")))
-
-
-def _read(path: str | Path, kind: str) -> dict[str, Any]:
-    content = read_tensors(path, kind)
-    if not isinstance(content, dict) or content.get("kind") != kind:
-        raise InputError(f"{path} is no {kind}: give one that the callback Lottery wrote")
-    if is_old(content):
-        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
-    return content
-
-
-# Networks without their zeros
 
 
 def packed(state: State, masks: Masks, dtype: torch.dtype | None = None) -> dict[str, Any]:
@@ -124,25 +76,9 @@ def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
     Raises:
         InputError: no such file, no packed network, or one of another network.
     """
-    state = unpacked(_read(path, "packed network"))
-    must_fit(state, network, f"the packed network {path}")
-    network.load_state_dict(state)
+    state = unpacked(read_kind(path, "packed network"))
+    load_weights(network, state, f"the packed network {path}")
     return network
-
-
-def must_fit(state: State, network: nn.Module, what: str) -> None:
-    """
-    Raises:
-        InputError: a tensor is missing, one too many, or of another shape.
-    """
-    mine = network.state_dict()
-    for name in mine | state:
-        shapes = [str(tuple(s[name].shape)) if name in s else "missing" for s in (state, mine)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"{what} is of another network than this {type(network).__name__}: {name} is {shapes[0]} in it, "
-                f"{shapes[1]} here; give the network that it was found in"
-            )
 
 
 def sizes(state: State, small: Mapping[str, Any]) -> dict[str, int]:

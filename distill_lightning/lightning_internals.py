@@ -1,0 +1,78 @@
+"""The private names of Lightning that this program touches, and the only file that may.
+
+Checked against Lightning 2.6.4 to 2.6.6. Each function says why the public way does not do;
+``tests/test_lightning_internals.py`` fails when a new Lightning has moved one of them.
+"""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.plugins.environments import ClusterEnvironment
+
+
+class LeanModule(pl.LightningModule):
+    """A LightningModule without two costs that a short step feels."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this text many times a step; torch's own way of setting an attribute costs a tenth of a small step
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Batches are built on the device: looking for hooks that would move them costs a tenth of a small step."""
+        return batch
+
+    def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
+        return batch
+
+    @property
+    def has_trainer(self) -> bool:
+        """Whether a trainer is attached: asking for ``trainer`` raises where there is none."""
+        return self._trainer is not None
+
+
+def completes_no_step(trainer: pl.Trainer) -> bool:
+    """Whether the running batch only adds to the gradients: there is no public word for it."""
+    return trainer.accumulate_grad_batches > 1 and trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def validation_is_due(trainer: pl.Trainer) -> bool:
+    """Whether a validation follows the running batch: the rule has five options, and is Lightning's own."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
+    return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
+
+
+def epoch_ends(trainer: pl.Trainer) -> bool:
+    """Whether the epoch ends with the running batch, early stopping and its minimum of epochs included."""
+    return trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
+
+
+def leave_signals_alone(trainer: pl.Trainer) -> None:
+    """Lightning's own handler for SIGTERM makes processes wait for each other in the middle of a step."""
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
+def skip_signature_lookup(trainer: pl.Trainer) -> None:
+    """Lightning looks up the signature of ``training_step`` at every step; ours is known."""
+    trainer.fit_loop.epoch_loop._build_kwargs = (  # type: ignore[method-assign]
+        lambda _, batch, number: {"batch": batch, "batch_idx": number}
+    )
+
+
+def dump_checkpoint(trainer: pl.Trainer, weights_only: bool = False) -> dict[str, Any]:
+    """What a checkpoint would hold, without a file: `save_checkpoint` only writes."""
+    return trainer._checkpoint_connector.dump_checkpoint(weights_only=weights_only)
+
+
+def cluster_environment(trainer: pl.Trainer) -> ClusterEnvironment:
+    """Who started the processes: it is asked before the strategy has set anything up."""
+    return trainer._accelerator_connector.cluster_environment
+
+
+def synchronises_batch_norm(trainer: pl.Trainer) -> bool:
+    """Whether batch norm is shared by all processes: the trainer does not keep its option."""
+    return getattr(trainer.strategy, "_layer_sync", None) is not None

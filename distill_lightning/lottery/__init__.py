@@ -1,0 +1,1 @@
+"""Lottery tickets: rounds, rates, rewinding, tickets, networks without their zeros. The callback is ``callbacks.lottery``."""

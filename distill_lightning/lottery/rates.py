@@ -1,0 +1,112 @@
+"""Which weights are pruned, and how fast."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+from distill_lightning import masks as masking
+from distill_lightning.errors import InputError
+
+Rates = dict[str, float]
+
+
+@dataclass(frozen=True)
+class PruningRule:
+    """The options that decide it; see the callback Lottery."""
+
+    rounds: int
+    linear: float
+    conv: float
+    output: float
+    density: float | None
+    scope: Literal["layers", "global"]
+    leave_out: Sequence[str]
+    also: Mapping[str, float]
+
+    def rates(self, network: nn.Module, found: masking.Masks) -> Rates:
+        """The rate of every parameter that is pruned, by name.
+
+        Args:
+            network: to prune.
+            found: masks of a ticket to begin with, by name; none for the whole network.
+
+        Raises:
+            InputError: a name is not the network's, there is nothing to prune, or nothing would be left.
+        """
+        known = dict(network.named_parameters())
+        rates = {name: rate for name, rate in self._by_kind(network, known).items() if rate > 0}
+        if not rates:
+            raise InputError(f"Lottery: there is nothing to prune in {type(network).__name__}")
+        whole, first = first_masks(known, rates, found)
+        all_of, left = ({n: int(mask.sum()) for n, mask in masks.items()} for masks in (whole, first))
+        if self.density is not None and self.rounds:
+            try:  # of what a ticket has left
+                share = self.density * sum(all_of.values()) / sum(left.values())
+                factor = masking.rate_factor(left, rates, self.rounds, share)
+            except ValueError as error:
+                raise InputError(f"Lottery: {error}") from error
+            rates = {name: rate * factor for name, rate in rates.items()}
+        keep = {name: masking.kept_after(left[name], rate, self.rounds) for name, rate in rates.items()}
+        for names in self.ranked_together(rates):
+            if not sum(keep[name] for name in names):
+                raise InputError(
+                    f"Lottery: {self.rounds} rounds leave nothing of {', '.join(names)} "
+                    f"({sum(left[name] for name in names)} weights): prune less, or leave it out"
+                )
+        return rates
+
+    def _by_kind(self, network: nn.Module, known: Mapping[str, Tensor]) -> Rates:
+        linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+        rates: Rates = {}
+        matched: set[str] = set()
+        for name, module in network.named_modules():
+            out = {left for left in self.leave_out if name == left or name.startswith(f"{left}.")}
+            matched |= out
+            if out or not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
+                continue
+            rate = self.output if linears and name == linears[-1] else self.linear
+            rate = rate if isinstance(module, nn.Linear) else self.conv
+            rates[f"{name}.weight" if name else "weight"] = rate
+        for name in [*(set(self.leave_out) - matched), *(self.also.keys() - known.keys())]:
+            raise InputError(
+                f"Lottery: {type(network).__name__} has nothing named {name}: it has {', '.join([*known][:6])} ..."
+            )
+        return {**rates, **self.also}
+
+    def ranked_together(self, rates: Rates) -> list[list[str]]:
+        """Groups of parameters whose weights are ranked together: each alone, or all of equal rate."""
+        if self.scope == "layers":
+            return [[name] for name in rates]
+        equal: dict[float, list[str]] = {}
+        for name, rate in rates.items():
+            equal.setdefault(rate, []).append(name)
+        return list(equal.values())
+
+    def prune(
+        self, rates: Rates, parameters: Mapping[str, Tensor], first: masking.Masks, masks: masking.Masks, number: int
+    ) -> masking.Masks:
+        """The masks of a round.
+
+        Args:
+            rates: as above.
+            parameters: by name; the smallest go.
+            first: the masks of round 0, which are counted from.
+            masks: those of the round before.
+            number: of the round, from 1.
+        """
+        keep = {k: masking.kept_after(int(first[k].count_nonzero()), r, number) for k, r in rates.items()}
+        found: masking.Masks = {}
+        for names in self.ranked_together(rates):
+            weights = {name: parameters[name].cpu() for name in names}
+            found |= masking.smallest(weights, {n: masks[n] for n in names}, sum(keep[n] for n in names))
+        return {name: found.get(name, masks[name]) for name in masks}
+
+
+def first_masks(
+    parameters: Mapping[str, Tensor], names: Mapping[str, object], found: masking.Masks
+) -> tuple[masking.Masks, masking.Masks]:
+    """Of the whole network, and of round 0, which a ticket may have pruned."""
+    whole = masking.ones({name: parameters[name].detach().cpu() for name in names})
+    return whole, {name: found.get(name, mask) for name, mask in whole.items()}

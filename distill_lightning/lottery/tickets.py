@@ -1,0 +1,59 @@
+"""Lottery tickets on disk: one file with the weights to rewind to, once, and the packed masks of every round."""
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distill_lightning.errors import InputError
+from distill_lightning.masks import Masks, unpack_all
+from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
+
+
+@dataclass
+class Ticket:
+    """Where a pruned network starts from.
+
+    Args:
+        weights: state of the network at the step that is rewound to.
+        rounds: the masks after each pruning, packed, in order; round 0 keeps everything.
+        step: the optimizer step that the weights are of.
+        about: how it was found, in plain containers.
+    """
+
+    weights: dict[str, Tensor]
+    rounds: list[dict[str, Tensor]]
+    step: int
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def masks(self, number: int) -> Masks:
+        """Those of a round."""
+        return unpack_all(self.rounds[number], self.weights)
+
+    def save(self, path: Path) -> None:
+        write_tensors(path, {"kind": "ticket"} | vars(self))
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Ticket":
+        """
+        Raises:
+            InputError: no such file, or not a ticket.
+        """
+        content = read_kind(path, "ticket")
+        return cls(*(content[name] for name in ("weights", "rounds", "step", "about")))
+
+
+def read_kind(path: str | Path, kind: str) -> dict[str, Any]:
+    """The content of a file of that kind.
+
+    Raises:
+        InputError: see ``read_tensors``; or the file is of another kind.
+    """
+    content = read_tensors(path, kind)
+    if not isinstance(content, dict) or content.get("kind") != kind:
+        raise InputError(f"{path} is no {kind}: give one that the callback Lottery wrote")
+    if is_old(content):
+        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
+    return content

@@ -1,0 +1,46 @@
+"""What a method keeps between steps."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import nn
+
+
+class Memory:
+    """The attributes of a method that are in the checkpoint beside its weights.
+
+    Args:
+        method: whose.
+        own: attributes that each process has for itself.
+        shared: attributes that are equal on all processes.
+    """
+
+    def __init__(self, method: nn.Module, own: Sequence[str], shared: Sequence[str]) -> None:
+        self._method, self._own, self._shared = method, own, shared
+        self._blank = {name: copy.deepcopy(getattr(method, name)) for name in (*own, *shared)}
+
+    def forget(self) -> None:
+        """Puts back what the attributes were when this was made."""
+        self.take_up(self._blank)
+
+    def own(self) -> dict[str, Any]:
+        """What this process has for itself, on the CPU."""
+        return self.on_cpu({name: getattr(self._method, name) for name in self._own})
+
+    def shared(self) -> dict[str, Any]:
+        """What is equal on all processes, on the CPU."""
+        return self.on_cpu({name: getattr(self._method, name) for name in self._shared})
+
+    def take_up(self, values: dict[str, Any]) -> None:
+        """Sets attributes to copies of these values."""
+        for name, value in values.items():
+            setattr(self._method, name, copy.deepcopy(value))
+
+    @staticmethod
+    def on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+        """The same, with its tensors on the CPU."""
+        moved: dict[str, Any] = pl.utilities.move_data_to_device(state, torch.device("cpu"))
+        return moved
