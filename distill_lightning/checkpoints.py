@@ -23,11 +23,29 @@ from distill_lightning.weights import load_weights
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes checkpoints so that a cut never leaves half of one, and reads them as data."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+    def __init__(self) -> None:
+        self._held: tuple[Path, dict[str, Any]] | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         write_tensors(path, checkpoint)
 
-    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read(path)
+    def hold(self, path: str | Path, checkpoint: dict[str, Any]) -> None:
+        """Keeps what was read from a file until the trainer loads it."""
+        self._held = Path(path).resolve(), checkpoint
+
+    def read_ahead(self, path: str | Path) -> dict[str, Any]:
+        """The checkpoint that the trainer is going to load: it is read once. May raise as ``read``."""
+        if self._held is None or self._held[0] != Path(path).resolve():
+            self.hold(path, read(path))
+        assert self._held is not None
+        return self._held[1]
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        checkpoint = self.read_ahead(path)
+        self._held = None
+        return checkpoint
 
 
 def read(path: str | Path) -> dict[str, Any]:

@@ -4,9 +4,13 @@ Checked against Lightning 2.6.4 to 2.6.6. Each function says why the public way 
 ``tests/test_lightning_internals.py`` fails when a new Lightning has moved one of them.
 """
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 
 
@@ -76,3 +80,46 @@ def cluster_environment(trainer: pl.Trainer) -> ClusterEnvironment:
 def synchronises_batch_norm(trainer: pl.Trainer) -> bool:
     """Whether batch norm is shared by all processes: the trainer does not keep its option."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI, whose options can be asked for, and whose verbs can be described."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets a checkpoint override what was given."""
+
+    def option(self, name: str) -> Any:
+        """The value of an option of the running verb."""
+        return self._get(self.config, name)
+
+    def resolved(self) -> dict[str, Any]:
+        """All options of the running verb, as plain data."""
+        config = self.config[self.subcommand]
+        plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
+        return plain
+
+    def describe_verbs(self, words: Mapping[str, str]) -> None:
+        """What ``--help`` says of each verb; verbs that have a parser of their own are added."""
+        listed = self.parser._subcommands_action._choices_actions
+        known = {choice.dest: choice for choice in listed}
+        for verb, text in words.items():
+            if verb not in known:
+                known[verb] = copy.copy(listed[0])
+                known[verb].dest = known[verb].metavar = verb
+                listed.append(known[verb])
+            known[verb].help = text
+
+
+class ResolvingCommandLine(CommandLine):
+    """Reads options, and makes nothing of them."""
+
+    def _set_seed(self) -> None: ...
+
+    def instantiate_classes(self) -> None: ...
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+def inner_error(parser: LightningArgumentParser, message: str, error: Exception | None) -> None:
+    """What a parser within a parser does with an error."""
+    super(LightningArgumentParser, parser).error(message, error)

@@ -12,9 +12,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from distill_lightning.files import write_whole
-from distill_lightning.runs import read_metrics
-
-HEADER = ["step", "tag", "value"]
+from distill_lightning.runs.metrics import HEADER, read_metrics
 
 
 class MetricsCSV(Logger):
@@ -27,8 +25,11 @@ class MetricsCSV(Logger):
 
     def __init__(self, path: str | Path, step: int) -> None:
         super().__init__()
-        self.path, self.rows, self.cut = Path(path), [], step
-        self.started = False
+        self.path, self.step = Path(path), step
+        self.latest: dict[str, float] = {}
+        """The last value of each tag, those of the file that is gone on with included."""
+        self._rows: list[str] = []
+        self._started = False
 
     @property
     def name(self) -> str:
@@ -43,21 +44,30 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self.rows += [f"{step},{tag},{float(value)!r}\n" for tag, value in metrics.items()]
+        self._start()
+        values = {tag: float(value) for tag, value in metrics.items()}
+        self.latest |= values
+        self._rows += [f"{step},{tag},{value!r}\n" for tag, value in values.items()]
+
+    def _start(self) -> None:
+        """Cuts the file behind the step to go on from, or begins it."""
+        if self._started:
+            return
+        kept = [row for row in read_metrics(self.path) if row[0] <= self.step and not row[1].startswith("test/")]
+        self.latest = {tag: value for _, tag, value in kept}
+        text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in kept)
+        write_whole(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
+        self._started = True
 
     @rank_zero_only
     def save(self) -> None:
-        if not self.started:
-            kept = [row for row in read_metrics(self.path) if row[0] <= self.cut and not row[1].startswith("test/")]
-            text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in kept)
-            write_whole(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
-            self.started = True
-        if self.rows:
+        self._start()
+        if self._rows:
             with open(self.path, "a") as file:
-                file.write("".join(self.rows))
+                file.write("".join(self._rows))
                 file.flush()
                 os.fsync(file.fileno())
-            self.rows = []
+            self._rows = []
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

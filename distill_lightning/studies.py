@@ -45,7 +45,7 @@ from rich.live import Live
 
 from distill_lightning.errors import InputError, LineParser, nearest
 from distill_lightning.report.study import Check, write_tables
-from distill_lightning.runs import OF_STUDY, Run, digest, identity, named
+from distill_lightning.runs import OF_STUDY, Run, RunConfig, identity, named
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
 KEYS_OF_ENTRY = {"config", "for", "options"}
@@ -62,7 +62,7 @@ LONGEST_NAME = 150
 class Resolved:
     """What a command's options come to."""
 
-    config: dict[str, Any]
+    config: RunConfig
     stem: Path
     trains: bool
 
@@ -261,11 +261,12 @@ class Plan:
         except InputError as error:
             said = re.sub(r"needs-(\d+)", lambda found: [*paths][int(found[1])], str(error))
             raise InputError(said) from error
-        config = _replace(resolved.config, {mark: paths[value] for value, mark in marks.items()})
+        options = _replace(resolved.config.options, {mark: paths[value] for value, mark in marks.items()})
         if seed is not None and not any(a.startswith("--seed_everything") for a in self.given):
-            config["seed_everything"] = seed
-        mark = digest(config, lambda folder: self.identities.get(folder) or identity(folder))
-        devices = _devices(config["trainer"].get("devices"))
+            options["seed_everything"] = seed
+        config = resolved.config.replaced(options)
+        mark = config.id(lambda folder: self.identities.get(folder) or identity(folder))
+        devices = _devices(options["trainer"].get("devices"))
         run = Planned(entry, variables, [], mark, Path(), resolved.trains, devices, needs)
         name = re.sub(r"[^\w.=-]+", "_", run.name).encode()[:LONGEST_NAME].decode(errors="ignore") + f"-{mark[:8]}"
         run.folder = resolved.stem / name
@@ -283,7 +284,7 @@ class Plan:
             run.folder = self.finished.get(what, run.folder)
             run.arguments = ["fit", *_config(files), *_arguments(filled), *self.given]
             if seed is not None:  # a --config among what was given has a seed too
-                run.arguments.append(f"--seed_everything={config['seed_everything']}")
+                run.arguments.append(f"--seed_everything={config.seed}")
             run.arguments += ["--log_dir", self.log_dir, "--name", name, "--ckpt_path", "auto"]
         twins.append(run)
         self.identities[run.folder] = what

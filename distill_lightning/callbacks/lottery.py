@@ -97,6 +97,9 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
         mask: as found, shuffled within each layer, or as many weights drawn at random over all layers.
     """
 
+    validation_decides = True
+    """Each round keeps the weights of its best validation."""
+
     def __init__(
         self,
         rounds: int = 15,

@@ -7,7 +7,6 @@ it. Before each, the loggers are flushed: what a checkpoint has seen is on disk 
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,7 +27,8 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
-from distill_lightning.runs import OF_STUDY, slurm_job
+from distill_lightning.runs import OF_STUDY
+from distill_lightning.runs.slurm import requeue
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -252,8 +252,5 @@ class RunCheckpoint(Checkpoint):
 
     def _requeue(self) -> None:
         """SIGUSR1 is SLURM's word that the time is nearly over: back into the queue."""
-        if REQUEUE in (self.signal, self.received) and slurm_job() and self.trainer.is_global_zero:
-            try:
-                subprocess.run(["scontrol", "requeue", slurm_job()], check=False)
-            except FileNotFoundError:
-                print("distill: scontrol is not there: this job is not requeued", file=sys.stderr)
+        if REQUEUE in (self.signal, self.received) and self.trainer.is_global_zero:
+            requeue()

@@ -45,6 +45,7 @@ class SoftTargets(Callback, TeacherGiver):
         InputError: see FrozenNetwork.open, and SoftTargetTable.
     """
 
+    free_options = ("folder",)
     writes_to = ("folder",)
     """Options that name folders to write to: a file may not choose them."""
 

@@ -64,6 +64,11 @@ class ImageData(pl.LightningDataModule):
             was trained with.
     """
 
+    free_options = ("root", "num_workers", "pictures", "eval_batch_size")
+    """Options that cannot change the result of a run."""
+    root_names_the_pictures = True
+    """Whether ``root`` says which pictures these are; a data set that is the same everywhere says no."""
+
     num_classes: int
     channels: int
     image_size: int

@@ -20,6 +20,7 @@ class Digits(ImageData):
         kwargs: see ImageData.
     """
 
+    root_names_the_pictures = False
     num_classes, channels = 10, 1
 
     def __init__(self, image_size: int = 8, **kwargs) -> None:

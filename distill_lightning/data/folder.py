@@ -36,6 +36,7 @@ class ImageFolder(ImageData):
         InputError: the folder is missing or empty, or a class lacks in one of its parts.
     """
 
+    free_options = ("cache",)
     writes_to = ("cache",)
     """Options that name folders to write to: a file may not choose them."""
 

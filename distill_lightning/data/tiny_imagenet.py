@@ -30,6 +30,7 @@ class TinyImageNet(ImageData):
         InputError: the folder is missing, or not as the archive has it.
     """
 
+    root_names_the_pictures = False
     num_classes, channels = 200, 3
 
     def __init__(self, root: str = "data", image_size: int = 64, **kwargs) -> None:

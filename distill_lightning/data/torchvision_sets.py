@@ -14,6 +14,7 @@ from distill_lightning.errors import InputError
 
 
 class _TorchvisionSet(ImageData):
+    root_names_the_pictures = False
     dataset: type
 
     def prepare_data(self) -> None:

@@ -7,12 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from distill_lightning.errors import InputError
-from distill_lightning.runs import SHAPE, digest, named, read_metrics, settings
-
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+from distill_lightning.runs import SHAPE, RunConfig, named, read_metrics
 
 
 @dataclass(eq=False)
@@ -22,8 +18,12 @@ class Record:
     folder: Path
 
     @cached_property
+    def run_config(self) -> RunConfig:
+        return RunConfig.read(self.folder)
+
+    @property
     def config(self) -> dict[str, Any]:
-        return yaml.load((self.folder / "config.yaml").read_text(), LOADER)
+        return self.run_config.options
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def kind(record: Record, known: dict[Path, str | None]) -> str:
             known[place] = kind(Record(place), known) if (place / "config.yaml").is_file() else None
         return known[place]
 
-    return named(record.folder, digest(record.config | {"seed_everything": None}, of_run))
+    return named(record.folder, record.run_config.with_options(seed_everything=None).id(of_run))
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -101,7 +101,7 @@ def _is_run(record: Record) -> bool:
     """Others write files of that name too."""
     try:
         return isinstance(record.config, dict) and "model" in record.config and "data" in record.config
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except InputError:
         return False
 
 
@@ -119,7 +119,7 @@ class Group:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Of its first run, seeds and teachers' paths aside."""
-        found = settings(self.records[0].config)
+        found = self.records[0].run_config.settings()
         return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
 
 

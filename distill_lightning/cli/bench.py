@@ -1,0 +1,39 @@
+"""``distill bench``: the time of a step."""
+
+import json
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from distill_lightning.bench import time_steps
+from distill_lightning.cli.fit import Parts, attach
+from distill_lightning.errors import InputError
+from distill_lightning.runs import Run
+
+
+def bench(parts: Parts, turns: int, steps: int) -> None:
+    """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
+    if turns < 2 or steps < 1:
+        raise InputError(f"turns is {turns}, steps {steps}: there must be 2 turns or more, of 1 step or more")
+    if not parts.method.trains:
+        raise InputError(f"{type(parts.method).__name__} has nothing to train: a step of it takes no time")
+    with tempfile.TemporaryDirectory() as folder:
+        attach(parts, Run(Path(folder)), parts.config)
+        result = time_steps(parts.trainer, parts.method, parts.data, turns, steps)
+    if not parts.trainer.is_global_zero:
+        return
+    table = Table("", "ms a step", "of the bare loop (quartiles)")
+    table.add_row("bare loop", f"{1000 * result['bare_s']:.3f}", "1")
+    rows = [("data", "data path alone", "bare"), ("run", "run as trained", "bare")]
+    if result["fresh"] < result["rows"]:
+        table.add_row(f"bare loop on the {result['fresh']} new of {result['rows']}", f"{1000 * result['fresh_s']:.3f}")
+        rows.append(("run", "the run, of the loop on the new ones", "fresh"))
+    for name, words, other in rows:
+        low, middle, high = result[f"{name}_to_{other}"]
+        table.add_row(words, f"{1000 * result[f'{name}_s']:.3f}", f"{middle:.3f} ({low:.3f} to {high:.3f})")
+    Console().print(table)
+    sizes = {"memory at its highest": result["peak_bytes"], "checkpoint": result["checkpoint_bytes"]}
+    print(", ".join(f"{words} {size / 1e6:.1f} MB" for words, size in sizes.items() if size is not None))
+    print(json.dumps(result))

@@ -1,0 +1,240 @@
+"""The verbs that train or evaluate: from the command line to the parts of a run."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+
+import distill_lightning
+import distill_lightning.callbacks
+import distill_lightning.data
+import distill_lightning.methods
+import distill_lightning.models
+from distill_lightning import checkpoints
+from distill_lightning.bench import time_steps
+from distill_lightning.callbacks.progress import progress
+from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
+from distill_lightning.cli import from_file
+from distill_lightning.cli.bench import bench
+from distill_lightning.cli.declared import declared, named_class
+from distill_lightning.cli.evaluate import evaluate
+from distill_lightning.cli.fit import Parts, fit
+from distill_lightning.cli.messages import Parser
+from distill_lightning.cli.predict import predict
+from distill_lightning.cli.shape import give_shape
+from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.lightning_internals import CommandLine
+from distill_lightning.methods.base import Method
+from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
+from distill_lightning.trainer import NullProfiler, Trainer
+
+NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
+
+
+class CommandTrainer(Trainer):
+    """The trainer of the command, which has a verb more than Lightning's."""
+
+    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+        """Times a step.
+
+        Args:
+            model: the method.
+            datamodule: its data.
+            turns: how often each part is timed.
+            steps: how many steps a time.
+        """
+        return time_steps(self, model, datamodule, turns, steps)
+
+
+class DistillCommand(CommandLine):
+    """Reads a command's options, builds the parts of the run, each once, and hands them to the verb."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        self.given_checkpoint: dict[str, Any] | None = None
+        """Whose configuration stands for a --config, where one does."""
+        super().__init__(
+            Method,
+            ImageData,
+            trainer_class=CommandTrainer,
+            save_config_callback=None,
+            seed_everything_default=0,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={
+                "prog": "distill",
+                "allow_abbrev": False,
+                "version": distill_lightning.__version__,
+                "description": distill_lightning.__doc__,
+                **{verb: {"description": words} for verb, words in VERBS.items()},
+            },
+            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+            args=args,
+        )
+
+    # What can be given
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        loaders = {"model", "datamodule", "weights_only", "verbose"}
+        return {
+            "fit": loaders | {"train_dataloaders", "val_dataloaders"},
+            "validate": loaders | {"dataloaders"},
+            "test": loaders | {"dataloaders"},
+            "predict": loaders | {"dataloaders", "return_predictions"},
+            "bench": {"model", "datamodule"},
+        }
+
+    def setup_parser(self, *args: Any) -> None:
+        super().setup_parser(*args)
+        self.describe_verbs(VERBS | OTHER_VERBS)
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
+        parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
+        parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
+        parser.add_argument(
+            "--trust",
+            type=str | None,
+            help="The dotted name of a class or function of yours that the files you give may ask for, as my_package.Net. "
+            "May be given several times.",
+        )
+        parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+
+    def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
+        args = self._with_config_of_checkpoint(sys.argv[1:] if args is None else args)
+        try:
+            self.config = parser.parse_args(args)
+        except InputError as error:  # a network may require what only the data can tell: 0 stands for it until then
+            required = re.search(r"arguments are required: ([\w, ]+)", str(error))
+            names = [name for name in re.split(r"[, ]+", required[1]) if name in SHAPE] if required else []
+            if not names:
+                raise
+            self.config = parser.parse_args([*args, *(f"--model.network.{name}=0" for name in names)])
+
+    def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
+        """A checkpoint alone is enough: without a --config, its own is the first."""
+        if not args or args[0] not in VERBS or any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
+            return args
+        given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
+        given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
+        if not given or given[-1] in ("last", "best", "auto"):
+            return args
+        path = given[-1]
+        self.given_checkpoint = checkpoints.read(path)
+        config = checkpoints.config_of(self.given_checkpoint, path)
+        if args[0] != "fit":  # a file says what it is, not what is to be done with it
+            config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
+            if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
+                config["model"]["init_args"].pop("optimizer", None)
+        config = from_file.checked(config, Path(path))
+        return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
+
+    # The parts
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        _refuse_odd_lengths(config, self.subcommand)
+        if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
+            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which running sums need
+        data = _build_data(config.data)
+        # predictions of pictures do not need the data: a checkpoint's own configuration has the network's shape
+        if self.subcommand != "predict" or data.pictures is None or self.given_checkpoint is None:
+            give_shape(config.model, data)
+        options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
+        self.run_config = RunConfig(options, declared(options))
+        self.method, self.data = named_class(config.model.class_path), data
+        config.data = data  # built once: the parser passes it on
+
+    def instantiate_classes(self) -> None:
+        # what a file describes may not take much more memory than the weights in it
+        where, given = str(self.option("ckpt_path")), self.given_checkpoint
+        weights = None if given is None else count_numbers(given["state_dict"], where)
+        with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
+            super().instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        given = self.config_init[self.subcommand]
+        options = given.trainer
+        # the program's own loggers need the run's folder, which is found later; the user's come on top
+        loggers = options.logger if isinstance(options.logger, list) else [options.logger]
+        self.checkpoint_io = checkpoints.AtomicCheckpointIO()
+        plugins: list[Any] = [self.checkpoint_io]
+        if SLURMEnvironment.detect():
+            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
+        given_plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
+        bar = [] if options.enable_progress_bar is False or self.subcommand == "bench" else [progress()]
+        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
+        options.callbacks = [c for c in callbacks if c is not None] + bar
+        self.user_loggers = [logger for logger in loggers if not isinstance(logger, bool | None)]
+        return super().instantiate_trainer(
+            profiler=options.profiler or NullProfiler(),
+            logger=False,
+            plugins=plugins + [p for p in given_plugins if p is not None],
+            enable_progress_bar=any(isinstance(c, ProgressBar) for c in options.callbacks),
+            **kwargs,
+        )
+
+    @property
+    def parts(self) -> Parts:
+        """What the verbs work with."""
+        return Parts(
+            config=self.run_config,
+            method=self.model,  # type: ignore[arg-type]
+            data=self.data,
+            trainer=self.trainer,
+            checkpoint=self.config_init[self.subcommand].checkpoint,
+            checkpoint_io=self.checkpoint_io,
+            user_loggers=self.user_loggers,
+        )
+
+    # The verbs
+
+    def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """See `cli.fit`."""
+        if self.given_checkpoint is not None and ckpt_path is not None:
+            self.checkpoint_io.hold(ckpt_path, self.given_checkpoint)
+        fit(self.parts, ckpt_path)
+
+    def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """See `cli.evaluate`."""
+        evaluate(self.parts, "validate", ckpt_path, self.given_checkpoint)
+
+    def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """See `cli.evaluate`."""
+        evaluate(self.parts, "test", ckpt_path, self.given_checkpoint)
+
+    def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
+        """See `cli.predict`."""
+        predict(self.parts, ckpt_path, self.given_checkpoint)
+
+    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
+        """See `cli.bench`."""
+        bench(self.parts, turns, steps)
+
+
+def _refuse_odd_lengths(config: Namespace, verb: str) -> None:
+    trainer = config.trainer
+    if trainer.max_steps not in (-1, None) and verb == "fit":
+        raise InputError(f"trainer.max_steps is {trainer.max_steps}: give trainer.max_epochs instead")
+    if (trainer.max_epochs or 0) < 1 and verb == "fit" and named_class(config.model.class_path).trains:
+        raise InputError(f"trainer.max_epochs is {trainer.max_epochs}: say how many epochs to train for")
+    if trainer.overfit_batches:
+        raise InputError("trainer.overfit_batches is not for ordered data: give data.train_part, say 64, instead")
+
+
+def _build_data(specification: Namespace) -> ImageData:
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(ImageData, "data")
+    data: ImageData = parser.instantiate_classes(Namespace(data=specification.clone())).data
+    return data

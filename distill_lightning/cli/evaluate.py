@@ -1,0 +1,62 @@
+"""``distill validate`` and ``distill test``: metrics of a checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from distill_lightning import checkpoints
+from distill_lightning.cli.fit import Parts
+from distill_lightning.cli.processes import children
+from distill_lightning.cli.tables import print_metrics
+from distill_lightning.errors import InputError
+from distill_lightning.runs import find
+from distill_lightning.weights import load_weights
+
+
+def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
+    """Prints the metrics of a checkpoint on a split.
+
+    Args:
+        parts: of the command.
+        verb: "validate" or "test".
+        ckpt_path: a file, last or best.
+        given: the content of the checkpoint, where it is read already.
+    """
+    open_checkpoint(parts, verb, ckpt_path, given)
+    run = parts.trainer.validate if verb == "validate" else parts.trainer.test
+    with children(parts.trainer):
+        run(parts.method, datamodule=parts.data, verbose=False)
+    results = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    if not results:
+        raise InputError(f"{parts.data.name} has no validation split: give data.val_size")
+    if parts.trainer.is_global_zero:
+        print_metrics(results)
+
+
+def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> Path:
+    """Puts a checkpoint's weights into the network, and its normalisation into the data. Returns the folder of its run.
+
+    Raises:
+        InputError: there is no such checkpoint, or it is of another network or of other classes.
+    """
+    method, data, options = parts.method, parts.data, parts.config.options
+    if not method.trains:
+        if ckpt_path is not None:
+            raise InputError(f"{type(method).__name__} has no checkpoint: its members are --model.members")
+        return parts.stem / (options.get("name") or parts.usual_name)
+    if ckpt_path is None:
+        raise InputError(f"distill {verb} needs --ckpt_path: a file, last or best")
+    path = Path(ckpt_path)
+    if ckpt_path in ("last", "best"):
+        path = find(parts.stem, options.get("name")) / "checkpoints" / f"{ckpt_path}.ckpt"
+    checkpoint = checkpoints.read(path) if given is None else given
+    load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
+    trained_on = checkpoints.trained_on(checkpoint, str(path))
+    pictures = verb == "predict" and data.pictures is not None
+    if trained_on is not None and not pictures and trained_on.info.class_names != tuple(data.class_names):
+        theirs, ours = (", ".join([*names][:5]) for names in (trained_on.info.class_names, data.class_names))
+        raise InputError(
+            f"{path} was trained on the classes {theirs} ..., {data.name} has {ours} ...: evaluate it on the data that it "
+            "is for"
+        )
+    data.trained_on = trained_on
+    return path.parent.parent

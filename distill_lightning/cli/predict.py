@@ -1,0 +1,60 @@
+"""``distill predict``: a checkpoint's predictions as a table."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill_lightning.cli.evaluate import open_checkpoint
+from distill_lightning.cli.fit import Parts
+from distill_lightning.cli.processes import children
+from distill_lightning.distributed import gather_objects
+from distill_lightning.files import write_whole
+from distill_lightning.runs.config import CONFIG
+
+
+def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
+    """Writes predictions.csv, or predictions-<folder>.csv: index or file name, label, predicted class, probabilities.
+
+    Args:
+        parts: of the command.
+        ckpt_path: a file, last or best.
+        given: the content of the checkpoint, where it is read already.
+    """
+    data, trainer = parts.data, parts.trainer
+    folder = open_checkpoint(parts, "predict", ckpt_path, given)
+    with children(trainer):
+        mine = trainer.predict(parts.method, datamodule=data) or []
+    everyones = gather_objects(mine)
+    if not trainer.is_global_zero:
+        return
+    found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
+    rows = {k: torch.cat([part[k] for part in found]) for k in found[0]}
+    names = data.predicted_names if data.pictures is not None else None
+    name = "predictions.csv" if data.pictures is None else f"predictions-{Path(data.pictures).resolve().name}.csv"
+    target = (folder if (folder / CONFIG).is_file() else Path()) / name
+    text = as_csv(rows, data.class_names, names)
+    write_whole(target, lambda file: file.write(text.encode(errors="surrogateescape")))
+    print(f"predictions: {target}", flush=True)
+
+
+def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:
+    """A line a picture.
+
+    Args:
+        rows: ``probs`` (N, K), ``index`` (N,), and ``label`` (N,) where they are known.
+        classes: their names.
+        names: of the files, by index; None where pictures have none.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["index" if names is None else "file", "label", "predicted", *(f"prob_{c}" for c in classes)])
+    for row in rows["index"].argsort().tolist():
+        index, probs = int(rows["index"][row]), rows["probs"][row]
+        label = classes[int(rows["label"][row])] if "label" in rows else ""
+        probabilities = [f"{p:.6g}" for p in probs.tolist()]
+        writer.writerow([index if names is None else names[index], label, classes[int(probs.argmax())], *probabilities])
+    return text.getvalue()

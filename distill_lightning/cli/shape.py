@@ -1,0 +1,46 @@
+"""Networks learn their shape from the data: classes, channels, picture size."""
+
+import inspect
+
+from jsonargparse import Namespace
+
+from distill_lightning.cli.declared import named_class
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.runs import SHAPE
+
+
+def give_shape(model: Namespace, data: ImageData) -> None:
+    """Fills in the options of a method's networks that the data gives.
+
+    Args:
+        model: the specification of a method.
+        data: what it is trained on.
+
+    Raises:
+        InputError: an option was given that the data contradicts.
+    """
+    shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
+    for name in ("network", "peers"):
+        given = model.init_args.get(name)
+        for network in given if isinstance(given, list) else [given] if given else []:
+            _fill_in(network, shape, data.name)
+
+
+def _fill_in(network: Namespace, shape: dict[str, int], data: str) -> None:
+    arguments = network.get("init_args") or Namespace()
+    name = network.class_path.rpartition(".")[2]
+    parameters = inspect.signature(named_class(network.class_path)).parameters
+    for key, value in shape.items():
+        if key in arguments:
+            default = parameters[key].default if key in parameters else arguments[key]
+            if arguments[key] not in (0, value, default):
+                raise InputError(f"{name}.{key} is {arguments[key]}, but {data} has {value}: leave it out")
+            arguments[key] = value
+    network["init_args"] = arguments
+    within = [v for v in vars(arguments).values() if isinstance(v, Namespace) and "class_path" in v]
+    for part in within:  # a network that is made of networks
+        _fill_in(part, shape, data)
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    if passes_on and "num_classes" not in arguments:  # as most of torchvision's functions
+        network["dict_kwargs"] = {"num_classes": shape["num_classes"]} | (network.get("dict_kwargs") or {})

@@ -1,0 +1,202 @@
+"""The configuration of a run as a value: its options, and which of them decide its result."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_lightning.errors import InputError
+from distill_lightning.files import read_json, read_yaml
+
+CONFIG, IDENTITY = "config.yaml", "identity.json"
+FORMAT = 2
+
+RESULT_OPTIONS_OF_TRAINER = {
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
+    "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
+    "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
+    "limit_test_batches",
+}  # fmt: skip
+"""Options of the trainer that can change the result. The others are about paths, logging, progress, devices and checks."""
+VALIDATION_OPTIONS = ("check_val_every_n_epoch", "val_check_interval")
+"""Options of the trainer that decide which weights best.ckpt has; rounds of pruning keep their best as well."""
+BEST_OPTIONS = ("monitor", "lowest_is_best")
+"""Options of the checkpoints that decide it."""
+SHAPE = ("num_classes", "in_channels", "image_size")
+"""Options of a network that the data gives."""
+
+FREE_IN_VERSION_0_1 = {"root", "num_workers", "pictures", "eval_batch_size", "cache", "folder"}
+"""Last words of the options that version 0.1 took for free, of whatever class."""
+
+OfRun = Callable[[Path], str | None]
+"""Gives what the run in a folder computes; None where there is no run."""
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What the classes of a configuration declare about their options.
+
+    Args:
+        free: full paths of options that cannot change the result, as "data.init_args.num_workers".
+        pictures: the folder that says which pictures a run is of; None for a data set that is the same everywhere.
+        validation_decides: whether what the run keeps depends on when it validates.
+    """
+
+    free: frozenset[str] = frozenset()
+    pictures: str | None = None
+    validation_decides: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for the run's folder."""
+        return {
+            "free": sorted(self.free),
+            "pictures": self.pictures,
+            "validation_decides": self.validation_decides,
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> "Declared":
+        """As above."""
+        pictures = content.get("pictures")
+        free = frozenset(map(str, content.get("free") or []))
+        return cls(free, None if pictures is None else str(pictures), bool(content.get("validation_decides")))
+
+    @classmethod
+    def in_version_0_1(cls, options: Mapping[str, Any]) -> "Declared":
+        """Of a run folder that says nothing: version 0.1 recognised options by their last word."""
+        free = {key for key in flatten(dict(options)) if key.rpartition(".")[2] in FREE_IN_VERSION_0_1}
+        data = options.get("data") or {}
+        path, root = str(data.get("class_path")), (data.get("init_args") or {}).get("root")
+        known = path.startswith("distill_lightning.data.") and not path.endswith(".ImageFolder")
+        callbacks = (options.get("trainer") or {}).get("callbacks") or []
+        rounds = any(str(c.get("class_path")).endswith(".Lottery") for c in callbacks if isinstance(c, dict))
+        return cls(frozenset(free), None if known or not root else str(Path(root).resolve()), rounds)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The resolved options of a run.
+
+    Args:
+        options: plain data, as in config.yaml.
+        declared: what the classes in it declare.
+    """
+
+    options: dict[str, Any]
+    declared: Declared = field(default_factory=Declared)
+
+    @classmethod
+    def read(cls, folder: Path) -> "RunConfig":
+        """That of the run in a folder.
+
+        Raises:
+            InputError: the files there are no configuration.
+            OSError: they cannot be read.
+        """
+        options = read_yaml(folder / CONFIG)
+        if not isinstance(options, dict):
+            raise InputError(f"{folder / CONFIG} is no configuration of a run: it holds a {type(options).__name__}")
+        if not (folder / IDENTITY).is_file():
+            return cls(options, Declared.in_version_0_1(options))
+        content = read_json(folder / IDENTITY)
+        if not isinstance(content.get("format"), int) or content["format"] > FORMAT:
+            raise InputError(
+                f"{folder / IDENTITY} has the format {content.get('format')}, this version reads up to {FORMAT}: "
+                "use a later version"
+            )
+        return cls(options, Declared.from_dict(content))
+
+    def files(self) -> dict[str, str]:
+        """The texts of config.yaml and identity.json."""
+        identity = {"format": FORMAT, "id": self.id()} | self.declared.as_dict()
+        return {CONFIG: dump(self.options), IDENTITY: json.dumps(identity, indent=2) + "\n"}
+
+    def with_options(self, **changed: Any) -> "RunConfig":
+        """The same, with other values at the top level."""
+        return replace(self, options=self.options | changed)
+
+    def replaced(self, options: dict[str, Any]) -> "RunConfig":
+        """Other values of the same options."""
+        return replace(self, options=options)
+
+    @property
+    def seed(self) -> Any:
+        """Of the run."""
+        return self.options.get("seed_everything")
+
+    @cached_property
+    def result_options(self) -> dict[str, Any]:
+        """The options that can change the result, by full path."""
+        names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
+        trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
+        parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
+        return {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """Which pictures the run is of, where a folder says it."""
+        return {} if self.declared.pictures is None else {"data.root": self.declared.pictures}
+
+    def id(self, of_run: OfRun | None = None) -> str:
+        """What the run computes: equal for runs that must come out equal, wherever they and their teachers lie.
+
+        A folder of pictures counts by its path: what is in it is not read.
+
+        Args:
+            of_run: the identity of a run that a checkpoint in the options belongs to, by its folder; by default it is
+                read there.
+        """
+        known = of_run or identity
+        matters = {key: by_run(value, known) for key, value in self.result_options.items()} | self.pictures
+        for part, names in (("checkpoint", BEST_OPTIONS), ("trainer", VALIDATION_OPTIONS)):
+            matters |= {f"{part}.{name}": (self.options.get(part) or {}).get(name) for name in names}
+        # what is not set counts for nothing, so that an option that a later version adds makes no new run of an old one
+        matters = {key: value for key, value in matters.items() if value not in (None, [], {})}
+        return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def settings(self) -> dict[str, Any]:
+        """The options that can change the result, for people: "model" is "DLB", "model.optimizer.lr" is 0.1; nothing
+        that is not set."""
+
+        def short(key: str) -> str:
+            return key.replace(".init_args", "").removesuffix(".class_path")
+
+        matters = {k: v for k, v in self.result_options.items() if v not in (None, [], {})} | self.pictures
+        return {short(k): v.rpartition(".")[2] if k.endswith(".class_path") else v for k, v in matters.items()}
+
+
+def by_run(value: Any, of_run: OfRun) -> Any:
+    """The path of a checkpoint or a ticket as what it is: which file of which run, wherever it lies."""
+    if isinstance(value, str) and value.endswith((".ckpt", "ticket.pt")):
+        path = Path(value)
+        folder = path.parent if path.name == "ticket.pt" else path.parent.parent
+        return f"{known}/{path.name}" if (known := of_run(folder)) else value
+    return value
+
+
+def identity(folder: Path) -> str | None:
+    """What the run in a folder computes: its data set's name and its id; None where there is no run."""
+    return named(folder, RunConfig.read(folder).id()) if (folder / CONFIG).is_file() else None
+
+
+def named(folder: Path, run_id: str) -> str:
+    """An id with the name of the data set, which the options need not tell: a folder may lie anywhere."""
+    return f"{folder.absolute().parent.parent.name}/{run_id}"
+
+
+def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts and lists as {"a.b.0": value}."""
+    items = options.items() if isinstance(options, dict) else enumerate(options) if isinstance(options, list) else None
+    if items is None or not options:
+        return {prefix: options}
+    return {k: v for key, value in items for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def dump(options: dict[str, Any]) -> str:
+    """YAML in the order given."""
+    return yaml.safe_dump(options, sort_keys=False, allow_unicode=True)
