@@ -47,6 +47,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
+from distill_lightning.cli import study
 from distill_lightning.cli.messages import Parser
 from distill_lightning.methods.base import Method
 
@@ -535,6 +536,6 @@ def main(args: list[str]) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
     if args[:1] == ["study"]:
-        return studies.main(args[1:], resolve, _devices)
+        return study.main(args[1:], resolve, _devices)
     DistillCLI(args)
     return 0

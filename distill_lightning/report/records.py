@@ -1,4 +1,4 @@
-"""Runs as they lie on disk: what each was, what came of it, and which are the same but for the seed."""
+"""Runs as their files have them."""
 
 import json
 from collections.abc import Iterable
@@ -10,71 +10,60 @@ from typing import Any
 import yaml
 
 from distill_lightning.errors import InputError
-from distill_lightning.runs import SHAPE, digest, named, read_metrics, settings
+from distill_lightning.runs import read_metrics
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(eq=False)
 class Record:
-    """A run."""
+    """A run. Its files are read when they are needed."""
 
     folder: Path
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return yaml.load((self.folder / "config.yaml").read_text(), LOADER)
+        """config.yaml. `is_run` tells whether it is a run's."""
+        config: dict[str, Any] = yaml.load((self.folder / "config.yaml").read_text(), LOADER)
+        return config
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Empty for a run that is not finished."""
+        """summary.json; empty for a run that is not finished."""
         path = self.folder / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+        return summary
 
     @cached_property
-    def series(self) -> dict[str, list[tuple[int, float]]]:
-        """What was logged: (step, value) by tag."""
-        found: dict[str, list[tuple[int, float]]] = {}
+    def series(self) -> dict[str, list[tuple[float, float]]]:
+        """metrics.csv: (step, value) of each point, by tag; empty where there is no such file."""
+        found: dict[str, list[tuple[float, float]]] = {}
         for step, tag, value in read_metrics(self.folder / "metrics.csv"):
             found.setdefault(tag, []).append((step, value))
         return found
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """Of a lottery ticket; empty where there were none."""
-        return self.summary.get("rounds", [])
+        """Of a lottery ticket; empty for other runs."""
+        rounds: list[dict[str, Any]] = self.summary.get("rounds") or []
+        return rounds
 
     def by_density(self, key: str) -> list[tuple[float, float]]:
-        """What each round came to: (percentage of weights left, value)."""
+        """(weights left in percent, value) of each round that has the value."""
         return [(100 * row["density"], row[key]) for row in self.rounds if row.get(key) is not None]
 
     def value(self, name: str) -> float | None:
-        """A final metric (test/accuracy), another number of the summary (parameters), or one of a round of a lottery
-        ticket (rounds/7/test_accuracy)."""
+        """A number of the finished run, None where there is none.
+
+        Args:
+            name: of a final metric (test/accuracy), of another number of the summary (parameters), or of the metric of
+                a round of a lottery ticket (rounds/7/test_accuracy).
+        """
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
         if name.startswith("rounds/"):
             _, number, key = name.split("/", 2)
             value = next((row.get(key) for row in self.rounds if str(row["round"]) == number), None)
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def kind(record: Record, known: dict[Path, str | None]) -> str:
-    """What a run computes, seeds aside, its teachers' included: its data set's name and a digest.
-
-    Args:
-        record: of the run.
-        known: kinds of the runs that checkpoints lie in, None for no run, as they are found.
-    """
-
-    def of_run(teacher: Path) -> str | None:
-        # a relative path is from where the run was started, which is somewhere above it
-        places = [teacher, *(above / teacher for above in record.folder.absolute().parents)]
-        place = next((p for p in places if (p / "config.yaml").is_file()), teacher)
-        if place not in known:
-            known[place] = kind(Record(place), known) if (place / "config.yaml").is_file() else None
-        return known[place]
-
-    return named(record.folder, digest(record.config | {"seed_everything": None}, of_run))
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -90,72 +79,16 @@ def find(folders: Iterable[Path]) -> list[Record]:
         for path in sorted(folder.rglob("config.yaml")):
             record = Record(path.parent)
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if not hidden and _is_run(record):
+            if not hidden and is_run(record):
                 found.setdefault(path.parent.resolve(), record)
     if not found:
         raise InputError(f"there is no run in {', '.join(map(str, folders))}: give a folder that `distill fit` wrote")
     return list(found.values())
 
 
-def _is_run(record: Record) -> bool:
-    """Others write files of that name too."""
+def is_run(record: Record) -> bool:
+    """Whether the folder's config.yaml is that of a run. Other programs write files of that name, too."""
     try:
         return isinstance(record.config, dict) and "model" in record.config and "data" in record.config
     except (yaml.YAMLError, UnicodeDecodeError):
         return False
-
-
-@dataclass(eq=False)
-class Group:
-    """Runs that are the same but for the seed."""
-
-    label: str
-    records: list[Record]
-
-    def values(self, name: str) -> list[float]:
-        values = [record.value(name) for record in self.records]
-        return [value for value in values if value is not None]
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Of its first run, seeds and teachers' paths aside."""
-        found = settings(self.records[0].config)
-        return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
-
-
-def by_kind(records: list[Record]) -> list[list[Record]]:
-    """Records that are the same but for the seed, together: one of each seed, the first that is finished."""
-    kinds: dict[str, dict[Any, Record]] = {}
-    known: dict[Path, str | None] = {}
-    for record in records:
-        of_seed, seed = kinds.setdefault(kind(record, known), {}), record.config.get("seed_everything")
-        if seed not in of_seed or (record.summary and not of_seed[seed].summary):
-            of_seed[seed] = record
-    return [list(of_seed.values()) for of_seed in kinds.values()]
-
-
-def grouped(records: list[Record]) -> list[Group]:
-    """Groups, each named by its method and by what tells it from others of that method."""
-    groups = [Group("", kind) for kind in by_kind(records)]
-    methods: dict[str, list[Group]] = {}
-    for group in groups:
-        methods.setdefault(str(group.settings.get("model", "?")), []).append(group)
-    for method, alike in methods.items():
-        for group in alike:
-            told = [key for key in differences(alike) if key in group.settings and key.rpartition(".")[2] not in SHAPE]
-            words = [f"{key.rpartition('.')[2]} {group.settings[key]}" for key in told]
-            group.label = ", ".join([method, *words])
-            if len(group.label) > 60:
-                group.label = group.label[:59] + "…"
-    seen: dict[str, int] = {}
-    for group in groups:
-        seen[group.label] = seen.get(group.label, 0) + 1
-        if seen[group.label] > 1:  # cut short, or told apart by their teachers alone
-            group.label += f" ({seen[group.label]})"
-    return groups
-
-
-def differences(groups: list[Group]) -> list[str]:
-    """The settings that are not the same in all groups."""
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    return [key for key in keys if len({str(group.settings.get(key)) for group in groups}) > 1]

@@ -7,6 +7,7 @@ from scipy.special import stdtrit
 
 
 def mean(values: Sequence[float]) -> float:
+    """The mean of at least one value."""
     return math.fsum(values) / len(values)
 
 
@@ -15,11 +16,11 @@ def std(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     centre = mean(values)
-    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean, for values that are drawn independently; None for fewer than 2 of them."""
+    """Student's t-interval of the mean of independent values; None for fewer than 2 values."""
     spread = std(values)
     if spread is None:
         return None
