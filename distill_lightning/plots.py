@@ -9,6 +9,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7
 """Colour-blind people can tell most of them apart (Okabe & Ito 2008). Light ones are darkened for a white page."""
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
+LARGEST = 1e100
+"""Larger numbers are no measurements, and would overflow in the arithmetic of the axes."""
 STYLE = """<style>
 .axis{stroke:#8a8f98;stroke-width:1}
 .grid{stroke:#8a8f98;stroke-opacity:.22}
@@ -40,7 +42,7 @@ class Line:
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``."""
-    if not high > low:
+    if not high > low or (high - low) / count == 0:  # the difference may be too small to divide
         return [low]
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
@@ -71,8 +73,8 @@ def plot(
 
     Args:
         title: above the plot.
-        lines: drawn in this order. Points that are not finite are left out, and where x is logarithmic so are those
-            that are not above 0.
+        lines: drawn in this order. Points that are not finite or beyond `LARGEST` are left out, and where x is
+            logarithmic so are those that are not above 0.
         x_label, y_label: of the axes.
         log_x: whether the x axis is logarithmic.
         diagonal: whether both axes go from 0 to 1, with the line on which they are equal.
@@ -150,9 +152,14 @@ def plot(
 
 
 def _points(line: Line) -> list[tuple[float, float, float]]:
-    """(x, y, spread) of the points that are finite, from left to right."""
+    """(x, y, spread) of the points that can be drawn, from left to right."""
     spreads = line.spread or [None] * len(line.x)
-    return sorted((x, y, s or 0.0) for x, y, s in zip(line.x, line.y, spreads, strict=True) if math.isfinite(y))
+    points = zip(line.x, line.y, spreads, strict=True)
+    return sorted((x, y, s if s and _can_be_drawn(s) else 0.0) for x, y, s in points if _can_be_drawn(x, y))
+
+
+def _can_be_drawn(*numbers: float) -> bool:
+    return all(math.isfinite(one) and abs(one) <= LARGEST for one in numbers)
 
 
 def _joined(points: Sequence[tuple[float, float]]) -> str:

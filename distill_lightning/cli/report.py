@@ -29,6 +29,7 @@ def main(args: list[str]) -> int:
         verb = "is" if again == 1 else "are"
         lead += f" {again} more with a configuration and a seed that are there already {verb} left out."
     text = page.page("Runs", lead, page.of_groups(groups))
-    write_whole(given.out, lambda file: file.write(text.encode()))
+    # a folder's name may have bytes that are no UTF-8
+    write_whole(given.out, lambda file: file.write(text.encode(errors="replace")))
     print(f"report: {given.out}")
     return 0

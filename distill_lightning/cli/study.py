@@ -98,7 +98,7 @@ def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence
     title = plan.path.stem.replace("_", " ").capitalize()
 
     def write(name: str, content: str) -> None:
-        write_whole(folder / name, lambda file: file.write(content.encode()))
+        write_whole(folder / name, lambda file: file.write(content.encode(errors="replace")))
 
     write("tables.md", text)
     for number, table in enumerate(built, start=1):

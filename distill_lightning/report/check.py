@@ -128,6 +128,8 @@ class SpecChecker:
         """Refuses a name that is nearly a known one. Without this check the mistake would show after all training."""
         if "/" not in name and name not in NUMBERS and (meant := nearest(name, [*NUMBERS, *METRICS])):
             self._refuse(f"{where}: there is no metric {name}{meant}")
+        if name.startswith("rounds/") and not re.fullmatch(r"rounds/\d+/.+", name):
+            self._refuse(f"{where}: there is no metric {name}: give a round and its metric, as rounds/7/test_accuracy")
 
     def _check_unit(self, metric: str, written_as: str | None, where: str) -> None:
         try:

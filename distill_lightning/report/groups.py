@@ -1,15 +1,18 @@
 """Groups of runs that differ only in their seed."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from distill_lightning.report.records import Record
+from distill_lightning.report.records import Record, is_run
 from distill_lightning.runs import SHAPE, digest, named, settings
 
 LONGEST_LABEL = 60
+MOST_GENERATIONS = 50
+"""Teachers of teachers of teachers that `kind` looks at."""
 
 
 @dataclass(eq=False)
@@ -31,20 +34,26 @@ class Group:
         return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
 
 
-def kind(record: Record, known: dict[Path, str | None]) -> str:
+def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENERATIONS) -> str:
     """What a run computes, whatever its seed and its teachers' seeds: its data set's name and a digest.
 
     Args:
         record: of the run.
         known: kinds of the runs that checkpoints lie in, None where there is no run. More are added as they are found.
+        levels: how many generations of teachers are looked at.
     """
 
     def kind_of_teacher(folder: Path) -> str | None:
         # a relative path starts at the folder that the run was started in, which is somewhere above it
         places = [folder, *(above / folder for above in record.folder.absolute().parents)]
-        place = next((place for place in places if (place / "config.yaml").is_file()), folder)
+        # os.path.isfile: it is False for a path that no file can have, where Path.is_file raises
+        place = next((place for place in places if os.path.isfile(place / "config.yaml")), None)
+        if place is None or levels == 0:
+            return None
         if place not in known:
-            known[place] = kind(Record(place), known) if (place / "config.yaml").is_file() else None
+            known[place] = None  # until it is found: two runs that name each other as teachers end here
+            teacher = Record(place)
+            known[place] = kind(teacher, known, levels - 1) if is_run(teacher) else None
         return known[place]
 
     return named(record.folder, digest(record.config | {"seed_everything": None}, kind_of_teacher))

@@ -55,6 +55,8 @@ def reliability(groups: Sequence[Group]) -> str:
         tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]
         if not tables:
             continue
+        size = len(tables[0]["count"])  # tables with other bins cannot be added to the first
+        tables = [table for table in tables if len(table["count"]) == size]
         count, confidence, right = (
             [sum(values) for values in zip(*(table[key] for table in tables), strict=True)]
             for key in ("count", "confidence", "right")

@@ -1,6 +1,12 @@
-"""Runs as their files have them."""
+"""Runs as their files have them.
 
+The files may come from anybody. What is in them is data and nothing else: a config.yaml that is not a run's is passed
+over, and any other file that is damaged is refused by name.
+"""
+
+import csv
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +19,12 @@ from distill_lightning.errors import InputError
 from distill_lightning.runs import read_metrics
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LARGEST_SUMMARY_BYTES = 2**26
+LARGEST_METRICS_BYTES = 2**28
+LARGEST_STEP = 2**63
+LONGEST_REASON = 200
+DEEPEST = 50
+"""Levels of a configuration."""
 
 
 @dataclass(eq=False)
@@ -29,17 +41,33 @@ class Record:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """summary.json; empty for a run that is not finished."""
+        """summary.json; empty for a run that is not finished.
+
+        Raises:
+            InputError: it is damaged.
+        """
         path = self.folder / "summary.json"
-        summary: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-        return summary
+        return _read_summary(path) if path.is_file() else {}
 
     @cached_property
     def series(self) -> dict[str, list[tuple[float, float]]]:
-        """metrics.csv: (step, value) of each point, by tag; empty where there is no such file."""
+        """metrics.csv: (step, value) of each point, by tag; empty where there is no such file.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return {}
+        _check_size(path, LARGEST_METRICS_BYTES)
         found: dict[str, list[tuple[float, float]]] = {}
-        for step, tag, value in read_metrics(self.folder / "metrics.csv"):
-            found.setdefault(tag, []).append((step, value))
+        try:
+            for step, tag, value in read_metrics(path):
+                if abs(step) > LARGEST_STEP:
+                    raise ValueError(f"the step {step:.3e} is too large")
+                found.setdefault(tag, []).append((step, value))
+        except (ValueError, csv.Error, OverflowError) as error:
+            raise _damaged(path, f"expected rows of step, tag and value: {error}") from error
         return found
 
     @property
@@ -50,7 +78,8 @@ class Record:
 
     def by_density(self, key: str) -> list[tuple[float, float]]:
         """(weights left in percent, value) of each round that has the value."""
-        return [(100 * row["density"], row[key]) for row in self.rounds if row.get(key) is not None]
+        values = [(100 * row["density"], as_number(row.get(key))) for row in self.rounds]
+        return [(density, value) for density, value in values if value is not None]
 
     def value(self, name: str) -> float | None:
         """A number of the finished run, None where there is none.
@@ -61,9 +90,9 @@ class Record:
         """
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
         if name.startswith("rounds/"):
-            _, number, key = name.split("/", 2)
+            number, _, key = name.removeprefix("rounds/").partition("/")
             value = next((row.get(key) for row in self.rounds if str(row["round"]) == number), None)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return as_number(value)
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -88,7 +117,97 @@ def find(folders: Iterable[Path]) -> list[Record]:
 
 def is_run(record: Record) -> bool:
     """Whether the folder's config.yaml is that of a run. Other programs write files of that name, too."""
-    try:
-        return isinstance(record.config, dict) and "model" in record.config and "data" in record.config
-    except (yaml.YAMLError, UnicodeDecodeError):
+    if not (record.folder / "config.yaml").is_file():
         return False
+    try:
+        return _is_config(record.config)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
+        return False
+
+
+def _is_config(config: Any) -> bool:
+    """Whether a configuration has the parts of a run's, each of the right type."""
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+        return False
+    parts = [config.get(part, {}) for part in ("model", "data", "trainer", "checkpoint")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    model, data, trainer, _ = parts
+    arguments = [part.get("init_args", {}) for part in (model, data)]
+    callbacks = trainer.get("callbacks") or []
+    return (
+        all(isinstance(given, dict) for given in arguments)
+        and isinstance(root := arguments[1].get("root") or "", str)
+        and "\0" not in root
+        and isinstance(callbacks, list | dict)
+        and isinstance(config.get("seed_everything"), int | float | str | None)
+        and _is_plain(config, DEEPEST)
+    )
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a value can be shown: at most ``levels`` deep, integers of at most 64 bits, class paths that are text."""
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    if not isinstance(value, dict | list):
+        return not isinstance(value, tuple | set)
+    if levels == 0:
+        return False
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not _is_plain(key, 0) or (str(key).endswith("class_path") and not isinstance(part, str | None)):
+                return False
+    return all(_is_plain(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
+
+
+def as_number(value: Any) -> float | None:
+    """``value`` as a float; None for what is not a number, or too large for one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """A summary whose parts that reports use have the right types."""
+    _check_size(path, LARGEST_SUMMARY_BYTES)
+    try:
+        summary = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"it is not JSON: {error}") from error
+    if not isinstance(summary, dict) or not isinstance(summary.get("metrics", {}), dict):
+        raise _damaged(path, "expected an object with metrics by name")
+    rounds = summary.get("rounds") or []
+    if not isinstance(rounds, list) or not all(_is_round(row) for row in rounds):
+        raise _damaged(path, "expected rounds with a round and a density each")
+    if (calibration := summary.get("calibration")) and not _is_calibration(calibration):
+        raise _damaged(path, "expected calibration with count, confidence and right for the same bins")
+    return summary
+
+
+def _is_round(row: Any) -> bool:
+    return isinstance(row, dict) and "round" in row and _is_finite(row.get("density"))
+
+
+def _is_calibration(table: Any) -> bool:
+    if not isinstance(table, dict):
+        return False
+    columns = [table.get(key) for key in ("count", "confidence", "right")]
+    lists = [column for column in columns if isinstance(column, list) and all(map(_is_finite, column))]
+    return len(lists) == len(columns) and len({len(column) for column in lists}) == 1
+
+
+def _is_finite(value: Any) -> bool:
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
+
+
+def _check_size(path: Path, largest_bytes: int) -> None:
+    if (size := path.stat().st_size) > largest_bytes:
+        raise _damaged(path, f"it has {size} bytes, and at most {largest_bytes} are read")
+
+
+def _damaged(path: Path, words: str) -> InputError:
+    return InputError(f"{path} is damaged: {words[:LONGEST_REASON]}: move the folder away, or train the run again")

@@ -1,4 +1,4 @@
-"""Means and their spread."""
+"""Means and their spread. Where the numbers are too large to add or to square, the result is nan."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,10 @@ from scipy.special import stdtrit
 
 def mean(values: Sequence[float]) -> float:
     """The mean of at least one value."""
-    return math.fsum(values) / len(values)
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # ValueError: infinities of both signs
+        return math.nan
 
 
 def std(values: Sequence[float]) -> float | None:
@@ -16,7 +19,10 @@ def std(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     centre = mean(values)
-    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    try:
+        return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    except (OverflowError, ValueError):
+        return math.nan
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:

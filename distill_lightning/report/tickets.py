@@ -1,11 +1,14 @@
 """Lottery tickets of several seeds: whether they keep the same weights."""
 
 import itertools
+import zipfile
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from distill_lightning.errors import InputError
 from distill_lightning.plots import Line, plot
 from distill_lightning.report.groups import Group
 from distill_lightning.report.pictures import Points, spread_line
@@ -15,15 +18,32 @@ from distill_lightning.report.units import Unit
 Masks = dict[str, npt.NDArray[np.uint8]]
 """Packed masks, 8 weights a byte, by the name of the weights."""
 
+LARGEST_BYTES = 2**30
+UNREADABLE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for damaged files."""
+
 
 def masks(record: Record, number: int) -> Masks:
-    """The masks of a round; empty where there are none."""
+    """The masks of a round; empty where there are none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
     path = record.folder / "rounds" / "masks.npz"
     if not path.is_file():
         return {}
-    with np.load(path) as file:
-        names = [name for name in file.files if name.partition("/")[0] == str(number)]
-        return {name.partition("/")[2]: file[name] for name in names}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > LARGEST_BYTES:
+                raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            names = [name for name in file.files if name.partition("/")[0] == str(number)]
+            found = {name.partition("/")[2]: file[name] for name in names}
+    except UNREADABLE as error:
+        raise InputError(f"{path} is damaged: {str(error)[:200]}: move the folder of the run away") from error
+    if not all(mask.dtype == np.uint8 and mask.ndim == 1 for mask in found.values()):
+        raise InputError(f"{path} is damaged: expected packed masks, uint8: move the folder of the run away")
+    return found
 
 
 def overlap(first: Masks, second: Masks) -> float:
@@ -55,7 +75,7 @@ def between_seeds(groups: Sequence[Group]) -> str | None:
             random: Points = []
             for row in one.rounds:
                 a, b = masks(one, row["round"]), masks(other, row["round"])
-                if a and a.keys() == b.keys():
+                if a and _shapes(a) == _shapes(b):
                     points.append((100 * row["density"], overlap(a, b)))
                     random.append((100 * row["density"], by_chance(a, b)))
             found.append(points)
@@ -71,3 +91,7 @@ def between_seeds(groups: Sequence[Group]) -> str | None:
 
 def _count(packed: npt.NDArray[np.uint8]) -> int:
     return int(np.unpackbits(packed).sum())
+
+
+def _shapes(found: Masks) -> dict[str, tuple[int, ...]]:
+    return {name: mask.shape for name, mask in found.items()}

@@ -38,6 +38,7 @@ VARIABLES = {
         ({"figures": [{"run": ["single", "ensemble"], "y": "a", "x": "member"}]}, "which ensemble does not have"),
         ({"figures": [{"run": "single", "y": "a", "x": "member", "log_x": True}]}, "expected numbers it can show"),
         ({"figures": [{"run": [["single"]], "y": "a"}]}, "unknown run"),
+        ({"tables": [{"rows": [{"run": "single"}], "columns": ["rounds/7"]}]}, "as rounds/7/test_accuracy"),
     ],
 )
 def test_wrong_tables_are_refused_before_anything_is_run(part, message):
