@@ -17,7 +17,7 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     try:
         if args[:1] == ["report"]:  # does not wait for torch
-            from distill_lightning import report
+            from distill_lightning.cli import report
 
             return report.main(args[1:])
         from distill_lightning.cli import app

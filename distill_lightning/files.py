@@ -117,7 +117,7 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         data = yaml.load(text, YAML_LOADER)  # a safe loader: it makes no objects
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"{where} is no YAML of plain data: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{where} is not a YAML file of plain data: {' '.join(str(error).split())[:200]}") from error
     for _ in nested_values(data, where):
         pass
     return data

@@ -1,4 +1,4 @@
-"""Line plots as SVG, by hand: a page of them needs neither a library nor a network."""
+"""Line plots as SVG, drawn without a library: a page of them opens without a network."""
 
 import html
 import math
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f5af0", "#6b7280")
-"""Told apart by most of those who see colours differently (Okabe & Ito 2008), darkened where white is behind."""
+"""Colour-blind people can tell most of them apart (Okabe & Ito 2008). Light ones are darkened for a white page."""
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
+LARGEST = 1e100
+"""Larger numbers are no measurements, and would overflow in the arithmetic of the axes."""
 STYLE = """<style>
 .axis{stroke:#8a8f98;stroke-width:1}
 .grid{stroke:#8a8f98;stroke-opacity:.22}
@@ -20,25 +22,27 @@ STYLE = """<style>
 
 @dataclass
 class Line:
-    """One line. ``spread`` is half the height of its band at each point, None for no band; ``place`` chooses its
-    colour, so that what is shown in several pictures has the same in all."""
+    """One line of a plot."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     spread: Sequence[float | None] = field(default_factory=list)
+    """Half the height of the band around the line at each point, None for no band."""
     place: int | None = None
+    """Chooses the colour, so that a line that is in several plots has the same colour in all; its number in the plot
+    by default."""
 
-    def stroke(self, place: int) -> str:
-        """Colour and dashes; ``place`` where it has none of its own."""
-        place = place if self.place is None else self.place
+    def stroke(self, default: int) -> str:
+        """Colour and dashes, for ``place`` or else for ``default``."""
+        place = default if self.place is None else self.place
         dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
         return f'stroke="{COLOURS[place % len(COLOURS)]}"{dash}'
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Round numbers from ``low`` to ``high``."""
-    if not high > low:
+    if not high > low or (high - low) / count == 0:  # the difference may be too small to divide
         return [low]
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
@@ -48,7 +52,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between them."""
+    """1, 2 and 5 times powers of ten, from ``low`` to ``high``."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [factor * 10.0**power for power in powers for factor in (1, 2, 5) if low <= factor * 10.0**power <= high]
 
@@ -65,14 +69,15 @@ def plot(
     log_x: bool = False,
     diagonal: bool = False,
 ) -> str:
-    """An SVG picture, as wide as there is room for.
+    """A plot as SVG, which is as wide as its place on the page.
 
     Args:
-        title: above it.
-        lines: drawn in order; a point that is not finite, or not above 0 where x is logarithmic, is left out.
+        title: above the plot.
+        lines: drawn in this order. Points that are not finite or beyond `LARGEST` are left out, and where x is
+            logarithmic so are those that are not above 0.
         x_label, y_label: of the axes.
         log_x: whether the x axis is logarithmic.
-        diagonal: both axes from 0 to 1, with the line on which they are equal.
+        diagonal: whether both axes go from 0 to 1, with the line on which they are equal.
     """
     drawn = [(line, [p for p in _points(line) if p[0] > 0 or not log_x]) for line in lines]
     drawn = [(line, points) for line, points in drawn if points]
@@ -122,8 +127,8 @@ def plot(
         parts.append(
             f'<line class="axis" stroke-dasharray="4 4" x1="{across(0)}" y1="{up(0)}" x2="{across(1)}" y2="{up(1)}"/>'
         )
-    for place, (line, points) in enumerate(drawn):
-        stroke = line.stroke(place)
+    for number_of_line, (line, points) in enumerate(drawn):
+        stroke = line.stroke(number_of_line)
         fill = stroke.split()[0].replace("stroke", "fill")
         if any(s for _, _, s in points):
             edge = [(across(x), up(y + s)) for x, y, s in points]
@@ -139,17 +144,22 @@ def plot(
                 )
     for number_of_row, row in enumerate(rows):
         y = HEIGHT + 12 + 20 * number_of_row
-        for place, x in row:
-            stroke = drawn[place][0].stroke(place)
+        for number_of_line, x in row:
+            stroke = drawn[number_of_line][0].stroke(number_of_line)
             parts.append(f'<line x1="{x}" x2="{x + 22}" y1="{y - 4}" y2="{y - 4}" {stroke} stroke-width="3"/>')
-            parts.append(f'<text class="words" x="{x + 28}" y="{y}">{html.escape(legend[place])}</text>')
+            parts.append(f'<text class="words" x="{x + 28}" y="{y}">{html.escape(legend[number_of_line])}</text>')
     return "".join([*parts, "</svg>"])
 
 
 def _points(line: Line) -> list[tuple[float, float, float]]:
-    """(x, y, spread) of those that are finite, from left to right."""
-    spread = line.spread or [None] * len(line.x)
-    return sorted((x, y, s or 0.0) for x, y, s in zip(line.x, line.y, spread, strict=True) if math.isfinite(y))
+    """(x, y, spread) of the points that can be drawn, from left to right."""
+    spreads = line.spread or [None] * len(line.x)
+    points = zip(line.x, line.y, spreads, strict=True)
+    return sorted((x, y, s if s and _can_be_drawn(s) else 0.0) for x, y, s in points if _can_be_drawn(x, y))
+
+
+def _can_be_drawn(*numbers: float) -> bool:
+    return all(math.isfinite(one) and abs(one) <= LARGEST for one in numbers)
 
 
 def _joined(points: Sequence[tuple[float, float]]) -> str:
@@ -157,14 +167,14 @@ def _joined(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _legend_rows(labels: Sequence[str]) -> list[list[tuple[int, float]]]:
-    """The place of each label's entry: rows of (which, x), as many to a row as fit."""
+    """Where the labels go: rows of (number of the label, x), with as many labels in a row as fit."""
     rows: list[list[tuple[int, float]]] = []
-    x = WIDTH
-    for place, label in enumerate(labels):
+    x: float = WIDTH
+    for number_of_label, label in enumerate(labels):
         width = 48 + 6.8 * len(label)
         if x + width > WIDTH:
             rows.append([])
             x = LEFT
-        rows[-1].append((place, x))
+        rows[-1].append((number_of_label, x))
         x += width
     return rows

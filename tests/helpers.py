@@ -1,6 +1,7 @@
 """The real command, in this process and in others; comparison of runs."""
 
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
@@ -96,6 +98,22 @@ def same(a: Any, b: Any) -> bool:
 def rows(run: Path) -> list[tuple[int, str, float]]:
     """metrics.csv, rates aside."""
     return [row for row in read_metrics(run / "metrics.csv") if not row[1].endswith("_per_s")]
+
+
+def write_run(folder: Path, seed: int = 0, lr: float = 0.1, teacher: str | None = None, accuracy: float = 0.9) -> Path:
+    """A run folder as the command leaves it."""
+    folder.mkdir(parents=True)
+    model = {"class_path": "distill_lightning.methods.baseline.Baseline", "init_args": {"optimizer": {"lr": lr}}}
+    callbacks = [{"class_path": "SoftTargets", "init_args": {"teacher": teacher}}] if teacher else []
+    config = {"seed_everything": seed, "model": model, "data": {}, "trainer": {"max_epochs": 3, "callbacks": callbacks}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    rows = [f"{step},val/accuracy,{accuracy - 0.1 / step}\n" for step in (1, 2, 3)]
+    (folder / "metrics.csv").write_text("step,tag,value\n" + "".join(rows))
+    metrics = {"test/accuracy": accuracy, "test/nll": 0.3, "test/ece": 0.02}
+    calibration = {"count": [0.0, 100.0], "confidence": [0.0, 95.0], "right": [0.0, 90.0]}
+    summary = {"metrics": metrics, "calibration": calibration, "parameters": 1234, "wall_time_s": 5.0}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
 
 
 def events(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "callbacks": DATA | {"tensor_files", "losses", "models", "checkpoints", "members", "runs", "masks", "tickets", "plots"},
     "members": DATA | {"checkpoints"},
     "report": ANY | {"runs", "plots"},
-    "studies": ANY | {"runs", "report"},
+    "studies": ANY | {"runs"},
     "bench": DATA | {"methods"},
 }
 
@@ -73,7 +73,36 @@ def test_no_method_imports_its_sibling():
         assert {n.split(".")[2] for n in siblings} <= {"base"}, path
 
 
-@pytest.mark.parametrize("module", ["report", "report.study", "studies"])
+def modules_of(room: str) -> dict[str, set[str]]:
+    """What each module of a room imports of its own room, by the modules' names."""
+    prefix = f"distill_lightning.{room}."
+    names = {path.stem for path in (PACKAGE / room).glob("*.py")}
+    imported = {name: imports(PACKAGE / room / f"{name}.py") for name in names}
+    within = {name: {n.removeprefix(prefix).split(".")[0] for n in given} for name, given in imported.items()}
+    return {name: given & names - {"__init__"} for name, given in within.items()}
+
+
+@pytest.mark.parametrize("room", ["report", "studies"])
+def test_no_circles_within_a_room(room):
+    left = modules_of(room)
+    while left:
+        free = {name for name, needs in left.items() if not needs & left.keys()}
+        assert free, f"a circle among {sorted(left)}"
+        left = {name: needs for name, needs in left.items() if name not in free}
+
+
+def test_a_plan_does_not_know_who_carries_it_out():
+    above = {"engine", "scheduler", "display", "snapshot"}
+    within = modules_of("studies")
+    assert not within["plan"] & above and not within["reading"] & (above | {"plan"})
+    assert not within["display"] & {"scheduler", "engine", "plan"}
+
+
+WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_what_reads_runs_does_not_wait_for_torch(module):
     code = f"import sys, distill_lightning.{module}; print(sorted({{'torch', 'lightning'}} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -12,18 +12,19 @@ from pathlib import Path
 
 import torch
 
-from distill_lightning import studies
+from distill_lightning.cli import study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.fit import method_name
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
+from distill_lightning.studies import Resolved
 
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
     """Reads a command's options, and makes nothing of them but the data module, which tells the network's shape."""
 
 
-def resolve(args: list[str]) -> studies.Resolved:
+def resolve(args: list[str]) -> Resolved:
     """What a command's options come to.
 
     Raises:
@@ -32,7 +33,7 @@ def resolve(args: list[str]) -> studies.Resolved:
     args, _ = without_trust(args)
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
-    return studies.Resolved(command.run_config, stem, command.method.trains)
+    return Resolved(command.run_config, stem, command.method.trains)
 
 
 def devices() -> list[str]:
@@ -57,7 +58,7 @@ def main(args: list[str]) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # classes of one's own lie where one works
     if args[:1] == ["study"]:
-        return studies.main(args[1:], resolve, devices)
+        return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
     with trusting(trusted):
         DistillCommand(args)

@@ -1,32 +1,22 @@
-"""One page from any run folders: ``distill report FOLDER... --out report.html``. It needs no torch."""
+"""Reports of runs: what is read from run folders, tables, pictures, pages. Nothing here imports torch.
 
-from pathlib import Path
+    records.py          a run as its files have it: `Record`
+    groups.py           runs that differ only in their seed: `Group`
+    statistics.py       mean, standard deviation, t-interval
+    units.py            how a metric is written: `Unit`
+    tables.py           a table as Markdown, CSV and HTML: `Table`
+    run_tables.py       tables that any report has: results, settings that differ, all runs
+    pictures.py         pictures that any report has: curves, lottery tickets by density, reliability
+    tickets.py          whether lottery tickets of two seeds keep the same weights
+    page.py             all of it as one HTML file
 
-from distill_lightning.errors import LineParser
-from distill_lightning.files import write_whole
-from distill_lightning.report import page
-from distill_lightning.report.records import find, grouped
-from distill_lightning.report.statistics import mean
+A study describes its own tables and figures in its YAML:
 
+    specification.py    what they may say: `TableSpec`, `FigureSpec`
+    check.py            makes them from the YAML and refuses what could not be built
+    results.py          the results of the study's runs, by entry and variables: `Results`
+    table_builder.py    a table from its specification and the results
+    figure_builder.py   a figure likewise
 
-def main(args: list[str]) -> int:
-    """The command. Returns its exit status."""
-    parser = LineParser(
-        prog="distill report",
-        description="Make one HTML page from runs: table, curves with spread over seeds, calibration, what differs.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some, as logs/mnist")
-    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
-    given = parser.parse_args(args)
-    records = find(given.folders)
-    groups = grouped(records)
-    groups.sort(key=lambda group: -mean(group.values("test/accuracy") or [-1.0]))
-    shown = sum(len(group.records) for group in groups)
-    lead = f"{shown} runs of {len(groups)} configurations in {', '.join(map(str, given.folders))}, best first."
-    if again := len(records) - shown:
-        lead += f" {again} more with a configuration and a seed that are there already {'is' if again == 1 else 'are'} left out."
-    text = page.page("Runs", lead, page.of_groups(groups))
-    write_whole(given.out, lambda file: file.write(text.encode()))
-    print(f"report: {given.out}")
-    return 0
+The commands that write them are `distill_lightning.cli.report` and `distill_lightning.cli.study`.
+"""

@@ -1,26 +1,21 @@
-"""The page: one HTML file with tables and pictures, which opens without a network."""
+"""One HTML file with tables and pictures, which opens without a network."""
 
 import html
 from collections.abc import Sequence
 
-from distill_lightning.plots import Line, plot
-from distill_lightning.report.records import Group, Record, differences
-from distill_lightning.report.statistics import mean, std
-from distill_lightning.report.tables import Table, Unit, spread_text
+from distill_lightning.report import tickets
+from distill_lightning.report.groups import Group
+from distill_lightning.report.pictures import FEWEST, by_density, curve, reliability
+from distill_lightning.report.run_tables import all_runs, configurations, results
 
 MOST = 10
-"""Groups in a picture: more lines than this tell nothing."""
-FEWEST = 10
-"""Pictures in a bin of a reliability diagram: the accuracy of fewer is noise."""
-FIRST = ("test/accuracy", "test/nll", "test/ece", "parameters", "exposures", "wall_time_s")
-LABELS = {
-    "test/accuracy": "accuracy, %", "test/nll": "NLL, nats", "test/ece": "ECE", "wall_time_s": "time, s",
-    "test/disagreement": "disagreement, %",
-}  # fmt: skip
+"""Groups in a picture: nobody can tell more lines apart."""
 CURVES = (
-    "val/accuracy", "val/nll", "val/ece", "train/epoch_accuracy", "train/epoch_loss", "test/accuracy_by_members",
+    "test/accuracy_by_members", "val/accuracy", "val/nll", "train/epoch_accuracy", "train/epoch_loss", "val/ece",
 )  # fmt: skip
-"""What is shown first; the rest is folded away."""
+"""Tags whose curves are shown, in this order; all others are folded away."""
+OF_ROUNDS = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
+"""Metrics of the rounds of lottery tickets that are shown."""
 STYLE = """
 :root{color-scheme:light dark;--ink:#1c1f24;--soft:#5b616e;--line:#e3e5e9;--paper:#fff;--raised:#f7f8fa}
 @media (prefers-color-scheme:dark){:root{--ink:#eceef2;--soft:#a4aab6;--line:#31353d;--paper:#15171b;--raised:#1d2025}}
@@ -44,7 +39,12 @@ details{margin:1em 0}summary{cursor:pointer;color:var(--soft)}
 
 
 def page(title: str, lead: str, parts: Sequence[str]) -> str:
-    """The whole file. ``parts`` are HTML."""
+    """The whole file.
+
+    Args:
+        title, lead: as text.
+        parts: as HTML.
+    """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -57,14 +57,12 @@ def figures(pictures: Sequence[str]) -> str:
     return f"<div class=figures>{''.join(pictures)}</div>" if pictures else ""
 
 
-def of_groups(groups: list[Group]) -> list[str]:
-    """What every report has: results, curves, tickets, calibration, configurations, runs."""
-    from distill_lightning.report import tickets  # which draws with what is here
-
+def of_groups(groups: Sequence[Group]) -> list[str]:
+    """The parts that every report has: results, curves, tickets, calibration, configurations, runs."""
     parts = ["<h2>Results</h2>", results(groups).html()]
     tags = _tags(groups)
-    main = [tag for tag in tags if tag in CURVES]
-    others = [tag for tag in tags if tag not in main]
+    main = [tag for tag in CURVES if tag in tags]
+    others = [tag for tag in tags if tag not in CURVES]
     shown = groups[:MOST]
     if len(groups) > MOST:
         parts.append(f"<p class=note>Pictures show the first {MOST} of {len(groups)} rows.</p>")
@@ -74,9 +72,8 @@ def of_groups(groups: list[Group]) -> list[str]:
     if others:
         parts.append(f"<details><summary>More curves</summary>{figures([curve(t, shown) for t in others])}</details>")
     if any(record.rounds for group in shown for record in group.records):
-        keys = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
         between = tickets.between_seeds(shown)
-        keys = [key for key in keys if any(record.by_density(key) for group in shown for record in group.records)]
+        keys = [key for key in OF_ROUNDS if any(record.by_density(key) for group in shown for record in group.records)]
         pictures = [by_density(key, shown) for key in keys] + ([between] if between else [])
         parts += ["<h2>Lottery tickets</h2>", figures(pictures)]
     if any(record.summary.get("calibration") for group in shown for record in group.records):
@@ -87,106 +84,12 @@ def of_groups(groups: list[Group]) -> list[str]:
     return parts
 
 
-def results(groups: list[Group]) -> Table:
-    """One row a group: final metrics, mean ± std over its finished runs."""
-    names = [name for name in (*FIRST[:3], "test/disagreement", *FIRST[3:]) if any(g.values(name) for g in groups)]
-    units = {name: Unit(name) for name in names}
-    rows = [
-        [g.label, str(sum(bool(r.summary) for r in g.records)), *(cell(g.values(n), units[n]) for n in names)]
-        for g in groups
-    ]
-    unfinished = sum(not record.summary for group in groups for record in group.records)
-    note = f"{unfinished} unfinished runs are not in it." if unfinished else ""
-    return Table("", ["", "runs", *(LABELS.get(n, n) for n in names)], rows, f"Mean ± standard deviation. {note}")
-
-
-def cell(values: list[float], unit: Unit) -> str:
-    return spread_text([unit(value) for value in values], unit)
-
-
-def _tags(groups: list[Group]) -> list[str]:
-    """Tags with a curve to show, the usual ones first."""
+def _tags(groups: Sequence[Group]) -> list[str]:
+    """Tags that have a curve: at least two points, and no rate."""
     found: dict[str, None] = {}
     for group in groups:
         for record in group.records:
             for tag, points in record.series.items():
                 if len(points) > 1 and not tag.endswith("_per_s"):
                     found[tag] = None
-    first = (
-        "test/accuracy_by_members",
-        "val/accuracy",
-        "val/nll",
-        "train/epoch_accuracy",
-        "train/epoch_loss",
-        "val/ece",
-    )
-    return [tag for tag in first if tag in found] + [tag for tag in found if tag not in first]
-
-
-def curve(tag: str, groups: list[Group], title: str = "", x_label: str = "") -> str:
-    """A tag against the step."""
-    unit = Unit(tag)
-    lines = [
-        spread_line(group.label, [r.series.get(tag, []) for r in group.records], unit, place)
-        for place, group in enumerate(groups)
-    ]
-    by_members = tag.endswith("by_members")
-    x_label = x_label or ("members" if by_members else "step")
-    return plot(title or tag, [line for line in lines if len(line.x) > 1], x_label, tag + unit.words)
-
-
-def by_density(key: str, groups: list[Group]) -> str:
-    """What the rounds came to, against the weights that were left."""
-    unit = Unit(key)
-    lines = [spread_line(g.label, [r.by_density(key) for r in g.records], unit, n) for n, g in enumerate(groups)]
-    words = key.replace("_", " ")
-    return plot(
-        words.capitalize(), [line for line in lines if line.x], "weights left, %", words + unit.words, log_x=True
-    )
-
-
-def spread_line(label: str, series: list[list[tuple[float, float]]], unit: Unit, place: int | None = None) -> Line:
-    """The mean of several series at each x, with their standard deviation."""
-    at: dict[float, list[float]] = {}
-    for points in series:
-        for x, y in points:
-            at.setdefault(x, []).append(unit(y))
-    xs = sorted(at)
-    return Line(label, xs, [mean(at[x]) for x in xs], [std(at[x]) for x in xs], place)
-
-
-def reliability(groups: list[Group]) -> str:
-    """Accuracy against confidence (Guo et al. 2017, figure 1), the test pictures of all seeds together."""
-    lines = []
-    for place, group in enumerate(groups):
-        tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]
-        if not tables:
-            continue
-        count, confidence, right = (
-            [sum(values) for values in zip(*(table[key] for table in tables), strict=True)]
-            for key in ("count", "confidence", "right")
-        )
-        bins = [k for k, n in enumerate(count) if n >= FEWEST]
-        x, y = ([values[k] / count[k] for k in bins] for values in (confidence, right))
-        lines.append(Line(group.label, x, y, place=place))
-    return plot("Reliability on the test split", lines, "confidence", "accuracy", diagonal=True)
-
-
-def configurations(groups: list[Group]) -> Table:
-    """The settings that are not the same everywhere, a row each."""
-    keys = differences(groups)
-    rows = [[key, *(str(group.settings.get(key, "")) for group in groups)] for key in keys]
-    return Table("", ["setting", *(group.label for group in groups)], rows, "" if keys else "Nothing but the seed.")
-
-
-def all_runs(groups: list[Group]) -> Table:
-    """One row a run."""
-
-    def row(group: Group, record: Record) -> list[str]:
-        accuracy = record.value("test/accuracy")
-        done = "" if accuracy is None else Unit("test/accuracy").text(100 * accuracy)
-        seed = str(record.config.get("seed_everything"))
-        return [str(record.folder), group.label, seed, done if record.summary else "unfinished"]
-
-    rows = [row(group, record) for group in groups for record in group.records]
-    return Table("", ["folder", "", "seed", "test accuracy, %"], rows)
+    return list(found)

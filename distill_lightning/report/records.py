@@ -1,6 +1,12 @@
-"""Runs as they lie on disk: what each was, what came of it, and which are the same but for the seed."""
+"""Runs as their files have them.
 
+The files may come from anybody. What is in them is data and nothing else: a config.yaml that is not a run's is passed
+over, and any other file that is damaged is refused by name.
+"""
+
+import csv
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,73 +14,86 @@ from pathlib import Path
 from typing import Any
 
 from distill_lightning.errors import InputError
-from distill_lightning.runs import SHAPE, RunConfig, named, read_metrics
+from distill_lightning.runs import RunConfig, read_metrics
+
+LARGEST_SUMMARY_BYTES = 2**26
+LARGEST_METRICS_BYTES = 2**28
+LARGEST_STEP = 2**63
+LONGEST_REASON = 200
+DEEPEST = 50
+"""Levels of a configuration."""
 
 
 @dataclass(eq=False)
 class Record:
-    """A run."""
+    """A run. Its files are read when they are needed."""
 
     folder: Path
 
     @cached_property
     def run_config(self) -> RunConfig:
+        """The resolved options. `is_run` tells whether they are a run's."""
         return RunConfig.read(self.folder)
 
     @property
     def config(self) -> dict[str, Any]:
+        """The options as plain data."""
         return self.run_config.options
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """Empty for a run that is not finished."""
+        """summary.json; empty for a run that is not finished.
+
+        Raises:
+            InputError: it is damaged.
+        """
         path = self.folder / "summary.json"
-        return json.loads(path.read_text()) if path.is_file() else {}
+        return _read_summary(path) if path.is_file() else {}
 
     @cached_property
-    def series(self) -> dict[str, list[tuple[int, float]]]:
-        """What was logged: (step, value) by tag."""
-        found: dict[str, list[tuple[int, float]]] = {}
-        for step, tag, value in read_metrics(self.folder / "metrics.csv"):
-            found.setdefault(tag, []).append((step, value))
+    def series(self) -> dict[str, list[tuple[float, float]]]:
+        """metrics.csv: (step, value) of each point, by tag; empty where there is no such file.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return {}
+        _check_size(path, LARGEST_METRICS_BYTES)
+        found: dict[str, list[tuple[float, float]]] = {}
+        try:
+            for step, tag, value in read_metrics(path):
+                if abs(step) > LARGEST_STEP:
+                    raise ValueError(f"the step {step:.3e} is too large")
+                found.setdefault(tag, []).append((step, value))
+        except (ValueError, csv.Error, OverflowError) as error:
+            raise _damaged(path, f"expected rows of step, tag and value: {error}") from error
         return found
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """Of a lottery ticket; empty where there were none."""
-        return self.summary.get("rounds", [])
+        """Of a lottery ticket; empty for other runs."""
+        rounds: list[dict[str, Any]] = self.summary.get("rounds") or []
+        return rounds
 
     def by_density(self, key: str) -> list[tuple[float, float]]:
-        """What each round came to: (percentage of weights left, value)."""
-        return [(100 * row["density"], row[key]) for row in self.rounds if row.get(key) is not None]
+        """(weights left in percent, value) of each round that has the value."""
+        values = [(100 * row["density"], as_number(row.get(key))) for row in self.rounds]
+        return [(density, value) for density, value in values if value is not None]
 
     def value(self, name: str) -> float | None:
-        """A final metric (test/accuracy), another number of the summary (parameters), or one of a round of a lottery
-        ticket (rounds/7/test_accuracy)."""
+        """A number of the finished run, None where there is none.
+
+        Args:
+            name: of a final metric (test/accuracy), of another number of the summary (parameters), or of the metric of
+                a round of a lottery ticket (rounds/7/test_accuracy).
+        """
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
         if name.startswith("rounds/"):
-            _, number, key = name.split("/", 2)
+            number, _, key = name.removeprefix("rounds/").partition("/")
             value = next((row.get(key) for row in self.rounds if str(row["round"]) == number), None)
-        return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def kind(record: Record, known: dict[Path, str | None]) -> str:
-    """What a run computes, seeds aside, its teachers' included: its data set's name and a digest.
-
-    Args:
-        record: of the run.
-        known: kinds of the runs that checkpoints lie in, None for no run, as they are found.
-    """
-
-    def of_run(teacher: Path) -> str | None:
-        # a relative path is from where the run was started, which is somewhere above it
-        places = [teacher, *(above / teacher for above in record.folder.absolute().parents)]
-        place = next((p for p in places if (p / "config.yaml").is_file()), teacher)
-        if place not in known:
-            known[place] = kind(Record(place), known) if (place / "config.yaml").is_file() else None
-        return known[place]
-
-    return named(record.folder, record.run_config.with_options(seed_everything=None).id(of_run))
+        return as_number(value)
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
@@ -90,72 +109,106 @@ def find(folders: Iterable[Path]) -> list[Record]:
         for path in sorted(folder.rglob("config.yaml")):
             record = Record(path.parent)
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if not hidden and _is_run(record):
+            if not hidden and is_run(record):
                 found.setdefault(path.parent.resolve(), record)
     if not found:
         raise InputError(f"there is no run in {', '.join(map(str, folders))}: give a folder that `distill fit` wrote")
     return list(found.values())
 
 
-def _is_run(record: Record) -> bool:
-    """Others write files of that name too."""
+def is_run(record: Record) -> bool:
+    """Whether the folder's config.yaml is that of a run. Other programs write files of that name, too."""
+    if not (record.folder / "config.yaml").is_file():
+        return False
     try:
-        return isinstance(record.config, dict) and "model" in record.config and "data" in record.config
-    except InputError:
+        return _is_config(record.config)
+    except (InputError, ValueError, OverflowError):
         return False
 
 
-@dataclass(eq=False)
-class Group:
-    """Runs that are the same but for the seed."""
-
-    label: str
-    records: list[Record]
-
-    def values(self, name: str) -> list[float]:
-        values = [record.value(name) for record in self.records]
-        return [value for value in values if value is not None]
-
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        """Of its first run, seeds and teachers' paths aside."""
-        found = self.records[0].run_config.settings()
-        return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
-
-
-def by_kind(records: list[Record]) -> list[list[Record]]:
-    """Records that are the same but for the seed, together: one of each seed, the first that is finished."""
-    kinds: dict[str, dict[Any, Record]] = {}
-    known: dict[Path, str | None] = {}
-    for record in records:
-        of_seed, seed = kinds.setdefault(kind(record, known), {}), record.config.get("seed_everything")
-        if seed not in of_seed or (record.summary and not of_seed[seed].summary):
-            of_seed[seed] = record
-    return [list(of_seed.values()) for of_seed in kinds.values()]
+def _is_config(config: Any) -> bool:
+    """Whether a configuration has the parts of a run's, each of the right type."""
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+        return False
+    parts = [config.get(part, {}) for part in ("model", "data", "trainer", "checkpoint")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    model, data, trainer, _ = parts
+    arguments = [part.get("init_args", {}) for part in (model, data)]
+    callbacks = trainer.get("callbacks") or []
+    return (
+        all(isinstance(given, dict) for given in arguments)
+        and isinstance(root := arguments[1].get("root") or "", str)
+        and "\0" not in root
+        and isinstance(callbacks, list | dict)
+        and isinstance(config.get("seed_everything"), int | float | str | None)
+        and _is_plain(config, DEEPEST)
+    )
 
 
-def grouped(records: list[Record]) -> list[Group]:
-    """Groups, each named by its method and by what tells it from others of that method."""
-    groups = [Group("", kind) for kind in by_kind(records)]
-    methods: dict[str, list[Group]] = {}
-    for group in groups:
-        methods.setdefault(str(group.settings.get("model", "?")), []).append(group)
-    for method, alike in methods.items():
-        for group in alike:
-            told = [key for key in differences(alike) if key in group.settings and key.rpartition(".")[2] not in SHAPE]
-            words = [f"{key.rpartition('.')[2]} {group.settings[key]}" for key in told]
-            group.label = ", ".join([method, *words])
-            if len(group.label) > 60:
-                group.label = group.label[:59] + "…"
-    seen: dict[str, int] = {}
-    for group in groups:
-        seen[group.label] = seen.get(group.label, 0) + 1
-        if seen[group.label] > 1:  # cut short, or told apart by their teachers alone
-            group.label += f" ({seen[group.label]})"
-    return groups
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a value can be shown: at most ``levels`` deep, integers of at most 64 bits, class paths that are text."""
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    if not isinstance(value, dict | list):
+        return not isinstance(value, tuple | set)
+    if levels == 0:
+        return False
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not _is_plain(key, 0) or (str(key).endswith("class_path") and not isinstance(part, str | None)):
+                return False
+    return all(_is_plain(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
-def differences(groups: list[Group]) -> list[str]:
-    """The settings that are not the same in all groups."""
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    return [key for key in keys if len({str(group.settings.get(key)) for group in groups}) > 1]
+def as_number(value: Any) -> float | None:
+    """``value`` as a float; None for what is not a number, or too large for one."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def _read_summary(path: Path) -> dict[str, Any]:
+    """A summary whose parts that reports use have the right types."""
+    _check_size(path, LARGEST_SUMMARY_BYTES)
+    try:
+        summary = json.loads(path.read_text())
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"it is not JSON: {error}") from error
+    if not isinstance(summary, dict) or not isinstance(summary.get("metrics", {}), dict):
+        raise _damaged(path, "expected an object with metrics by name")
+    rounds = summary.get("rounds") or []
+    if not isinstance(rounds, list) or not all(_is_round(row) for row in rounds):
+        raise _damaged(path, "expected rounds with a round and a density each")
+    if (calibration := summary.get("calibration")) and not _is_calibration(calibration):
+        raise _damaged(path, "expected calibration with count, confidence and right for the same bins")
+    return summary
+
+
+def _is_round(row: Any) -> bool:
+    return isinstance(row, dict) and "round" in row and _is_finite(row.get("density"))
+
+
+def _is_calibration(table: Any) -> bool:
+    if not isinstance(table, dict):
+        return False
+    columns = [table.get(key) for key in ("count", "confidence", "right")]
+    lists = [column for column in columns if isinstance(column, list) and all(map(_is_finite, column))]
+    return len(lists) == len(columns) and len({len(column) for column in lists}) == 1
+
+
+def _is_finite(value: Any) -> bool:
+    number = as_number(value)
+    return number is not None and math.isfinite(number)
+
+
+def _check_size(path: Path, largest_bytes: int) -> None:
+    if (size := path.stat().st_size) > largest_bytes:
+        raise _damaged(path, f"it has {size} bytes, and at most {largest_bytes} are read")
+
+
+def _damaged(path: Path, words: str) -> InputError:
+    return InputError(f"{path} is damaged: {words[:LONGEST_REASON]}: move the folder away, or train the run again")

@@ -1,4 +1,4 @@
-"""Means and their spread."""
+"""Means and their spread. Where the numbers are too large to add or to square, the result is nan."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,11 @@ from scipy.special import stdtrit
 
 
 def mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
+    """The mean of at least one value."""
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # ValueError: infinities of both signs
+        return math.nan
 
 
 def std(values: Sequence[float]) -> float | None:
@@ -15,11 +19,14 @@ def std(values: Sequence[float]) -> float | None:
     if len(values) < 2:
         return None
     centre = mean(values)
-    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+    try:
+        return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+    except (OverflowError, ValueError):
+        return math.nan
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float] | None:
-    """Student's interval of the mean, for values that are drawn independently; None for fewer than 2 of them."""
+    """Student's t-interval of the mean of independent values; None for fewer than 2 values."""
     spread = std(values)
     if spread is None:
         return None

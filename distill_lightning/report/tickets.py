@@ -1,38 +1,60 @@
 """Lottery tickets of several seeds: whether they keep the same weights."""
 
 import itertools
-from pathlib import Path
+import zipfile
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from distill_lightning.errors import InputError
 from distill_lightning.plots import Line, plot
-from distill_lightning.report import page
-from distill_lightning.report.records import Group, Record
-from distill_lightning.report.tables import Unit
+from distill_lightning.report.groups import Group
+from distill_lightning.report.pictures import Points, spread_line
+from distill_lightning.report.records import Record
+from distill_lightning.report.units import Unit
+
+Masks = dict[str, npt.NDArray[np.uint8]]
+"""Packed masks, 8 weights a byte, by the name of the weights."""
+
+LARGEST_BYTES = 2**30
+UNREADABLE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
+"""What numpy and zipfile raise for damaged files."""
 
 
-def masks(record: Record, number: int) -> dict[str, np.ndarray]:
-    """Of a round: packed masks, uint8, by the name of the weights. Empty where there are none."""
-    path: Path = record.folder / "rounds" / "masks.npz"
+def masks(record: Record, number: int) -> Masks:
+    """The masks of a round; empty where there are none.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = record.folder / "rounds" / "masks.npz"
     if not path.is_file():
         return {}
-    with np.load(path) as file:
-        return {name.partition("/")[2]: file[name] for name in file.files if name.partition("/")[0] == str(number)}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(part.file_size for part in archive.infolist()) > LARGEST_BYTES:
+                raise ValueError(f"it has more than {LARGEST_BYTES} bytes")
+        with np.load(path, allow_pickle=False) as file:
+            names = [name for name in file.files if name.partition("/")[0] == str(number)]
+            found = {name.partition("/")[2]: file[name] for name in names}
+    except UNREADABLE as error:
+        raise InputError(f"{path} is damaged: {str(error)[:200]}: move the folder of the run away") from error
+    if not all(mask.dtype == np.uint8 and mask.ndim == 1 for mask in found.values()):
+        raise InputError(f"{path} is damaged: expected packed masks, uint8: move the folder of the run away")
+    return found
 
 
-def _count(packed: np.ndarray) -> int:
-    return int(np.unpackbits(packed).sum())
-
-
-def overlap(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
-    """Jaccard's index: the weights that both keep, of those that either does."""
+def overlap(first: Masks, second: Masks) -> float:
+    """Jaccard's index: the number of weights that both keep, divided by the number that at least one keeps."""
     both = sum(_count(first[name] & second[name]) for name in first)
     either = sum(_count(first[name] | second[name]) for name in first)
     return both / either if either else 1.0
 
 
-def by_chance(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> float:
-    """What two random masks with as many weights in each layer come to, in expectation."""
+def by_chance(first: Masks, second: Masks) -> float:
+    """The overlap to expect of two random masks that keep as many weights in each layer as these do."""
     both = either = 0.0
     for name in first:
         a, b, size = _count(first[name]), _count(second[name]), 8 * len(first[name])
@@ -41,26 +63,35 @@ def by_chance(first: dict[str, np.ndarray], second: dict[str, np.ndarray]) -> fl
     return both / either if either else 1.0
 
 
-def between_seeds(groups: list[Group]) -> str | None:
-    """The overlap of every pair of seeds by density, beside that of chance; None where no group has two seeds."""
+def between_seeds(groups: Sequence[Group]) -> str | None:
+    """A picture of the overlap of every two seeds by density, beside that of chance; None where no group has two."""
     lines: list[Line] = []
     for place, group in enumerate(groups):
         pairs = list(itertools.combinations([record for record in group.records if record.rounds], 2))
-        found: list[list[tuple[float, float]]] = []
-        chance: list[list[tuple[float, float]]] = []
+        found: list[Points] = []
+        chance: list[Points] = []
         for one, other in pairs:
-            points, random = [], []
+            points: Points = []
+            random: Points = []
             for row in one.rounds:
                 a, b = masks(one, row["round"]), masks(other, row["round"])
-                if a and a.keys() == b.keys():
+                if a and _shapes(a) == _shapes(b):
                     points.append((100 * row["density"], overlap(a, b)))
                     random.append((100 * row["density"], by_chance(a, b)))
             found.append(points)
             chance.append(random)
         if any(found):
             unit = Unit("overlap")
-            lines.append(page.spread_line(group.label, found, unit, place))
-            lines.append(page.spread_line(f"{group.label}, by chance", chance, unit, place + 8))
+            lines.append(spread_line(group.label, found, unit, place))
+            lines.append(spread_line(f"{group.label}, by chance", chance, unit, place + 8))
     if not lines:
         return None
     return plot("Weights that two seeds both keep", lines, "weights left, %", "of those that either keeps", log_x=True)
+
+
+def _count(packed: npt.NDArray[np.uint8]) -> int:
+    return int(np.unpackbits(packed).sum())
+
+
+def _shapes(found: Masks) -> dict[str, tuple[int, ...]]:
+    return {name: mask.shape for name, mask in found.items()}

@@ -1,0 +1,35 @@
+"""``distill report FOLDER... --out report.html``: one page from any run folders. It needs no torch."""
+
+from pathlib import Path
+
+from distill_lightning.errors import LineParser
+from distill_lightning.files import write_whole
+from distill_lightning.report import page
+from distill_lightning.report.groups import grouped
+from distill_lightning.report.records import find
+from distill_lightning.report.statistics import mean
+
+
+def main(args: list[str]) -> int:
+    """The command. Returns its exit status."""
+    parser = LineParser(
+        prog="distill report",
+        description="Make one HTML page from runs: table, curves with spread over seeds, calibration, what differs.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some, as logs/mnist")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
+    given = parser.parse_args(args)
+    records = find(given.folders)
+    groups = grouped(records)
+    groups.sort(key=lambda group: -mean(group.values("test/accuracy") or [-1.0]))
+    shown = sum(len(group.records) for group in groups)
+    lead = f"{shown} runs of {len(groups)} configurations in {', '.join(map(str, given.folders))}, best first."
+    if again := len(records) - shown:
+        verb = "is" if again == 1 else "are"
+        lead += f" {again} more with a configuration and a seed that are there already {verb} left out."
+    text = page.page("Runs", lead, page.of_groups(groups))
+    # a folder's name may have bytes that are no UTF-8
+    write_whole(given.out, lambda file: file.write(text.encode(errors="replace")))
+    print(f"report: {given.out}")
+    return 0

@@ -1,0 +1,116 @@
+"""``distill study FILE``: trains the runs of a study that are missing, and writes its tables."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from distill_lightning.errors import InputError, LineParser
+from distill_lightning.files import write_whole
+from distill_lightning.report import page
+from distill_lightning.report.check import SpecChecker
+from distill_lightning.report.figure_builder import build_figure
+from distill_lightning.report.results import Results
+from distill_lightning.report.specification import FigureSpec, TableSpec
+from distill_lightning.report.table_builder import build_table
+from distill_lightning.report.tables import Table
+from distill_lightning.studies import (
+    Display,
+    LocalEngine,
+    Resolve,
+    Scheduler,
+    StudyPlan,
+    plan_study,
+    read_study,
+    status_line,
+)
+
+
+def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> int:
+    """The command.
+
+    Args:
+        args: after ``study``.
+        resolve: finds what the arguments of a run mean.
+        gpus: gives the names of the GPUs to share, as CUDA_VISIBLE_DEVICES takes them.
+
+    Returns:
+        Its exit status: 0, 1 where a run failed, 128 + n when signal n ended it.
+    """
+    parser = LineParser(
+        prog="distill study",
+        description="Run what is missing of a study's runs, in order, and make its tables.",
+        epilog="Any other option is given to every run: --data.root DIR, say, or --trainer.accelerator gpu.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("study", type=Path, help="the YAML file")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs go at once; they share cores and GPUs")
+    parser.add_argument("--dry_run", action="store_true", help="print the plan, as a script of commands, and stop")
+    parser.add_argument("--log_dir", default="logs", help="the folder that runs go to")
+    given, options = parser.parse_known_args(args)
+    if given.jobs < 1:
+        raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
+    study = read_study(given.study)
+    plan = plan_study(study, given.log_dir, resolve, options)
+    checker = SpecChecker(study.path, plan.variables)
+    tables, figures = checker.tables(study.tables), checker.figures(study.figures)
+    if given.dry_run:
+        print(plan.script())
+        return 0
+    folder = Path(given.log_dir) / "studies" / given.study.stem
+    engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
+    scheduler = Scheduler(plan.runs, given.jobs, engine, Display())
+    ended_by = scheduler.run()
+    print(status_line(scheduler.snapshot()))
+    if ended_by:
+        print("the same command goes on from here", file=sys.stderr)
+        return 128 + ended_by
+    failed, blocked = scheduler.in_state("failed"), scheduler.in_state("blocked")
+    print(write_tables(plan, tables, figures, folder))
+    for run in failed:
+        print(f"failed: {run.name}: {scheduler.last_words(run)} (all of it: {engine.log(run)})")
+    for run in blocked:
+        print(f"not run, for what it needs has failed: {run.name}")
+    return 1 if failed or blocked else 0
+
+
+def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence[FigureSpec], folder: Path) -> str:
+    """Writes tables.md, a CSV file for each table, an SVG file for each figure, and report.html.
+
+    Args:
+        plan: whose runs, finished or not, give the numbers.
+        tables: what to write.
+        figures: likewise.
+        folder: to write to.
+
+    Returns:
+        The tables in Markdown, the columns that no run has a number for, and where the page is.
+    """
+    results = Results(
+        {entry: [(run.variables, run.folder) for run in runs] for entry, runs in plan.entries.items()}, tables
+    )
+    built = [build_table(spec, results) for spec in tables]
+    pictures = [build_figure(spec, results) for spec in figures]
+    text = "\n".join(table.markdown() for table in built)
+    finished = f"{results.finished} of {results.planned} runs are finished"
+    lead = f"{plan.path.name}: {finished}. Mean ± standard deviation, unless said otherwise."
+    groups = [group for group in results.groups() if group.records]
+    parts = [table.html() for table in built] + [page.figures(pictures)] + (page.of_groups(groups) if groups else [])
+    title = plan.path.stem.replace("_", " ").capitalize()
+
+    def write(name: str, content: str) -> None:
+        write_whole(folder / name, lambda file: file.write(content.encode(errors="replace")))
+
+    write("tables.md", text)
+    for number, table in enumerate(built, start=1):
+        write(f"table_{number}.csv", table.csv())
+    for number, picture in enumerate(pictures, start=1):
+        write(f"figure_{number}.svg", picture)
+    write("report.html", page.page(title, lead, parts))
+    missing = [f"no run has {column}" for table in built for column in _empty_columns(table) if results.finished]
+    return "\n".join([text, *missing, f"report: {folder / 'report.html'}"])
+
+
+def _empty_columns(table: Table) -> list[str]:
+    """The columns without a number in any row."""
+    columns = dict.fromkeys(str(cell[1]) for cell in table.numbers)
+    return [column for column in columns if not any(cell[-2] for cell in table.numbers if cell[1] == column)]

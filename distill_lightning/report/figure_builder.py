@@ -1,0 +1,41 @@
+"""Builds a figure of a study from its specification and the results."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from distill_lightning.plots import Line, plot
+from distill_lightning.report.pictures import Points, spread_line
+from distill_lightning.report.results import Result, Results
+from distill_lightning.report.specification import FigureSpec
+from distill_lightning.report.units import Unit
+
+
+def build_figure(spec: FigureSpec, results: Results) -> str:
+    """The figure as SVG: a line for each entry, or for each value of ``by`` of each entry."""
+    unit = Unit(spec.y, spec.written_as)
+    lines: list[Line] = []
+    for entry in spec.runs:
+        for value, chosen in _by_value(results.select(entry, spec.where), spec.by):
+            label = results.labels[entry] + (f", {spec.by} {value}" if value is not None else "")
+            lines.append(spread_line(label, [_points(spec, result) for result in chosen], unit))
+    x_label = (spec.x or "step").replace("_", " ") if spec.x_label is None else spec.x_label
+    x_label = "weights left, %" if x_label == "density" else x_label
+    y_label = spec.y.rpartition("/")[2].replace("_", " ") + unit.words if spec.written_as is None else spec.written_as
+    return plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x)
+
+
+def _by_value(results: Sequence[Result], variable: str | None) -> list[tuple[Any, list[Result]]]:
+    """(value, results that have it); one part with None where there is no variable."""
+    values = [None if variable is None else result.variables.get(variable) for result in results]
+    distinct = {repr(value): value for value in values}.values()
+    return [(one, [r for r, value in zip(results, values, strict=True) if value == one]) for one in distinct]
+
+
+def _points(spec: FigureSpec, result: Result) -> Points:
+    """(x, y) of one run."""
+    if spec.x == "density":
+        return result.record.by_density(spec.y)
+    if spec.x is None:
+        return result.record.series.get(spec.y, [])
+    y = result.record.value(spec.y)
+    return [] if y is None else [(result.variables[spec.x], y)]

@@ -1,0 +1,67 @@
+"""Pictures of groups of runs: curves, lottery tickets by density, reliability. Each is SVG."""
+
+from collections.abc import Sequence
+
+from distill_lightning.plots import Line, plot
+from distill_lightning.report.groups import Group
+from distill_lightning.report.statistics import mean, std
+from distill_lightning.report.units import Unit
+
+FEWEST = 10
+"""Samples in a bin of a reliability diagram: the accuracy of fewer is noise."""
+
+Points = list[tuple[float, float]]
+"""(x, y) of each point of a series."""
+
+
+def curve(tag: str, groups: Sequence[Group]) -> str:
+    """A metric against the step."""
+    unit = Unit(tag)
+    lines = [
+        spread_line(group.label, [record.series.get(tag, []) for record in group.records], unit, place)
+        for place, group in enumerate(groups)
+    ]
+    x_label = "members" if tag.endswith("by_members") else "step"
+    return plot(tag, [line for line in lines if len(line.x) > 1], x_label, tag + unit.words)
+
+
+def by_density(key: str, groups: Sequence[Group]) -> str:
+    """A metric of the rounds of lottery tickets against the weights that were left."""
+    unit = Unit(key)
+    lines = [
+        spread_line(group.label, [record.by_density(key) for record in group.records], unit, place)
+        for place, group in enumerate(groups)
+    ]
+    words = key.replace("_", " ")
+    return plot(
+        words.capitalize(), [line for line in lines if line.x], "weights left, %", words + unit.words, log_x=True
+    )
+
+
+def spread_line(label: str, series: Sequence[Points], unit: Unit, place: int | None = None) -> Line:
+    """The mean of several series at each x, with their standard deviation."""
+    at: dict[float, list[float]] = {}
+    for points in series:
+        for x, y in points:
+            at.setdefault(x, []).append(unit(y))
+    xs = sorted(at)
+    return Line(label, xs, [mean(at[x]) for x in xs], [std(at[x]) for x in xs], place)
+
+
+def reliability(groups: Sequence[Group]) -> str:
+    """Accuracy against confidence (Guo et al. 2017, figure 1), the test samples of all seeds together."""
+    lines = []
+    for place, group in enumerate(groups):
+        tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]
+        if not tables:
+            continue
+        size = len(tables[0]["count"])  # tables with other bins cannot be added to the first
+        tables = [table for table in tables if len(table["count"]) == size]
+        count, confidence, right = (
+            [sum(values) for values in zip(*(table[key] for table in tables), strict=True)]
+            for key in ("count", "confidence", "right")
+        )
+        bins = [number for number, samples in enumerate(count) if samples >= FEWEST]
+        x, y = ([values[number] / count[number] for number in bins] for values in (confidence, right))
+        lines.append(Line(group.label, x, y, place=place))
+    return plot("Reliability on the test split", lines, "confidence", "accuracy", diagonal=True)

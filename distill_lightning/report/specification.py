@@ -1,0 +1,86 @@
+"""The tables and figures of a study, as its YAML describes them.
+
+    tables:
+      - title: Temperature
+        rows:                                     # one row for each entry, or for each value of the variables in its label
+          - {run: student, label: "T = {temperature}", where: {units: 800}, paper: 74}
+          - {run: student, minus: teacher, label: student - teacher}       # differences, paired by shared variables
+        columns:                                  # metrics, or numbers of the summary
+          - test/nll
+          - {metric: test/accuracy, as: errors of 10000, label: errors, where: {units: 30}}
+        over: repetition                          # first take the mean for each value of this variable
+        spread: interval                          # the 95 % t-interval of the mean, instead of the standard deviation
+        note: text below
+    figures:
+      - {title: ..., run: [student, plain], y: val/accuracy}                          # a curve against the step
+      - {title: ..., run: student, y: test/accuracy, x: temperature, by: units, log_x: true}   # against a variable
+      - {title: ..., run: search, y: test_accuracy, x: density}         # against the rounds of lottery tickets
+
+``rounds/7/test_accuracy`` is the metric of one round. Figures use the label that a row of a table gives to an entry.
+
+A cell is the mean over all runs of its entry that have the values which its row and its column ask for, and the spread
+is over the same runs. A cell without runs is empty.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Variables = dict[str, Any]
+"""The values of a run's variables, by name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row, or several: one for each combination of the variables that its label names in braces."""
+
+    run: str
+    """The entry that it shows."""
+    label: str | None = None
+    where: Variables | None = None
+    """Only runs with these values."""
+    paper: str | None = None
+    """The paper's number."""
+    minus: str | None = None
+    """The entry that is subtracted."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column, or several, as for rows."""
+
+    metric: str
+    label: str | None = None
+    where: Variables | None = None
+    written_as: str | None = None
+    """As `distill_lightning.report.units.Unit` takes it."""
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table. See the top of this file."""
+
+    title: str
+    rows: tuple[Row, ...]
+    columns: tuple[Column, ...]
+    over: str | None = None
+    spread: Literal["std", "interval"] = "std"
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure. See the top of this file."""
+
+    title: str
+    runs: tuple[str, ...]
+    """Entries."""
+    y: str
+    x: str | None = None
+    """A variable, "density", or None for the step."""
+    by: str | None = None
+    """The variable that has a line for each of its values."""
+    where: Variables | None = None
+    log_x: bool = False
+    x_label: str | None = None
+    written_as: str | None = None
+    """How y is written, as `distill_lightning.report.units.Unit` takes it."""

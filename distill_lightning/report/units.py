@@ -1,0 +1,70 @@
+"""How numbers are written: percent, counts, seconds, with their spread."""
+
+import re
+from collections.abc import Sequence
+
+from distill_lightning.report.statistics import mean, std, t_interval
+
+MINUS = "\N{MINUS SIGN}"
+LABELS = {
+    "test/accuracy": "accuracy, %", "test/nll": "NLL, nats", "test/ece": "ECE", "wall_time_s": "time, s",
+    "test/disagreement": "disagreement, %",
+}  # fmt: skip
+"""Headings of columns, by metric."""
+
+
+class Unit:
+    """The unit of a metric.
+
+    Args:
+        metric: its tag or name.
+        written_as: "percent", "errors of N", "count", "seconds" or "number"; chosen by the metric's name by default.
+
+    Raises:
+        ValueError: ``written_as`` is anything else.
+    """
+
+    def __init__(self, metric: str, written_as: str | None = None) -> None:
+        name = metric.rpartition("/")[2]
+        if written_as is None:
+            percent = "accuracy" in name or name in ("disagreement", "density")
+            count = name in ("parameters", "steps", "exposures", "epochs")
+            written_as = "percent" if percent else "count" if count else "seconds" if name.endswith("_s") else "number"
+        errors = re.fullmatch(r"errors of (\d+)", written_as)
+        if not errors and written_as not in ("percent", "count", "seconds", "number"):
+            raise ValueError(f"{written_as}: expected percent, errors of N, count, seconds or number")
+        self.total = int(errors[1]) if errors else None
+        self.words = {"percent": " %", "seconds": " s"}.get(written_as, "")
+        """What follows the metric's name on an axis."""
+        self.digits = {"percent": 2, "number": 3, "seconds": 0, "count": 0}.get(written_as, 1)
+        self.factor = 100 if written_as == "percent" else 1
+
+    def __call__(self, value: float) -> float:
+        """A value of the metric in this unit."""
+        return self.total * (1 - value) if self.total is not None else self.factor * value
+
+    def difference(self, value: float) -> float:
+        """A difference between two values of the metric in this unit."""
+        return -self.total * value if self.total is not None else self.factor * value
+
+    def text(self, value: float) -> str:
+        """A number of this unit in words."""
+        return f"{value:,.{self.digits}f}".replace("-", MINUS)
+
+
+def spread_text(values: Sequence[float], unit: Unit, interval: bool = False) -> str:
+    """ "94.29 ± 0.42" with the standard deviation, or "0.50 [0.31, 0.69]" with the 95 % t-interval; "" for no values.
+
+    Args:
+        values: in the unit.
+        unit: how they are written.
+        interval: whether the t-interval is wanted.
+    """
+    if not values:
+        return ""
+    centre, deviation, bounds = mean(values), std(values), t_interval(values)
+    if deviation is None or bounds is None or (not interval and unit.text(deviation) == unit.text(0)):
+        return unit.text(centre)
+    if interval:
+        return f"{unit.text(centre)} [{unit.text(bounds[0])}, {unit.text(bounds[1])}]"
+    return f"{unit.text(centre)} ± {unit.text(deviation)}"

@@ -1,0 +1,64 @@
+"""A study: several runs in an order, which the command ``distill study FILE`` trains and puts into tables.
+
+A study is a YAML file.
+
+    for: {seed: 3}                          # variables: a number n means the values 0 .. n - 1; a list gives the values
+    options: {trainer.max_epochs: 20}       # options of every run
+    runs:
+      teacher:
+        config: ../mnist/teacher.yaml       # one file or a list of files; paths start at the study's folder
+      student:
+        config: ../mnist/kd.yaml
+        for: {seed: 3, temperature: [1, 4, 20]}     # replaces the study's variables
+        options:                                    # these win over the study's options
+          model.temperature: "{temperature}"        # the value of a variable
+          trainer.callbacks.teacher: ${teacher}     # the checkpoint of another run
+    tables, figures: see `distill_lightning.report.specification`
+
+An entry of ``runs`` makes one run for each combination of its variables. A variable called ``seed`` is the run's seed.
+
+``${teacher}`` is a reference. It stands for the last checkpoint of the runs of the entry ``teacher`` that have the
+same values as this run in all variables that both have. It is one path where this selects one run, and a list of
+paths where ``teacher`` has further variables (the members of an ensemble). ``${teacher/best}`` takes best.ckpt,
+``${single/ticket}`` takes the lottery ticket, and ``${single: member=0}`` takes the runs with that value.
+
+Each run is an ordinary run. Its name is the entry, the variables and a digest of its configuration. When a value
+changes, the runs that depend on it get another digest and are trained anew; all others stay. A run is not trained
+again if a finished run with its digest lies anywhere under the log folder. A run locks its folder
+(`distill_lightning.runs.Run.hold`): a study waits for runs that another process is training.
+
+From the file to the last run, in this order:
+
+    reading.py      the YAML, checked: `Study`
+    references.py   ``${teacher/best: seed=0}``: `Reference`
+    plan.py         each run with its arguments and with the runs that it needs: `StudyPlan`, `PlannedRun`
+    finished.py     finished runs on disk, which are not trained again
+    engine.py       starts a run's process, with its share of cores and GPUs: `LocalEngine`
+    scheduler.py    starts each run when the runs that it needs are done: `Scheduler`
+    snapshot.py     the state of all runs at one moment: `Snapshot`
+    display.py      what the terminal shows of it: `Display`
+
+Nothing here imports torch.
+"""
+
+from distill_lightning.studies.display import Display, status_line
+from distill_lightning.studies.engine import LocalEngine
+from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
+from distill_lightning.studies.reading import Study, read_study
+from distill_lightning.studies.scheduler import Scheduler
+from distill_lightning.studies.snapshot import Snapshot
+
+__all__ = [
+    "Display",
+    "LocalEngine",
+    "PlannedRun",
+    "Resolve",
+    "Resolved",
+    "Scheduler",
+    "Snapshot",
+    "Study",
+    "StudyPlan",
+    "plan_study",
+    "read_study",
+    "status_line",
+]

@@ -1,0 +1,271 @@
+"""Makes the plan of a study: each run with its arguments, its folder and the runs that it needs."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill_lightning.errors import InputError, nearest
+from distill_lightning.files import parse_yaml
+from distill_lightning.runs import RunConfig, identity, named
+from distill_lightning.studies.finished import finished_runs
+from distill_lightning.studies.reading import Entry, Options, Study, Variables, fill, place_of
+from distill_lightning.studies.references import Reference, check_references, references_in, substitute
+
+LONGEST_NAME_BYTES = 150
+"""Of a run's name without its digest."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the arguments of the command ``fit`` mean."""
+
+    config: RunConfig
+    """The whole configuration."""
+    stem: Path
+    """The folder that the run's folder lies in: logs/<data set>/<method>."""
+    trains: bool
+    """Whether the run leaves a checkpoint."""
+
+
+Resolve = Callable[[list[str]], Resolved]
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """One run of a study. It is compared by identity: a plan has each of its runs once."""
+
+    entry: str
+    variables: Variables
+    arguments: tuple[str, ...]
+    """Of the command ``distill``."""
+    digest: str
+    folder: Path
+    trains: bool
+    """Whether it leaves a checkpoint."""
+    requested_gpus: int | None
+    """As `requested_gpus` gives it."""
+    needs: tuple["PlannedRun", ...] = field(repr=False)
+    """The runs that must be done before this one starts."""
+    same_as: "PlannedRun | None" = field(default=None, repr=False)
+    """The run of another entry that has the same configuration, which stands for this one too."""
+
+    @property
+    def name(self) -> str:
+        return run_name(self.entry, self.variables)
+
+    def finished(self) -> bool:
+        """Whether its folder has a summary now."""
+        return (self.folder / "summary.json").is_file()
+
+    def command(self) -> str:
+        """The command that trains it, as one would type it."""
+        return shlex.join(["distill", *self.arguments])
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The runs of a study, each after the runs that it needs."""
+
+    path: Path
+    entries: dict[str, tuple[PlannedRun, ...]]
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        return tuple(run for runs in self.entries.values() for run in runs)
+
+    @property
+    def variables(self) -> dict[str, list[Variables]]:
+        """Of each run, by entry."""
+        return {name: [run.variables for run in runs] for name, runs in self.entries.items()}
+
+    def script(self) -> str:
+        """The plan as commands in an order that works; runs that are done are comments."""
+        done = {run for run in self.runs if run.finished()}
+        lines = [f"# {self.path}: {len(self.runs)} runs, {len(done)} done"]
+        for run in self.runs:
+            if run in done:
+                lines.append(f"# done: {run.folder}")
+            elif run.same_as is not None:
+                lines.append(f"# {run.name}: the same as {run.same_as.name}")
+            else:
+                needs = "".join(f"\n#   needs {need.folder}" for need in run.needs if need not in done)
+                begun = " (begun)" if run.folder.is_dir() else ""
+                lines.append(f"# {run.name}{begun}{needs}\n{run.command()}")
+        return "\n".join(lines)
+
+
+def plan_study(study: Study, log_dir: str, resolve: Resolve, given: list[str]) -> StudyPlan:
+    """Plans every run of a study.
+
+    Args:
+        study: as `read_study` gives it.
+        log_dir: the folder that runs go to.
+        resolve: finds what a command's arguments mean, and raises InputError where they are wrong.
+        given: further arguments of every run.
+
+    Raises:
+        InputError: a reference or an option is wrong.
+    """
+    planner = _Planner(study, log_dir, resolve, given)
+    for name in study.entries:
+        planner.plan_entry(name, ())
+    return StudyPlan(study.path, planner.entries)
+
+
+def run_name(entry: str, variables: Variables) -> str:
+    return "-".join([entry, *(f"{key}{value}" for key, value in variables.items())])
+
+
+def requested_gpus(devices: Any) -> int | None:
+    """How many GPUs a run asks for by ``trainer.devices``: -1 for all, None where it names them itself."""
+    if isinstance(devices, list) or "," in str(devices):
+        return None
+    return int(devices) if re.fullmatch(r"-?\d+", str(devices)) else 1
+
+
+class _Planner:
+    """What is known while a plan is being made."""
+
+    def __init__(self, study: Study, log_dir: str, resolve: Resolve, given: list[str]) -> None:
+        self.study, self.log_dir, self.resolve, self.given = study, log_dir, resolve, given
+        self.entries: dict[str, tuple[PlannedRun, ...]] = {}
+        self.finished = finished_runs(Path(log_dir))
+        self.by_identity: dict[str, list[PlannedRun]] = {}
+        self.identities: dict[Path, str] = {}
+        self.resolved: dict[str, Resolved] = {}
+
+    def plan_entry(self, name: str, above: tuple[str, ...]) -> None:
+        """Plans the entries that an entry needs, then the entry.
+
+        Args:
+            name: of the entry.
+            above: the entries that need it and are being planned.
+        """
+        if name in self.entries:
+            return
+        if name in above:
+            circle = " needs ".join([*above[above.index(name) :], name])
+            raise InputError(f"{self.study.path} has a circle: {circle}")
+        entry, where = self.study.entries[name], place_of(self.study.path, name)
+        check_references(entry.options)
+        for needed in sorted({reference.entry for reference in references_in(entry.options)}):
+            self.plan_needed(needed, (*above, name), where)
+        runs = []
+        for variables in entry.combinations:
+            options = fill(entry.options, variables, where)
+            for reference in references_in(options):  # a variable's value may be a reference, too
+                self.plan_needed(reference.entry, (*above, name), where)
+            runs.append(self.plan_run(entry, variables, options, where))
+        self.entries[name] = tuple(runs)
+
+    def plan_needed(self, name: str, above: tuple[str, ...], where: str) -> None:
+        if name not in self.study.entries:
+            near = nearest(name, self.study.entries)
+            raise InputError(f"{where} needs {name}, which is no run of this study{near}")
+        self.plan_entry(name, above)
+
+    def plan_run(self, entry: Entry, variables: Variables, options: Options, where: str) -> PlannedRun:
+        """Plans one run.
+
+        Args:
+            entry: that it belongs to.
+            variables: its values.
+            options: with variables replaced.
+            where: the place, for errors.
+        """
+        options = dict(options)
+        if "seed" in variables:
+            options.setdefault("seed_everything", variables["seed"])
+        needs: dict[PlannedRun, None] = {}
+        paths: dict[str, str | list[str]] = {}
+        for reference in references_in(options):
+            if reference.text not in paths:
+                found, is_list = self.find(reference, variables, where)
+                needs |= dict.fromkeys(found)
+                files = [reference.path_in(run.folder) for run in found]
+                paths[reference.text] = files if is_list else files[0]
+        filled = substitute(options, paths)
+        seed = filled.pop("seed_everything", None)
+        configs = [word for file in entry.configs for word in ("--config", file)]
+        resolved, trains, stem = self.resolve_run(configs, options, paths, where)
+        if seed is not None and not any(word.startswith("--seed_everything") for word in self.given):
+            resolved = resolved.with_options(seed_everything=seed)
+        mark = resolved.id(lambda folder: self.identities.get(folder) or identity(folder))
+        name = re.sub(r"[^\w.=-]+", "_", run_name(entry.name, variables)).encode()[:LONGEST_NAME_BYTES]
+        folder = stem / f"{name.decode(errors='ignore')}-{mark[:8]}"
+        what = named(folder, mark)
+        twins = self.by_identity.setdefault(what, [])
+        if twin := next((twin for twin in twins if twin.entry == entry.name), None):
+            raise InputError(
+                f"{where}: {twin.variables} and {variables} give the same run: use each variable in an option, as "
+                "{name}, or call one of them seed"
+            )
+        first = twins[0] if twins else None
+        if first is not None:  # another entry has this run, under another name: it is done when that is
+            folder, arguments = first.folder, first.arguments
+            needs[first] = None
+        else:
+            arguments = ("fit", *configs, *_arguments(filled), *self.given)
+            if seed is not None:  # after a --config in ``given``, which has a seed too
+                arguments += (f"--seed_everything={resolved.seed}",)
+            arguments += ("--log_dir", self.log_dir, "--name", folder.name, "--ckpt_path", "auto")
+            folder = self.finished.get(what, folder)
+        gpus = requested_gpus(resolved.options["trainer"].get("devices"))
+        run = PlannedRun(entry.name, variables, arguments, mark, folder, trains, gpus, tuple(needs), first)
+        twins.append(run)
+        self.identities[folder] = what
+        return run
+
+    def resolve_run(
+        self, configs: list[str], options: Options, paths: dict[str, str | list[str]], where: str
+    ) -> tuple[RunConfig, bool, Path]:
+        """A run's configuration, whether it trains, and the folder that its folder lies in.
+
+        Resolving takes long. Combinations that differ only in seed and references have the same configuration but for
+        these, so the options are resolved without the seed and with marks in place of paths, and the result is kept.
+        """
+        marks = {text: f"needs-{number}" for number, text in enumerate(paths)}
+        template = substitute(options, {text: [m] if isinstance(paths[text], list) else m for text, m in marks.items()})
+        template.pop("seed_everything", None)
+        arguments = [*configs, *_arguments(template), *self.given]
+        key = json.dumps(arguments)
+        if key not in self.resolved:
+            try:
+                self.resolved[key] = self.resolve(["fit", *arguments, "--log_dir", self.log_dir])
+            except InputError as error:
+                texts = {mark: text for text, mark in marks.items()}
+                message = re.sub(r"needs-\d+", lambda found: texts.get(found[0], found[0]), str(error))
+                raise InputError(f"{where}: {message}") from error
+        resolved = self.resolved[key]
+        marked = {mark: paths[text] for text, mark in marks.items()}
+        return resolved.config.replaced(substitute(resolved.config.options, marked)), resolved.trains, resolved.stem
+
+    def find(self, reference: Reference, variables: Variables, where: str) -> tuple[tuple[PlannedRun, ...], bool]:
+        """The runs that a reference stands for, and whether it stands for a list."""
+        name, runs = reference.entry, self.entries[reference.entry]
+        known = runs[0].variables
+        wanted = {key: value for key, value in variables.items() if key in known}
+        for key, text in reference.restrictions:
+            if key not in known:
+                raise InputError(f"{where}: {name} has no variable {key}{nearest(key, known)}")
+            wanted[key] = parse_yaml(text, where)
+        found = tuple(run for run in runs if all(run.variables[key] == value for key, value in wanted.items()))
+        if not found:
+            values = ", ".join(f"{key} {value}" for key, value in wanted.items())
+            raise InputError(
+                f"{where} needs {name} with {values}, which is no run of this study: where all runs need the same one, "
+                f"write ${{{name}: {next(iter(wanted), 'variable')}=value}}"
+            )
+        if not found[0].trains:
+            raise InputError(f"{where} needs {name}, which leaves no checkpoint: name the runs that it is made of")
+        return found, bool(known.keys() - wanted.keys())
+
+
+def _arguments(options: Options) -> list[str]:
+    """Options as words of a command. What YAML reads as a date becomes a plain string."""
+    plain = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in options.items()}
+    return [f"--{key}={value}" for key, value in plain.items()]

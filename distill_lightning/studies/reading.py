@@ -1,0 +1,145 @@
+"""Reads a study's YAML and checks what does not depend on the runs' options."""
+
+import itertools
+import os
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_lightning.errors import InputError, nearest
+from distill_lightning.files import read_yaml
+from distill_lightning.studies.references import is_reference
+
+Variables = dict[str, Any]
+"""The values of a run's variables, by name."""
+Options = dict[str, Any]
+"""Options of the command, by name without the dashes."""
+
+KEYS = {"for", "options", "runs", "tables", "figures"}
+KEYS_OF_ENTRY = {"config", "for", "options"}
+SET_BY_STUDY = {"name", "log_dir", "ckpt_path"}
+"""Options that the study itself gives to each run."""
+EXPECTED: dict[type, str] = {dict: "options by name", str: "the name of a file"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of ``runs``: a run for each combination of variables."""
+
+    name: str
+    configs: tuple[str, ...]
+    """Configuration files, as paths from the current folder."""
+    options: Options
+    """The study's and the entry's own, before variables and references are replaced."""
+    combinations: tuple[Variables, ...]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as its file has it."""
+
+    path: Path
+    entries: dict[str, Entry]
+    tables: Any
+    """Not checked here: `distill_lightning.report.check` does."""
+    figures: Any
+    """Likewise."""
+
+
+def read_study(path: Path) -> Study:
+    """The study in a YAML file.
+
+    Raises:
+        InputError: there is no such file, it is not YAML, or a key or a value is wrong.
+    """
+    if not path.is_file():
+        neighbours = [str(file) for file in path.parent.glob("*.yaml")]
+        raise InputError(f"there is no study {path}{nearest(str(path), neighbours)}")
+    study = read_yaml(path)
+    if not isinstance(study, dict) or not isinstance(study.get("runs"), dict) or not study["runs"]:
+        raise InputError(f"{path} names no runs: a study needs the key runs, with an entry for each kind of run")
+    _check_keys(study, KEYS, str(path))
+    _check_type(study.get("options"), dict, f"{path}: options")
+    entries = [_read_entry(str(name), entry, study, path) for name, entry in study["runs"].items()]
+    return Study(path, {entry.name: entry for entry in entries}, study.get("tables"), study.get("figures"))
+
+
+def place_of(path: Path, entry: str) -> str:
+    """Where an error is, in words."""
+    return f"{path}: the run {entry}"
+
+
+def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Entry:
+    where = place_of(path, name)
+    if not isinstance(entry, dict) or not entry.get("config"):
+        raise InputError(f"{where} has no config: give the YAML file of its configuration")
+    _check_keys(entry, KEYS_OF_ENTRY, where)
+    _check_type(entry.get("options"), dict, f"{where}: options")
+    configs = entry["config"] if isinstance(entry["config"], list) else [entry["config"]]
+    for config in configs:
+        _check_type(config, str, f"{where}: config")
+    options = {**(study.get("options") or {}), **(entry.get("options") or {})}
+    for option in sorted(SET_BY_STUDY & options.keys()):
+        raise InputError(f"{where} sets {option}, which is the study's to set: leave it out")
+    files = tuple(os.path.relpath(path.parent / config) for config in configs)
+    return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)))
+
+
+def _check_type(given: Any, expected: type, where: str) -> None:
+    if given is not None and not isinstance(given, expected):
+        raise InputError(f"{where} is {given}: expected {EXPECTED[expected]}")
+
+
+def _check_keys(given: dict[str, Any], known: Collection[str], where: str) -> None:
+    for key in given:
+        if key not in known:
+            raise InputError(f"{where} has an unknown key {key}{nearest(str(key), known)}")
+
+
+def combinations(variables: Any, where: str) -> list[Variables]:
+    """Every combination of the variables' values; the last variable changes fastest.
+
+    Args:
+        variables: {name: list of values, or n for the values 0 .. n - 1}; None for no variables.
+        where: the place, for errors.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    variables = variables or {}
+    if not isinstance(variables, dict):
+        raise InputError(f"{where}: for is {variables}: give variables by name, as in {{seed: 3}}")
+    values = []
+    for name, given in variables.items():
+        if not (isinstance(given, list) and given) and not (type(given) is int and given > 0):
+            raise InputError(f"{where}: for {name} is {given}: give a number of 1 or more, or a list of values")
+        values.append(given if isinstance(given, list) else list(range(given)))
+    return [dict(zip(variables, combination, strict=True)) for combination in itertools.product(*values)]
+
+
+def fill(value: Any, variables: Variables, where: str) -> Any:
+    """``value`` with each {name} replaced by the variable's value, at any depth.
+
+    A string that is "{name}" and nothing else becomes the variable's value with its type. Any other string that
+    consists of digits after the replacement becomes an int.
+
+    Raises:
+        InputError: there is no such variable.
+    """
+    if isinstance(value, dict):
+        return {key: fill(one, variables, where) for key, one in value.items()}
+    if isinstance(value, list):
+        return [fill(one, variables, where) for one in value]
+    if not isinstance(value, str) or is_reference(value):
+        return value
+    names = re.findall(r"\{(\w+)\}", value)
+    for name in names:
+        if name not in variables:
+            raise InputError(f"{where}: there is no variable {name}{nearest(name, variables)}")
+    if len(names) == 1 and value == "{" + names[0] + "}":
+        return variables[names[0]]
+    for name in names:
+        value = value.replace("{" + name + "}", str(variables[name]))
+    return int(value) if names and value.isdigit() else value
