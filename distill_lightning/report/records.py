@@ -20,8 +20,6 @@ LARGEST_SUMMARY_BYTES = 2**26
 LARGEST_METRICS_BYTES = 2**28
 LARGEST_STEP = 2**63
 LONGEST_REASON = 200
-DEEPEST = 50
-"""Levels of a configuration."""
 
 
 @dataclass(eq=False)
@@ -121,44 +119,9 @@ def is_run(record: Record) -> bool:
     if not (record.folder / "config.yaml").is_file():
         return False
     try:
-        return _is_config(record.config)
-    except (InputError, ValueError, OverflowError):
+        return bool(record.run_config)
+    except InputError:
         return False
-
-
-def _is_config(config: Any) -> bool:
-    """Whether a configuration has the parts of a run's, each of the right type."""
-    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
-        return False
-    parts = [config.get(part, {}) for part in ("model", "data", "trainer", "checkpoint")]
-    if not all(isinstance(part, dict) for part in parts):
-        return False
-    model, data, trainer, _ = parts
-    arguments = [part.get("init_args", {}) for part in (model, data)]
-    callbacks = trainer.get("callbacks") or []
-    return (
-        all(isinstance(given, dict) for given in arguments)
-        and isinstance(root := arguments[1].get("root") or "", str)
-        and "\0" not in root
-        and isinstance(callbacks, list | dict)
-        and isinstance(config.get("seed_everything"), int | float | str | None)
-        and _is_plain(config, DEEPEST)
-    )
-
-
-def _is_plain(value: Any, levels: int) -> bool:
-    """Whether a value can be shown: at most ``levels`` deep, integers of at most 64 bits, class paths that are text."""
-    if isinstance(value, int):
-        return value.bit_length() <= 64
-    if not isinstance(value, dict | list):
-        return not isinstance(value, tuple | set)
-    if levels == 0:
-        return False
-    if isinstance(value, dict):
-        for key, part in value.items():
-            if not _is_plain(key, 0) or (str(key).endswith("class_path") and not isinstance(part, str | None)):
-                return False
-    return all(_is_plain(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
 def as_number(value: Any) -> float | None:

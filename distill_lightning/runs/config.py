@@ -33,6 +33,9 @@ SHAPE = ("num_classes", "in_channels", "image_size")
 FREE_IN_VERSION_0_1 = {"root", "num_workers", "pictures", "eval_batch_size", "cache", "folder"}
 """Last words of the options that version 0.1 took for free, of whatever class."""
 
+DEEPEST = 50
+"""Levels of a configuration."""
+
 OfRun = Callable[[Path], str | None]
 """Gives what the run in a folder computes; None where there is no run."""
 
@@ -99,8 +102,8 @@ class RunConfig:
             OSError: they cannot be read.
         """
         options = read_yaml(folder / CONFIG)
-        if not isinstance(options, dict):
-            raise InputError(f"{folder / CONFIG} is no configuration of a run: it holds a {type(options).__name__}")
+        if not _is_config(options):
+            raise InputError(f"{folder / CONFIG} is no configuration of a run: give a folder that `distill fit` wrote")
         if not (folder / IDENTITY).is_file():
             return cls(options, Declared.in_version_0_1(options))
         content = read_json(folder / IDENTITY)
@@ -168,6 +171,41 @@ class RunConfig:
 
         matters = {k: v for k, v in self.result_options.items() if v not in (None, [], {})} | self.pictures
         return {short(k): v.rpartition(".")[2] if k.endswith(".class_path") else v for k, v in matters.items()}
+
+
+def _is_config(config: Any) -> bool:
+    """Whether plain data has the parts of a run's configuration, each of the right type."""
+    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+        return False
+    parts = [config.get(part, {}) for part in ("model", "data", "trainer", "checkpoint")]
+    if not all(isinstance(part, dict) for part in parts):
+        return False
+    model, data, trainer, _ = parts
+    arguments = [part.get("init_args", {}) for part in (model, data)]
+    callbacks = trainer.get("callbacks") or []
+    return (
+        all(isinstance(given, dict) for given in arguments)
+        and isinstance(root := arguments[1].get("root") or "", str)
+        and "\0" not in root
+        and isinstance(callbacks, list | dict)
+        and isinstance(config.get("seed_everything"), int | float | str | None)
+        and _is_plain(config, DEEPEST)
+    )
+
+
+def _is_plain(value: Any, levels: int) -> bool:
+    """Whether a value can be shown: at most ``levels`` deep, integers of at most 64 bits, class paths that are text."""
+    if isinstance(value, int):
+        return value.bit_length() <= 64
+    if not isinstance(value, dict | list):
+        return not isinstance(value, tuple | set)
+    if levels == 0:
+        return False
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not _is_plain(key, 0) or (str(key).endswith("class_path") and not isinstance(part, str | None)):
+                return False
+    return all(_is_plain(part, levels - 1) for part in (value.values() if isinstance(value, dict) else value))
 
 
 def by_run(value: Any, of_run: OfRun) -> Any:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from distill_lightning.errors import InputError
+from distill_lightning.runs import RunConfig
 from distill_lightning.studies import Resolved, StudyPlan, plan_study, read_study
 from distill_lightning.studies.plan import requested_gpus
 
@@ -17,7 +18,8 @@ def resolve(args: list[str]) -> Resolved:
     options = dict(a.removeprefix("--").partition("=")[::2] for a in args if "=" in a)
     values = {key: yaml.safe_load(value) for key, value in options.items()}
     trains = "ensemble" not in " ".join(args)
-    return Resolved({"seed_everything": 0, "model": values, "data": {}, "trainer": {}}, Path("logs/d/m"), trains)
+    options = {"seed_everything": 0, "model": values, "data": {}, "trainer": {}}
+    return Resolved(RunConfig(options), Path("logs/d/m"), trains)
 
 
 def plan(study: dict | str, given: list[str] | None = None) -> StudyPlan:

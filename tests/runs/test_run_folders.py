@@ -9,6 +9,9 @@ import yaml
 
 from distill_lightning import runs
 from distill_lightning.errors import InputError
+from distill_lightning.runs import Declared, RunConfig
+from distill_lightning.runs.folder import refuse_changes
+from distill_lightning.runs.slurm import folder_of_job
 
 CONFIG = {
     "seed_everything": 0,
@@ -21,22 +24,23 @@ CONFIG = {
     "trainer": {"max_epochs": 3, "devices": 1, "log_every_n_steps": 50, "callbacks": None},
     "checkpoint": {"every_n_steps": None},
 }
-TEXT = yaml.safe_dump(CONFIG)
+FREE = frozenset({"data.init_args.root", "data.init_args.num_workers"})
+RUN = RunConfig(CONFIG, Declared(FREE))
 STEM = Path("logs/digits/baseline")
 
 
-def changed(key: str, value) -> str:
+def changed(key: str, value) -> RunConfig:
     config = copy.deepcopy(CONFIG)
     *parents, last = key.split(".")
     part = config
     for parent in parents:
         part = part[parent]
     part[last] = value
-    return yaml.safe_dump(config)
+    return RUN.replaced(config)
 
 
 def test_each_start_gets_a_folder_of_its_own():
-    names = [runs.start(STEM, "net-seed0", TEXT).folder.name for _ in range(3)]
+    names = [runs.start(STEM, "net-seed0", RUN).folder.name for _ in range(3)]
     assert names == ["net-seed0", "net-seed0-2", "net-seed0-3"]
     assert yaml.safe_load((STEM / "net-seed0-2" / "config.yaml").read_text())["name"] == "net-seed0-2"
     assert sorted(f.name for f in STEM.iterdir()) == sorted(names)
@@ -55,10 +59,10 @@ def test_each_start_gets_a_folder_of_its_own():
     ],
 )
 def test_changes_that_matter_are_refused_by_name(key, value):
-    runs.start(STEM, "a", TEXT)
+    runs.start(STEM, "a", RUN)
     with pytest.raises(InputError, match=key.replace(".", r"\.")):
         runs.resume(STEM, "a", changed(key, value), "last")
-    assert runs.digest(yaml.safe_load(changed(key, value))) != runs.digest(CONFIG)
+    assert changed(key, value).id() != RUN.id()
 
 
 @pytest.mark.parametrize(
@@ -72,17 +76,17 @@ def test_changes_that_matter_are_refused_by_name(key, value):
     ],
 )
 def test_changes_that_do_not_matter_are_free(key, value):
-    folder = runs.start(STEM, "a", TEXT).folder
+    folder = runs.start(STEM, "a", RUN).folder
     assert runs.resume(STEM, "a", changed(key, value), "last").folder == folder
-    assert runs.digest(yaml.safe_load(changed(key, value))) == runs.digest(CONFIG)
+    assert changed(key, value).id() == RUN.id()
 
 
 def test_without_a_name_the_newest_unfinished_run_goes_on():
-    folders = [runs.start(STEM, "a", TEXT).folder for _ in range(3)]
+    folders = [runs.start(STEM, "a", RUN).folder for _ in range(3)]
     for age, folder in enumerate(folders):
         os.utime(folder / "config.yaml", (1000 + age, 1000 + age))
     (folders[2] / "summary.json").write_text("{}")
-    run = runs.resume(STEM, None, TEXT, "last")
+    run = runs.resume(STEM, None, RUN, "last")
     assert run.folder == folders[1]
     assert run.resume_from is None  # a folder without a checkpoint yet: it starts there
 
@@ -90,26 +94,26 @@ def test_without_a_name_the_newest_unfinished_run_goes_on():
 def test_nothing_to_go_on_with_is_an_error():
     for name in (None, "a"):
         with pytest.raises(InputError, match="there is no"):
-            runs.resume(STEM, name, TEXT, "last")
+            runs.resume(STEM, name, RUN, "last")
     with pytest.raises(InputError, match=r"x\.ckpt"):
-        runs.resume(STEM, None, TEXT, "x.ckpt")
+        runs.resume(STEM, None, RUN, "x.ckpt")
 
 
 def test_going_on_from_an_older_checkpoint_gives_up_what_came_after():
-    run = runs.start(STEM, "a", TEXT)
+    run = runs.start(STEM, "a", RUN)
     run.checkpoints.mkdir()
     (run.checkpoints / "last.ckpt").write_text("last")
     with pytest.raises(InputError, match="another process"):
-        runs.resume(STEM, "a", TEXT, "last")
+        runs.resume(STEM, "a", RUN, "last")
     assert run.busy()
     run.release()
     assert not run.busy()
     run.summary.write_text("{}")
     with pytest.raises(InputError, match=r"best\.ckpt"):
-        runs.resume(STEM, "a", TEXT, "best")
-    assert runs.resume(STEM, "a", TEXT, str(run.checkpoints / "last.ckpt")).finished
+        runs.resume(STEM, "a", RUN, "best")
+    assert runs.resume(STEM, "a", RUN, str(run.checkpoints / "last.ckpt")).finished
     (run.checkpoints / "best.ckpt").write_text("best")
-    again = runs.resume(STEM, "a", TEXT, "best")
+    again = runs.resume(STEM, "a", RUN, "best")
     assert not again.finished
     assert not run.summary.exists()
     assert again.resume_from.read_text() == "best"
@@ -119,52 +123,62 @@ def test_going_on_from_an_older_checkpoint_gives_up_what_came_after():
 def test_a_checkpoint_outside_a_run_is_refused():
     Path("lonely.ckpt").write_text("")
     with pytest.raises(InputError, match="not in the checkpoints of a run"):
-        runs.resume(STEM, None, TEXT, "lonely.ckpt")
+        runs.resume(STEM, None, RUN, "lonely.ckpt")
 
 
 def test_a_requeued_job_finds_its_folder(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    folder = runs.start(STEM, "a", TEXT).folder
+    folder = runs.start(STEM, "a", RUN).folder
     (folder / "slurm_job_id").write_text("77")
-    assert runs.of_slurm_job(STEM, TEXT) is None
+    assert folder_of_job(STEM, RUN) is None
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert runs.of_slurm_job(STEM, TEXT) == folder
-    assert runs.of_slurm_job(STEM, changed("seed_everything", 1)) is None  # another run of the same job
+    assert folder_of_job(STEM, RUN) == folder
+    assert folder_of_job(STEM, changed("seed_everything", 1)) is None  # another run of the same job
     monkeypatch.setenv("SLURM_JOB_ID", "78")
-    assert runs.of_slurm_job(STEM, TEXT) is None
+    assert folder_of_job(STEM, RUN) is None
 
 
 def test_a_teacher_is_known_by_what_it_is_not_by_where_it_lies(tmp_path):
-    one = runs.start(tmp_path / "a" / "digits" / "baseline", "t", TEXT)
-    two = runs.start(tmp_path / "b" / "digits" / "baseline", "other", TEXT)
-    birds = runs.start(tmp_path / "b" / "birds" / "baseline", "t", TEXT)
+    one = runs.start(tmp_path / "a" / "digits" / "baseline", "t", RUN)
+    two = runs.start(tmp_path / "b" / "digits" / "baseline", "other", RUN)
+    birds = runs.start(tmp_path / "b" / "birds" / "baseline", "t", RUN)
 
-    def taught(run: runs.Run) -> dict:
+    def taught(run: runs.Run) -> RunConfig:
         teacher = {"teacher": str(run.checkpoints / "last.ckpt")}
-        return yaml.safe_load(TEXT) | {"trainer": {"callbacks": [{"init_args": teacher}]}}
+        return RUN.with_options(trainer={"callbacks": [{"init_args": teacher}]})
 
-    assert runs.digest(taught(one)) == runs.digest(taught(two)) != runs.digest(taught(birds))
-    runs.refuse_changes(taught(one), taught(two), runs.Run(tmp_path))
-    later = yaml.safe_load(TEXT)
-    later["data"]["init_args"]["a_new_option"] = None
-    assert runs.digest(later) == runs.digest(yaml.safe_load(TEXT))
+    assert taught(one).id() == taught(two).id() != taught(birds).id()
+    refuse_changes(taught(one), taught(two), runs.Run(tmp_path))
+    assert changed("data.init_args.a_new_option", None).id() == RUN.id()
     for key, value in (("checkpoint", {"monitor": "val/nll"}), ("trainer", {"limit_test_batches": 1})):
-        assert runs.digest(yaml.safe_load(TEXT) | {key: value}) != runs.digest(yaml.safe_load(TEXT))
+        assert RUN.with_options(**{key: value}).id() != RUN.id()
 
 
 def test_a_folder_of_pictures_counts_by_its_path():
     """site1/pictures and site2/pictures are two data sets of one name; a resume may find its folder elsewhere."""
-    kind = {"data.class_path": "distill_lightning.data.folder.ImageFolder"}
-    first, second = (copy.deepcopy(CONFIG) for _ in range(2))
-    for config, site in ((first, "site1"), (second, "site2")):
-        config["data"] |= {"class_path": kind["data.class_path"]}
-        config["data"]["init_args"] = {"root": f"{site}/pictures"}
-    assert runs.digest(first) != runs.digest(second)
-    assert runs.settings(second)["data.root"] == str(Path("site2/pictures").resolve())
-    run = runs.start(STEM, "a", yaml.safe_dump(first))
+
+    def of(site: str) -> RunConfig:
+        options = CONFIG | {"data": {"class_path": "ImageFolder", "init_args": {"root": f"{site}/pictures"}}}
+        free = frozenset({"data.init_args.root"})
+        return RunConfig(options, Declared(free, str(Path(f"{site}/pictures").resolve())))
+
+    first, second = of("site1"), of("site2")
+    assert first.id() != second.id()
+    assert second.settings()["data.root"] == str(Path("site2/pictures").resolve())
+    run = runs.start(STEM, "a", first)
     run.release()
-    runs.resume(STEM, "a", yaml.safe_dump(second), "last").release()
+    runs.resume(STEM, "a", second, "last").release()
     run.summary.write_text("{}")
     with pytest.raises(InputError, match=r"data\.root is .*site2/pictures, but"):
-        runs.resume(STEM, "a", yaml.safe_dump(second), "last")
-    assert runs.resume(STEM, "a", yaml.safe_dump(first), "last").finished
+        runs.resume(STEM, "a", second, "last")
+    assert runs.resume(STEM, "a", first, "last").finished
+
+
+def test_what_a_killed_start_left_is_swept():
+    STEM.mkdir(parents=True)
+    old, young, other = STEM / ".a.123", STEM / ".b.456", STEM / ".hidden"
+    for folder in (old, young, other):
+        folder.mkdir()
+    os.utime(old, (1000, 1000))
+    runs.start(STEM, "a", RUN)
+    assert not old.exists() and young.exists() and other.exists()

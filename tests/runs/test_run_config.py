@@ -1,0 +1,84 @@
+"""The configuration of a run as a value: what it is called, what decides its result, and what its folder says of it."""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import CONFIGS
+
+from distill_lightning.cli.app import resolve
+from distill_lightning.cli.declared import declared
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.runs import Declared, RunConfig, start
+
+
+
+@pytest.fixture
+def config(pictures) -> RunConfig:
+    """Of a run on a folder of pictures."""
+    return resolve(["fit", "--config", str(CONFIGS / "folder/baseline.yaml"), "--data.root", str(pictures)]).config
+
+
+class Birds(ImageData):
+    """Of a user's own, who says nothing of the option."""
+
+    num_classes, channels, image_size = 2, 3, 8
+
+    def __init__(self, cache: str = "x", **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_options_are_free_where_their_class_says_so():
+    config = resolve(["fit", "--config", str(CONFIGS / "digits/kd.yaml")]).config
+    names = {name.rpartition(".")[2] for name in config.declared.free}
+    assert names == {"root", "num_workers", "pictures", "eval_batch_size", "folder"}
+    assert config.declared.pictures is None and not config.declared.validation_decides
+    assert "trainer.callbacks.0.init_args.folder" not in config.result_options
+    assert "trainer.callbacks.0.init_args.views" in config.result_options
+
+
+def test_an_option_that_shares_its_name_with_a_free_one_counts(monkeypatch):
+    monkeypatch.setitem(sys.modules, "birds", types.SimpleNamespace(Birds=Birds))
+    spec = {"class_path": "birds.Birds", "init_args": {"cache": "a", "root": "r"}}
+    first = {"data": spec, "trainer": {}, "model": {}}
+    config = RunConfig(first, declared(first))
+    second = config.replaced({**first, "data": {**spec, "init_args": {"cache": "b", "root": "r"}}})
+    assert config.result_options["data.init_args.cache"] == "a"
+    assert config.id() != second.id()
+    assert config.declared.pictures == str(Path("r").resolve())
+
+
+def test_a_folder_says_which_pictures_and_a_known_set_does_not(config, pictures):
+    assert config.declared.pictures == str(pictures)
+    assert resolve(["fit", "--config", str(CONFIGS / "mnist/baseline.yaml")]).config.declared.pictures is None
+
+
+def test_rounds_keep_their_best_validation():
+    lottery = ["--config", str(CONFIGS / "callbacks/lottery.yaml")]
+    config = resolve(["fit", "--config", str(CONFIGS / "digits/baseline.yaml"), *lottery]).config
+    assert config.declared.validation_decides
+    assert "trainer.check_val_every_n_epoch" in config.result_options
+
+
+def test_is_read_as_it_was_written(config, tmp_path):
+    folder = start(tmp_path, "a", config).folder
+    read = RunConfig.read(folder)
+    assert read == config.with_options(name="a")
+    assert json.loads((folder / "identity.json").read_text())["id"] == config.id() == read.id()
+
+
+def test_a_folder_of_version_0_1_says_nothing_and_has_the_same_id(config, tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.options))
+    assert RunConfig.read(tmp_path).id() == config.id()
+    assert RunConfig.read(tmp_path).declared == Declared.in_version_0_1(config.options)
+
+
+def test_a_later_format_is_refused_by_name(config, tmp_path):
+    folder = start(tmp_path, "a", config).folder
+    (folder / "identity.json").write_text('{"format": 9}')
+    with pytest.raises(InputError, match=r"identity.json has the format 9, this version reads up to 2"):
+        RunConfig.read(folder)
