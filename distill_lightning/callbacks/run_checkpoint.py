@@ -86,6 +86,12 @@ class RunCheckpoint(Checkpoint):
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
 
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run whose checkpoints these are."""
+        assert self.folder is not None
+        return self.folder.parent
+
     # What the checkpoint keeps of this
 
     def state_dict(self) -> dict[str, Any]:
