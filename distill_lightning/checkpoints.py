@@ -4,6 +4,7 @@ A checkpoint is data: see ``tensor_files`` for how it is read, and ``specs`` for
 """
 
 import sys
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,23 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import parse_yaml
+from distill_lightning.files import parse_yaml, printable
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
+
+PARTS: dict[str, tuple[type, ...]] = {
+    "state_dict": (dict, OrderedDict),
+    "hyper_parameters": (dict, OrderedDict),
+    "config": (str,),
+    "callbacks": (dict, OrderedDict),
+    "loops": (dict, OrderedDict),
+    "optimizer_states": (list,),
+    "lr_schedulers": (list,),
+    "epoch": (int,),
+    "global_step": (int,),
+    "pytorch-lightning_version": (str,),
+}
+"""What the parts of a checkpoint are, where it has them."""
 
 
 class WholeFileIO(TorchCheckpointIO):
@@ -31,14 +46,39 @@ def read(path: str | Path) -> dict[str, Any]:
     """A checkpoint that this program wrote.
 
     Raises:
-        InputError: no such file, torn, or another program's.
+        InputError: no such file, torn, another program's, or with parts that are not what they should be.
     """
     checkpoint = read_tensors(path, "checkpoint")
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "method"} <= checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this program: give one that `distill fit` wrote")
+    _check_parts(checkpoint, path)
     if is_old(checkpoint):
-        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
+        where = printable(path)
+        print(f"{where} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
     return checkpoint
+
+
+def _check_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
+    """Refuses parts of other kinds than `distill fit` writes, which would fail later and less clearly."""
+    for name, kind in PARTS.items():
+        if name in checkpoint and type(checkpoint[name]) not in kind:
+            raise InputError(f"{path} holds a {type(checkpoint[name]).__name__} as {name}: it is damaged, or not ours")
+    if not _are_weights(checkpoint["state_dict"]):
+        raise InputError(f"{path} holds something else than weights as state_dict: it is damaged, or not ours")
+    said = data_of(checkpoint)
+    names = said.get("class_names", [])
+    of_pictures = [said[name] for name in ("mean", "std") if said.get(name) is not None]
+    if (
+        not isinstance(names, list)
+        or not all(isinstance(name, str) for name in names)
+        or not isinstance(said.get("name", ""), str)
+        or not all(isinstance(one, Tensor) and one.ndim == 1 and one.is_floating_point() for one in of_pictures)
+    ):
+        raise InputError(f"{path} does not say what data it was trained on as `distill fit` does: it is damaged, or not ours")
+
+
+def _are_weights(content: Any) -> bool:
+    return isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -55,6 +95,8 @@ def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
     config = parse_yaml(str(checkpoint.get("config") or ""), where)
     if not isinstance(config, dict):
         raise InputError(f"{where} was not written by `distill fit`, and does not say how it was made: give a --config")
+    if not all(isinstance(key, str) for key in config):
+        raise InputError(f"{where} has options without a name in its configuration: give a --config")
     return config
 
 
@@ -111,10 +153,11 @@ def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str
     """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it."""
     content = read_tensors(path, "file of weights")
     if isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys():
+        _check_parts(content, path)
         return network_weights(content, network)
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+    if not _are_weights(content):
         raise InputError(f"{path} holds no weights: give a checkpoint of ours or a saved state dict")
-    return content
+    return dict(content)
 
 
 def data_of(checkpoint: dict[str, Any]) -> dict[str, Any]:

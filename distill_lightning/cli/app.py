@@ -27,7 +27,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -48,9 +48,13 @@ from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.cli import from_file
+from distill_lightning.cli import inspect as inspect_file
 from distill_lightning.cli.messages import Parser
 from distill_lightning.methods.base import Method
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers, trusting
+
+# Lightning lets configurations be fetched from anywhere: here they are files
+set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 VERBS = {
     "fit": "Train a network, from the start or from a checkpoint, and test it once.",
@@ -62,6 +66,7 @@ VERBS = {
 OTHER_VERBS = {
     "study": "Run what is missing of a study's runs, in order, and make its tables.",
     "report": "Make one HTML page from any run folders.",
+    "inspect": inspect_file.SUMMARY,
 }
 """Those that have a parser of their own."""
 
@@ -157,7 +162,7 @@ class DistillCLI(LightningCLI):
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
         config = from_file.checked(config, Path(given[-1]))
-        return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
+        return [args[0], "--config", from_file.as_text(config), *args[1:]]
 
     # Before classes are made
 
@@ -557,6 +562,8 @@ def main(args: list[str]) -> int:
         return studies.main(args[1:], resolve, _devices)
     args, trusted = _without_trust(args)
     with trusting(trusted):
+        if args[:1] == ["inspect"]:
+            return inspect_file.main(args[1:])
         DistillCLI(args)
     return 0
 
