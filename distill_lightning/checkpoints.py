@@ -35,10 +35,12 @@ PARTS: dict[str, tuple[type, ...]] = {
 class WholeFileIO(TorchCheckpointIO):
     """Writes checkpoints so that a cut never leaves half of one, and reads them as data."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any = None) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         write_tensors(path, checkpoint)
 
-    def load_checkpoint(self, path: str, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         return read(path)
 
 
@@ -54,7 +56,10 @@ def read(path: str | Path) -> dict[str, Any]:
     _check_parts(checkpoint, path)
     if is_old(checkpoint):
         where = printable(path)
-        print(f"{where} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
+        print(
+            f"{where} was written by version 0.1, without a digest: whether it is damaged cannot be told",
+            file=sys.stderr,
+        )
     return checkpoint
 
 
@@ -74,7 +79,9 @@ def _check_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
         or not isinstance(said.get("name", ""), str)
         or not all(isinstance(one, Tensor) and one.ndim == 1 and one.is_floating_point() for one in of_pictures)
     ):
-        raise InputError(f"{path} does not say what data it was trained on as `distill fit` does: it is damaged, or not ours")
+        raise InputError(
+            f"{path} does not say what data it was trained on as `distill fit` does: it is damaged, or not ours"
+        )
 
 
 def _are_weights(content: Any) -> bool:
@@ -103,8 +110,10 @@ def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
 def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None) -> dict[str, Tensor]:
     """The plain network's state: what lies under ``model.``, or what a network that has ``weights_in`` says."""
     weights = checkpoint["state_dict"]
-    if hasattr(network, "weights_in"):
-        return network.weights_in(weights)
+    weights_in: Any = getattr(network, "weights_in", None)
+    if weights_in is not None:
+        found: dict[str, Tensor] = weights_in(weights)
+        return found
     return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
 
 

@@ -150,7 +150,9 @@ def parse_yaml(text: str, where: str) -> Any:
         InputError: it is no YAML, names Python objects, or is too large once its aliases are followed.
     """
     if len(text) > LARGEST_YAML:
-        raise InputError(f"{where} has {len(text):,} characters, expected at most {LARGEST_YAML:,}: this file is not read")
+        raise InputError(
+            f"{where} has {len(text):,} characters, expected at most {LARGEST_YAML:,}: this file is not read"
+        )
     try:
         data = yaml.load(text, YamlLoader)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -198,4 +200,6 @@ def refuse_odd_name(name: str, option: str) -> None:
         InputError: it is empty, begins with a dot or a dash, or has a separator or a character that cannot be printed.
     """
     if not name or name[0] in ".-" or not name.isprintable() or set(name) & set("/\\:") or len(name.encode()) > 200:
-        raise InputError(f"{option} is {name!r}: give printable characters, without / \\ :, no dot or dash at the start")
+        raise InputError(
+            f"{option} is {name!r}: give printable characters, without / \\ :, no dot or dash at the start"
+        )

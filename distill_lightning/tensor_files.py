@@ -96,7 +96,9 @@ def _check_format(content: dict[str, Any], path: Path) -> None:
         given = str(content.get("format"))[:40]
         raise InputError(f"{path} has the format {given}, this version reads up to {FORMAT}: use a later version")
     if digest(content, str(path)) != content["digest"]:
-        raise InputError(f"{path} is damaged: its content does not match its digest; take another copy, or make it anew")
+        raise InputError(
+            f"{path} is damaged: its content does not match its digest; take another copy, or make it anew"
+        )
 
 
 def _check_sums(path: Path) -> None:
@@ -203,7 +205,9 @@ def _taken(stack: list[Any], opcode: Any) -> list[int]:
 
 def _allowed(name: str) -> bool:
     module, _, attribute = name.partition(" ")
-    is_torchs = module == "torch" and (attribute.endswith("Storage") or isinstance(getattr(torch, attribute, 0), torch.dtype))
+    is_torchs = module == "torch" and (
+        attribute.endswith("Storage") or isinstance(getattr(torch, attribute, 0), torch.dtype)
+    )
     return name in ALLOWED or is_torchs
 
 
@@ -218,7 +222,9 @@ def _check_tensors(content: Any, path: Path) -> None:
                 raise InputError(f"{path} holds a tensor that is sparse or has no values: it is not read")
             storage = value.untyped_storage()
             if value.nbytes > storage.nbytes():
-                raise InputError(f"{path} holds a tensor of shape {tuple(value.shape)} without its values: it is not read")
+                raise InputError(
+                    f"{path} holds a tensor of shape {tuple(value.shape)} without its values: it is not read"
+                )
             stored[storage.data_ptr()] = storage.nbytes()
             shown += value.nbytes
         elif isinstance(value, dict) and getattr(value, "__dict__", {}).keys() - {"_metadata"}:

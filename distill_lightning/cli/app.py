@@ -43,13 +43,13 @@ from distill_lightning import checkpoints, runs, studies
 from distill_lightning.bench import Trainer, Untimed
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import CHILD, RunCheckpoint, end_children
+from distill_lightning.cli import from_file
+from distill_lightning.cli import inspect as inspect_file
+from distill_lightning.cli.messages import Parser
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import write_whole
 from distill_lightning.loggers import MetricsCSV, TensorBoard
-from distill_lightning.cli import from_file
-from distill_lightning.cli import inspect as inspect_file
-from distill_lightning.cli.messages import Parser
 from distill_lightning.methods.base import Method
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers, trusting
 

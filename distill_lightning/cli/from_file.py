@@ -163,7 +163,9 @@ class _Paths:
     def _spec(self, spec: Any, kind: type) -> dict[str, Any]:
         """A specification without the paths that its class declares to write to; of others' classes no path is known."""
         if not _is_spec(spec):
-            raise InputError(f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or not ours")
+            raise InputError(
+                f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or not ours"
+            )
         found = lookup(spec["class_path"], kind)
         arguments = dict(spec.get("init_args") or {})
         for name in getattr(found, "writes_to", ()):

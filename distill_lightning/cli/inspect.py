@@ -33,7 +33,9 @@ def main(args: list[str]) -> int:
         InputError: the one file that was given is not read, with the reason.
     """
     parser = LineParser(prog="distill inspect", description=SUMMARY, allow_abbrev=False)
-    parser.add_argument("file", type=Path, help="a checkpoint, ticket, packed network, weights, YAML, or a run's folder")
+    parser.add_argument(
+        "file", type=Path, help="a checkpoint, ticket, packed network, weights, YAML, or a run's folder"
+    )
     parser.add_argument("--trust", metavar="NAME", action="append", help="show this class as one that is trusted")
     path = parser.parse_args(args).file
     if not path.is_dir():

@@ -43,7 +43,7 @@ def _of_function(function: Any) -> tuple[dict[str | None, Any], bool]:
     signature = inspect.signature(function)
     try:
         hints = typing.get_type_hints(function)
-    except Exception:  # names that only a type checker sees: then texts are refused
+    except (NameError, TypeError, AttributeError):  # names that only a type checker sees: then texts are refused
         hints = {}
     found: dict[str | None, Any] = {
         name: hints.get(name)

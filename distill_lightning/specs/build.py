@@ -62,9 +62,13 @@ class NetworkSpec:
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-                raise InputError(f"{where} describes a network that cannot be built: {self.class_path}: {reason}") from error
+                raise InputError(
+                    f"{where} describes a network that cannot be built: {self.class_path}: {reason}"
+                ) from error
         if not isinstance(built, nn.Module):
-            raise InputError(f"{where} asks for {self.class_path}, which makes a {type(built).__name__}, and no network")
+            raise InputError(
+                f"{where} asks for {self.class_path}, which makes a {type(built).__name__}, and no network"
+            )
         return built
 
 

@@ -97,7 +97,9 @@ def _import(class_path: str) -> Any:
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"{class_path} is trusted, but cannot be imported: run where it can, or set PYTHONPATH") from error
+        raise InputError(
+            f"{class_path} is trusted, but cannot be imported: run where it can, or set PYTHONPATH"
+        ) from error
 
 
 def _network(module: str, name: str) -> Any:
@@ -144,9 +146,7 @@ LISTED: dict[type, Callable[[str, str], Any]] = {
 """What of other packages may be named, by module and name."""
 
 
-def offer(
-    kind: type, *rooms: str, itself: bool = False, package: str = "", names: Collection[str] = ()
-) -> None:
+def offer(kind: type, *rooms: str, itself: bool = False, package: str = "", names: Collection[str] = ()) -> None:
     """Files may ask for the classes of this kind that these modules and packages define.
 
     Args:
