@@ -255,6 +255,8 @@ class DataInfo:
         """
         try:
             share, mistaken, seed = content["noise"]
+            if not isinstance(content["class_names"], list | tuple):
+                raise TypeError("class_names is no list")
             return cls(
                 name=str(content["name"]),
                 class_names=tuple(map(str, content["class_names"])),
@@ -267,7 +269,7 @@ class DataInfo:
                 noise=(share, None if mistaken is None else tuple((str(a), str(b)) for a, b in mistaken), int(seed)),
                 held_out=str(content["held_out"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where} does not say what data it was trained on: {error}") from error
 
 

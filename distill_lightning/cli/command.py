@@ -7,7 +7,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
@@ -138,7 +137,7 @@ class DistillCommand(CommandLine):
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
         config = from_file.checked(config, Path(path))
-        return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
+        return [args[0], "--config", from_file.as_text(config), *args[1:]]
 
     # The parts
 
