@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from distill_lightning.checkpoints import config_of, data_of, read
+from distill_lightning.checkpoints import config_of, read, trained_on
 from distill_lightning.cli import from_file
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.files import nested_values, printable, read_yaml
@@ -88,7 +88,7 @@ def _of_tensors(path: Path) -> tuple[list[str], list[Demand], list[str]]:
     lines = [f"{_kind(content)}; {state}"]
     if {"state_dict", "hyper_parameters", "method"} <= content.keys():
         content = read(path)
-        lines += _data(content)
+        lines += _data(content, str(path))
         network = content["hyper_parameters"].get("network")
         if network is not None:
             asked, faults = demands({"network": network}, {"network": nn.Module}, imports_trusted=False)
@@ -109,12 +109,12 @@ def _kind(content: Mapping[str, Any]) -> str:
     return "weights" if all(isinstance(value, Tensor) for value in content.values()) else "tensors and plain data"
 
 
-def _data(checkpoint: dict[str, Any]) -> Iterator[str]:
-    said = data_of(checkpoint)
-    names = said.get("class_names", [])
-    if said:
+def _data(checkpoint: dict[str, Any], where: str) -> Iterator[str]:
+    data = trained_on(checkpoint, where)
+    if data is not None:
+        names = data.info.class_names
         some = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-        yield f"trained on {said.get('name', '?')}: {len(names)} classes ({some})"
+        yield f"trained on {data.info.name}: {len(names)} classes ({some})"
 
 
 def _tensors(content: Mapping[str, Any], where: str) -> Iterator[str]:
