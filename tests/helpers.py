@@ -3,6 +3,7 @@
 import copy
 import os
 import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -261,3 +262,34 @@ def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, re
             break
     assert kills >= 2
     assert distill("fit", *given, "--name", "killed", *resume) == 0
+
+
+# Processes
+
+
+def on_two_processes(code: str) -> list[str]:
+    """What two processes print that run this code and find each other, as Lightning's DDP expects its processes."""
+    Path("two_processes.py").write_text(code)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "two_processes.py"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    return [out for out, _ in ended]

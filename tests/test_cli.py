@@ -422,7 +422,9 @@ def test_an_error_in_a_file_of_ones_own_is_told_with_its_line(capsys, monkeypatc
     monkeypatch.syspath_prepend(".")
     assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Mistyped") == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "AttributeError: 'Batch' object has no attribute 'image'" in last and last.endswith("of_ones_own.py:6; DISTILL_TRACEBACK=1 shows all)")
+    assert "AttributeError: 'Batch' object has no attribute 'image'" in last and last.endswith(
+        "of_ones_own.py:6; DISTILL_TRACEBACK=1 shows all)"
+    )
     assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Bare") == 2
     assert "Bare.training_loss gives a Tensor: expected a StepOutput" in capsys.readouterr().err
 

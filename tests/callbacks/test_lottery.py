@@ -33,7 +33,6 @@ from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
-from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep

@@ -148,9 +148,7 @@ def test_a_table_of_soft_targets_is_of_the_mixtures_that_the_student_sees(mix):
     again, first = runs["table"][9], runs["table"][0]  # views come round again, and mixtures with them
     rows = {int(i): n for b in runs["table"][:3] for n, i in enumerate(b.index)}
     assert len(rows) == 150 and first.images.shape == again.images.shape
-    seen = {
-        int(i): image for batch in runs["table"][:3] for i, image in zip(batch.index, batch.images, strict=True)
-    }
+    seen = {int(i): image for batch in runs["table"][:3] for i, image in zip(batch.index, batch.images, strict=True)}
     assert all(seen[int(i)].equal(image) for i, image in zip(again.index, again.images, strict=True))
 
 

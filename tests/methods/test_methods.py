@@ -101,7 +101,9 @@ def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
                 file = io.BytesIO()
                 torch.save(other, file)
                 assert file.tell() < 10**6
-                held = [v for value in vars(pl_module).values() for v in (value if isinstance(value, list) else [value])]
+                held = [
+                    v for value in vars(pl_module).values() for v in (value if isinstance(value, list) else [value])
+                ]
                 hooks = [value for value in held if isinstance(value, FeatureHook)]
                 assert len(hooks) == {"ddgsd": 1, "byot": 3}.get(name, 0)
                 other.train()(batch.images)
