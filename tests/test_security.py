@@ -23,6 +23,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from distill_lightning.members import Member
+from distill_lightning.tickets import Ticket, load_packed, packed
 from helpers import CONFIGS, command, distill, fit
 from torch import nn
 
@@ -32,11 +34,9 @@ from distill_lightning.cli import app, from_file
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.masks import ones, pack_all
-from distill_lightning.members import Member
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.soft_targets import SoftTargetTable
 from distill_lightning.tensor_files import read_tensors, write_tensors
-from distill_lightning.tickets import Ticket, load_packed, packed
 
 OURS, MODELS = "distill_lightning", "distill_lightning.models"
 TOUCH = "touch owned"

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from distill_lightning.distributed import largest
+from distill_lightning.environment import OF_STUDY, requeue
 from distill_lightning.errors import InputError
 from distill_lightning.files import link_whole, sweep
 from distill_lightning.lightning_internals import (
@@ -27,8 +28,6 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
-from distill_lightning.runs import OF_STUDY
-from distill_lightning.runs.slurm import requeue
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
