@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a batch for
     num_new: int
     view: Tensor | None = None
     weight: float = 1.0

@@ -8,8 +8,8 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 import distill_lightning
 import distill_lightning.callbacks
@@ -142,6 +142,7 @@ class DistillCommand(CommandLine):
     # The parts
 
     def before_instantiate_classes(self) -> None:
+        assert self.subcommand is not None
         config = self.config[self.subcommand]
         _refuse_odd_lengths(config, self.subcommand)
         if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
@@ -189,7 +190,7 @@ class DistillCommand(CommandLine):
         """What the verbs work with."""
         return Parts(
             config=self.run_config,
-            method=self.model,  # type: ignore[arg-type]
+            method=self.model,
             data=self.data,
             trainer=self.trainer,
             checkpoint=self.config_init[self.subcommand].checkpoint,

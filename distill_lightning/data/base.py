@@ -64,12 +64,11 @@ class ImageData(pl.LightningDataModule):
             was trained with.
     """
 
-    free_options = ("root", "num_workers", "pictures", "eval_batch_size")
+    free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
     """Options that cannot change the result of a run."""
     root_names_the_pictures = True
     """Whether ``root`` says which pictures these are; a data set that is the same everywhere says no."""
 
-    num_classes: int
     channels: int
     image_size: int
 
@@ -129,9 +128,14 @@ class ImageData(pl.LightningDataModule):
     # What a data set says of itself
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # Lightning has a text there, which it never reads
         """The folder of its runs in logs/."""
         return type(self).__name__.lower()
+
+    @property
+    def num_classes(self) -> int:
+        """K, known before any data is read. A data set says it."""
+        raise NotImplementedError
 
     @property
     def class_names(self) -> list[str]:
@@ -145,11 +149,11 @@ class ImageData(pl.LightningDataModule):
             InputError: there is no such class.
         """
         known = {name: number for number, name in enumerate(self.class_names)}
-        names = [str(name) for name in names]
-        for name in names:
+        wanted = [str(name) for name in names]
+        for name in wanted:
             if name not in known:
                 raise InputError(f"{self.name} has no class {name}: it has {', '.join([*known][:10])} ...")
-        return [known[name] for name in names]
+        return [known[name] for name in wanted]
 
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
@@ -309,6 +313,7 @@ class ImageData(pl.LightningDataModule):
 
     def _next_batch(self) -> tuple[int, int]:
         trainer = self.trainer
+        assert trainer is not None
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> EvalLoader | list[Batch]:

@@ -84,7 +84,7 @@ class Ensemble(Method):
     def setup(self, stage: str) -> None:
         if not isinstance(self.model, Members):
             data, device = self.image_data, self.trainer.strategy.root_device
-            members = [FrozenNetwork.open(given, data, "member") for given in self.given]
+            members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]
             self.set_network(Members(members, self.average).to(device))
             self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
         super().setup(stage)
