@@ -77,10 +77,10 @@ def command(*args: Any) -> list[str]:
     return [sys.executable, "-m", "distill_lightning", *map(str, args)]
 
 
-def start(*args: Any, **env: str) -> subprocess.Popen:
-    """The command in a process group of its own, with one thread."""
+def start(*args: Any, program: list[str] | None = None, **env: str) -> subprocess.Popen:
+    """The command, started by ``program`` or by itself, in a process group of its own, with one thread."""
     return subprocess.Popen(
-        command(*args),
+        command(*args) if program is None else [*program, *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
