@@ -70,18 +70,21 @@ def _check_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
             raise InputError(f"{path} holds a {type(checkpoint[name]).__name__} as {name}: it is damaged, or not ours")
     if not _are_weights(checkpoint["state_dict"]):
         raise InputError(f"{path} holds something else than weights as state_dict: it is damaged, or not ours")
-    said = data_of(checkpoint)
-    names = said.get("class_names", [])
-    of_pictures = [said[name] for name in ("mean", "std") if said.get(name) is not None]
-    if (
-        not isinstance(names, list)
-        or not all(isinstance(name, str) for name in names)
-        or not isinstance(said.get("name", ""), str)
-        or not all(isinstance(one, Tensor) and one.ndim == 1 and one.is_floating_point() for one in of_pictures)
-    ):
+    if not all(_is_said(name, value) for name, value in data_of(checkpoint).items()):
         raise InputError(
             f"{path} does not say what data it was trained on as `distill fit` does: it is damaged, or not ours"
         )
+
+
+def _is_said(name: str, value: Any) -> bool:
+    """Whether what a data module says of itself is of the right kind."""
+    if name == "class_names":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if name in ("mean", "std"):
+        return isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point()
+    if name == "held_out":
+        return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+    return name not in ("name", "fingerprint") or isinstance(value, str)
 
 
 def _are_weights(content: Any) -> bool:
