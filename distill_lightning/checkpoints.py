@@ -92,6 +92,17 @@ def _check_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
     trained_on(checkpoint, str(path))
 
 
+def _is_said(name: str, value: Any) -> bool:
+    """Whether what a data module of version 0.1 wrote is of the right kind."""
+    if name == "class_names":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if name in ("mean", "std"):
+        return isinstance(value, Tensor) and value.ndim == 1 and value.is_floating_point()
+    if name == "held_out":
+        return isinstance(value, Tensor) and not value.is_floating_point() and not value.is_complex()
+    return name not in ("name", "fingerprint") or isinstance(value, str)
+
+
 def _are_weights(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
 
@@ -169,29 +180,30 @@ def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
     Raises:
         InputError: what it says is damaged.
     """
-    content, held_out = checkpoint.get("data"), None
+    content = checkpoint.get("data")
     if content is None:  # version 0.1 wrote what its data module said, under the name of its class
         old = next((v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys()), {})
-        content = _in_todays_form(old) if old else None
-    if content is None:
-        return None
-    if not isinstance(content, dict) or not isinstance(held_out := content.get("held_out"), Tensor):
+        if not old:
+            return None
+        content = _in_todays_form(old) if all(_is_said(name, value) for name, value in old.items()) else None
+    held_out = content.get("held_out") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(held_out, Tensor) or not isinstance(content.get("info"), dict):
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or not ours")
-    if held_out.ndim != 1 or not isinstance(content.get("info"), dict):
+    if held_out.ndim != 1 or held_out.is_floating_point() or held_out.is_complex():
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or not ours")
     return TrainedOn(DataInfo.from_dict(content["info"], where), held_out)
 
 
 def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:
-    """What version 0.1 wrote, or as much of it as is of the right kind."""
+    """What version 0.1 wrote, of which each part is of the right kind."""
     held_out, noise = old["held_out"], old.get("noise")
     share, mistaken, seed = noise if isinstance(noise, list | tuple) and len(noise) == 3 else (None, None, 0)
-    means = {k: v.tolist() for k in ("mean", "std") if isinstance(v := old.get(k), Tensor) and v.is_floating_point()}
     info = old | {
-        **means,
+        "mean": old["mean"].tolist() if "mean" in old else None,
+        "std": old["std"].tolist() if "std" in old else None,
         "num_samples": 0,
         "noise": (share, list(mistaken.items()) if isinstance(mistaken, dict) else None, seed),
-        "held_out": tensors_digest({"held_out": held_out}) if isinstance(held_out, Tensor) and len(held_out) else "",
+        "held_out": tensors_digest({"held_out": held_out}) if len(held_out) else "",
     }
     return {"info": info, "held_out": held_out}
 

@@ -255,17 +255,19 @@ class DataInfo:
         """
         try:
             share, mistaken, seed = content["noise"]
-            if not isinstance(content["class_names"], list | tuple):
-                raise TypeError("class_names is no list")
+            if not isinstance(names := content["class_names"], list | tuple) or not all(isinstance(n, str) for n in names):
+                raise TypeError("class_names are no list of names")
+            if not isinstance(content["name"], str) or not isinstance(content["fingerprint"], str):
+                raise TypeError("name and fingerprint are no texts")
             return cls(
-                name=str(content["name"]),
-                class_names=tuple(map(str, content["class_names"])),
+                name=content["name"],
+                class_names=tuple(names),
                 channels=int(content["channels"]),
                 image_size=int(content["image_size"]),
                 mean=tuple(map(float, content["mean"])),
                 std=tuple(map(float, content["std"])),
                 num_samples=int(content["num_samples"]),
-                fingerprint=str(content["fingerprint"]),
+                fingerprint=content["fingerprint"],
                 noise=(share, None if mistaken is None else tuple((str(a), str(b)) for a, b in mistaken), int(seed)),
                 held_out=str(content["held_out"]),
             )

@@ -475,6 +475,17 @@ def test_a_data_set_that_is_there_may_lie_anywhere(honest, mnist, capsys):
     assert from_file.checked(config, Path("x.ckpt"))["data"]["init_args"]["root"] == str(mnist)
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "checkpoints/best.ckpt", "events.out.tfevents.1.x.1"])
+def test_a_run_does_not_write_through_links(name, honest, capsys):
+    run, mine = Path("logs/digits/baseline/x"), Path("mine")
+    shutil.copytree(honest, run)
+    mine.write_text("mine")
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(mine.resolve())
+    assert "leads out of the run's folder" in refused(capsys, "fit", "--ckpt_path", run / "checkpoints/last.ckpt")
+    assert mine.read_text() == "mine"
+
+
 # Sizes
 
 
@@ -680,8 +691,13 @@ PARTS = {
     "hyper_parameters": ("hyper_parameters", "canary_module.Net"),
     "config": ("config", {"model": CANARY}),
     "callbacks": ("callbacks", [CANARY]),
-    "class_names": ("Digits", {"fingerprint": "x", "held_out": [], "class_names": "abc"}),
-    "mean": ("Digits", {"fingerprint": "x", "held_out": [], "class_names": ["a"], "mean": "x", "std": 5}),
+    "class_names": ("Digits", {"fingerprint": "x", "held_out": torch.zeros(1).int(), "class_names": "abc"}),
+    "held_out": ("Digits", {"fingerprint": "x", "held_out": [1]}),
+    "fingerprint": ("Digits", {"fingerprint": [], "held_out": torch.zeros(1).int()}),
+    "mean": (
+        "Digits",
+        {"fingerprint": "x", "held_out": torch.zeros(1).int(), "class_names": ["a"], "mean": "x", "std": 5},
+    ),
 }
 
 
@@ -915,6 +931,23 @@ def test_no_run_folder_acts_in_a_report_or_a_study(name, text, canary, honest, c
     assert not Path("page.html").exists() or "<script>alert" not in Path("page.html").read_text()
     said = capsys.readouterr()
     assert "Traceback" not in said.err and "\x1b" not in said.out + said.err
+
+
+def test_no_run_folder_acts_in_a_study(canary, honest, capsys):
+    hostile = {"config.yaml": [YAMLS["apply"], yaml.safe_dump({"model": CANARY}), "[1]"]}
+    hostile["summary.json"] = [
+        "[1]",
+        "{",
+        json.dumps({"config_digest": [S1]}),
+        json.dumps({"config_digest": "../../x"}),
+    ]
+    for number, (name, text) in enumerate((name, text) for name, texts in hostile.items() for text in texts):
+        shutil.copytree(honest, run := Path(f"logs/digits/baseline/hostile{number}"))
+        _of_run(run, name, text)
+    study = {"runs": {"one": {"config": str(CONFIGS / "digits/baseline.yaml"), "options": {"trainer.max_epochs": 1}}}}
+    Path("study.yaml").write_text(yaml.safe_dump(study))
+    assert distill("study", "study.yaml", "--dry_run") == 0
+    assert "1 runs, 0 done" in capsys.readouterr().out
 
 
 # Real processes

@@ -142,7 +142,10 @@ class _Paths:
     def __init__(self, where: Path) -> None:
         self.where = where
         run = where.resolve().parent.parent  # <name>/checkpoints/<file>
-        self.inside = [Path.cwd(), *([run] if (run / "config.yaml").is_file() else [])]
+        self.inside = [Path.cwd()]
+        if (run / "config.yaml").is_file():
+            self.inside.append(run)
+            _refuse_links_out_of(run)
 
     def kept(self, config: dict[str, Any]) -> dict[str, Any]:
         kept = dict(config)
@@ -173,7 +176,7 @@ class _Paths:
         if hasattr(found, "dataset") and not _is_there(found, arguments.get("root")):
             self._drop(arguments, "root", f"root of {found.__name__}, to download to")
         if isinstance(arguments.get("num_workers"), int):
-            arguments["num_workers"] = min(arguments["num_workers"], os.cpu_count() or 1)
+            arguments["num_workers"] = min(arguments["num_workers"], max(os.cpu_count() or 1, FEW_PROCESSES))
         theirs = not getattr(found, "__module__", "").startswith("distill_lightning.")
         for name, value in arguments.items():
             if theirs and isinstance(value, str) and _is_path(value) and not self._lies_inside(value):
@@ -199,6 +202,17 @@ class _Paths:
             if target.is_relative_to(folder):
                 return not any(part.startswith(".") for part in target.relative_to(folder).parts)
         return False
+
+
+def _refuse_links_out_of(run: Path) -> None:
+    """Refuses a run's folder in which a name stands for something elsewhere, which a run would write to.
+
+    Raises:
+        InputError: naming the link.
+    """
+    for path in run.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(run):
+            raise InputError(f"{path} is a link that leads out of the run's folder: replace it by what it stands for")
 
 
 def _is_there(data: Any, root: Any) -> bool:
