@@ -97,9 +97,9 @@ def test_the_numbers_are_right(trained, capsys):
     data.setup("test")
     network = open_network(trained / "checkpoints" / "last.ckpt")
     with torch.no_grad():
-        logits = network(data.normalise(data.test.source.images))
-    accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
-    nll = torch.nn.functional.cross_entropy(logits.double(), data.test_labels).item()
+        logits = network(data.normaliser(data.test.source.images))
+    accuracy = (logits.argmax(1) == data.test.labels).double().mean().item()
+    nll = torch.nn.functional.cross_entropy(logits.double(), data.test.labels).item()
     metrics = json.loads((trained / "summary.json").read_text())["metrics"]
     assert metrics["test/accuracy"] == pytest.approx(accuracy)
     assert metrics["test/nll"] == pytest.approx(nll, rel=1e-4)
@@ -382,7 +382,7 @@ def test_a_checkpoint_of_other_classes(trained, tmp_path, capsys):
     root = write_pictures(tmp_path / "two", 2, 30)
     given = ["--config", CONFIGS / "folder" / "baseline.yaml", "--data.root", root, "--model.network", "ConvNet"]
     assert distill("validate", *given, "--ckpt_path", trained / "checkpoints" / "last.ckpt") == 2
-    assert "does not fit ConvNet" in capsys.readouterr().err
+    assert "does not fit this ConvNet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["torn", "foreign"])
