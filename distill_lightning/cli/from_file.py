@@ -94,7 +94,7 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
     Returns:
         The same, without the paths that it would write to elsewhere than in the working folder or in the run's folder
         that the checkpoint lies in; each is named on standard error. Pictures are decoded by no more processes than this
-        machine has processors for.
+        machine has processors, or FEW_PROCESSES.
 
     Raises:
         InputError: it asks for what may not be built from a file.
