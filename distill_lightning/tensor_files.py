@@ -136,6 +136,10 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
         raise InputError(f"{path} is compressed inside, which torch's files are not: it is not read")
     if sum(e.file_size for e in entries) > size:
         raise InputError(f"{path} describes more bytes than it holds: it is not read")
+    with zipfile.ZipFile(file) as archive:
+        for entry in entries:
+            if entry.filename.endswith("/data.pkl"):
+                archive.read(entry)  # compares it with its CRC-32: not every byte of a pickle shows in what it describes
     file.seek(0)
     # torch's own reader finds the pickle: it has its own idea of which entry has which name
     _check_pickle(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), path)
