@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -45,7 +45,28 @@ class Ticket:
             InputError: no such file, or not a ticket.
         """
         content = read_kind(path, "ticket")
-        return cls(*(content[name] for name in ("weights", "rounds", "step", "about")))
+        weights, rounds, step, about = (content.get(name) for name in ("weights", "rounds", "step", "about"))
+        masks_are_tensors = isinstance(rounds, list) and rounds and all(map(are_tensors, rounds))
+        if (
+            not are_tensors(weights)
+            or not isinstance(rounds, list)
+            or not masks_are_tensors
+            or type(step) is not int
+            or step < 0
+            or not isinstance(about, dict)
+        ):
+            raise InputError(f"{path} is damaged, or no ticket: its weights, masks or step are of another kind")
+        for masks in rounds:
+            for name, packed in masks.items():
+                count = weights[name].numel() if name in weights else -1
+                if packed.dtype != torch.uint8 or packed.shape != (-(-count // 8),):
+                    raise InputError(f"{path} is damaged, or no ticket: its mask of {name} does not fit its weights")
+        return cls(weights, rounds, step, about)
+
+
+def are_tensors(value: Any) -> TypeGuard[dict[str, Tensor]]:
+    """Whether a value is a dict of tensors by name."""
+    return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in value.items())
 
 
 class Opened(NamedTuple):
