@@ -223,8 +223,6 @@ class ImageData(pl.LightningDataModule):
         Raises:
             InputError: the data cannot give such batches.
         """
-        if self.mix and not needs.allows_mixing:
-            raise InputError("this method needs pictures of one sample each: leave data.mix out")
         self.needs, self.timeline, self.view_cycle = needs, timeline, view_cycle
         self.samples.check_batches(self._share().world, needs.repeats_last_batch)
 

@@ -140,6 +140,8 @@ class Method(Evaluated):
 
     def _find_givers(self, data: ImageData) -> None:
         """Callbacks may keep the time, and ask a teacher."""
+        if data.mix and not self.needs.allows_mixing:
+            raise InputError(f"{type(self).__name__} needs pictures of one sample each: leave data.mix out")
         trainer, samples = self.trainer, data.samples
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]

@@ -153,7 +153,7 @@ def test_a_table_of_soft_targets_is_of_the_mixtures_that_the_student_sees(mix):
 
 
 def test_methods_of_one_class_refuse():
-    with pytest.raises(InputError, match="this method needs pictures of one sample each"):
+    with pytest.raises(InputError, match="CSKD needs pictures of one sample each"):
         train(CSKD(ConvNet(width=4)), CutMix())
 
 
