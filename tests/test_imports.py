@@ -14,6 +14,7 @@ MAY_IMPORT = {
     "errors": set(),
     "discovery": set(),
     "files": {"errors"},
+    "config_files": {"errors", "files"},
     "losses": set(),
     "masks": set(),
     "plots": set(),
@@ -29,10 +30,11 @@ MAY_IMPORT = {
     "tensor_files": ANY,
     "data": ANY,
     "methods": DATA | {"losses", "metrics", "schedules", "models", "checkpoints", "members"},
-    "callbacks": DATA | {"tensor_files", "losses", "models", "checkpoints", "members", "runs", "masks", "tickets", "plots"},
+    "callbacks": DATA
+    | {"tensor_files", "losses", "models", "checkpoints", "members", "runs", "masks", "tickets", "plots"},
     "members": DATA | {"checkpoints"},
     "report": ANY | {"runs", "plots"},
-    "studies": ANY | {"runs"},
+    "studies": ANY | {"runs", "config_files"},
     "bench": DATA | {"methods"},
 }
 
@@ -99,6 +101,7 @@ def test_a_plan_does_not_know_who_carries_it_out():
 
 
 WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
+WITHOUT_TORCH += ["cli.configs", "config_files"]
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

@@ -10,5 +10,6 @@ VERBS = {
 OTHER_VERBS = {
     "study": "Run what is missing of a study's runs, in order, and make its tables.",
     "report": "Make one HTML page from any run folders.",
+    "configs": "List, print or copy the configuration files that come with the program.",
 }
 """Those that have a parser of their own."""
