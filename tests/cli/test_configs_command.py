@@ -17,6 +17,7 @@ def test_all_files_are_listed_by_folder(capsys):
     listed = {line.split()[0]: line.split(None, 1)[1:] for block in blocks for line in block}
     assert sorted(listed) == shipped_names()
     assert all(len({line.split("/")[0] for line in block}) == 1 for block in blocks)
+    assert all(comment for comment in listed.values()), "a file without a first line that says what it is"
 
 
 def test_a_folder_is_listed(capsys):
