@@ -63,7 +63,8 @@ class _Turns(Callback):
         self.peaks: list[int | None] = []
         self.checkpoint_bytes = 0
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: Method) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, Method)
         self.loader = pl_module.image_data.train_loader_from(lambda: (1, 0))
         self.network = copy.deepcopy(pl_module.model).train()
         self.call = torch.compile(self.network) if pl_module.compiled else self.network
@@ -77,18 +78,20 @@ class _Turns(Callback):
         _forget_peak(pl_module.device)
         self.clock = self._now(pl_module)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Method) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         file = io.BytesIO()
         torch.save(dump_checkpoint(trainer), file)
         self.checkpoint_bytes = file.tell()
 
     @staticmethod
-    def _now(pl_module: Method) -> float:
+    def _now(pl_module: pl.LightningModule) -> float:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Method, outputs: Any, batch: Any, idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.done += 1
         if self.done % self.steps:
             return

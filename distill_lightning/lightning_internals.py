@@ -5,13 +5,14 @@ Checked against Lightning 2.6.4 to 2.6.6. Each function says why the public way 
 """
 
 import copy
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import yaml
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.pytorch.cli import LightningCLI
 
 
 class LeanModule(pl.LightningModule):
@@ -62,9 +63,11 @@ def leave_signals_alone(trainer: pl.Trainer) -> None:
 
 def skip_signature_lookup(trainer: pl.Trainer) -> None:
     """Lightning looks up the signature of ``training_step`` at every step; ours is known."""
-    trainer.fit_loop.epoch_loop._build_kwargs = (  # type: ignore[method-assign]
-        lambda _, batch, number: {"batch": batch, "batch_idx": number}
-    )
+
+    def arguments(_: Any, batch: Any, number: int) -> OrderedDict[str, Any]:
+        return OrderedDict(batch=batch, batch_idx=number)
+
+    trainer.fit_loop.epoch_loop._build_kwargs = arguments  # type: ignore[method-assign,assignment]
 
 
 def dump_checkpoint(trainer: pl.Trainer, weights_only: bool = False) -> dict[str, Any]:
@@ -100,7 +103,8 @@ class CommandLine(LightningCLI):
 
     def describe_verbs(self, words: Mapping[str, str]) -> None:
         """What ``--help`` says of each verb; verbs that have a parser of their own are added."""
-        listed = self.parser._subcommands_action._choices_actions
+        subcommands: Any = self.parser._subcommands_action
+        listed = subcommands._choices_actions
         known = {choice.dest: choice for choice in listed}
         for verb, text in words.items():
             if verb not in known:
@@ -118,8 +122,3 @@ class ResolvingCommandLine(CommandLine):
     def instantiate_classes(self) -> None: ...
 
     def _run_subcommand(self, subcommand: str) -> None: ...
-
-
-def inner_error(parser: LightningArgumentParser, message: str, error: Exception | None) -> None:
-    """What a parser within a parser does with an error."""
-    super(LightningArgumentParser, parser).error(message, error)

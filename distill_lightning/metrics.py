@@ -10,6 +10,8 @@ class NegativeLogLikelihood(Metric):
     """Mean of -log p_y, in nats, from logits (B, K) and labels (B,)."""
 
     full_state_update = False
+    total: Tensor
+    count: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,6 +36,9 @@ class CalibrationError(Metric):
     """
 
     full_state_update = False
+    count: Tensor
+    confidence: Tensor
+    right: Tensor
 
     def __init__(self, bins: int = 15) -> None:
         super().__init__()
@@ -62,6 +67,10 @@ class MembersMetric(Metric):
     """
 
     full_state_update = False
+    differ: Tensor
+    right: Tensor
+    right_of_first: Tensor
+    count: Tensor
 
     def __init__(self, members: int) -> None:
         super().__init__()

@@ -40,7 +40,7 @@ class RunningMeans:
             else:
                 window[key] = value.to(torch.float64, copy=True)
         # the running sum is finite until the first step whose loss is not
-        window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type]
+        window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type,operator]
         counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
         for key, count in zip(("steps", "fresh", "rows"), counts, strict=True):
             window[key] = window.get(key, 0) + count

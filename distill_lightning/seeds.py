@@ -7,6 +7,7 @@ any order of asking; so there is nothing to save, and nothing that a resumed run
 
 import itertools
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,13 +46,14 @@ def hash_names(*names: int | Tensor) -> Tensor:
         int64, of the broadcast shape; all 64 bits are usable.
     """
     numbers = list(itertools.takewhile(lambda name: not isinstance(name, Tensor), names))
-    state: int | Tensor = _signed(hash_numbers(*numbers))
+    state: Any = _signed(hash_numbers(*map(int, numbers)))  # a number until the first tensor comes
     for name in names[len(numbers) :]:
         state = (state + name) * _signed(_MULTIPLY_1) + _signed(_GOLDEN)  # int64 arithmetic wraps around
         state = (state ^ _shift_right(state, 30)) * _signed(_MULTIPLY_1)
         state = (state ^ _shift_right(state, 27)) * _signed(_MULTIPLY_2)
         state = state ^ _shift_right(state, 31)
-    return state
+    hashed: Tensor = state
+    return hashed
 
 
 def uniform(*names: int | Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -69,7 +69,7 @@ class SoftTargetTable:
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 4 * int(np.prod(self.shape)))
 
-    def open(self, mode: str = "r+") -> None:
+    def open(self, mode: Literal["r", "r+"] = "r+") -> None:
         self.logits = self._map("logits.npy", np.float32, self.shape, mode)
         self.checks = self._map("checks.npy", np.int64, (self.shape[0], self.blocks), mode)
         try:
@@ -79,7 +79,9 @@ class SoftTargetTable:
         if found != self.manifest:
             raise self._bad("manifest.json", "does not say what this table is of")
 
-    def _map(self, name: str, dtype: type, shape: tuple[int, ...], mode: str) -> np.ndarray:
+    def _map(
+        self, name: str, dtype: type, shape: tuple[int, ...], mode: Literal["r", "r+"]
+    ) -> "np.memmap[Any, Any]":
         try:
             np.load(self.folder / name, mmap_mode="r", allow_pickle=False)  # for writing, numpy fills up a torn file
             array = np.load(self.folder / name, mmap_mode=mode, allow_pickle=False)
@@ -87,6 +89,7 @@ class SoftTargetTable:
             raise self._bad(name, "is torn or no array") from error
         if array.dtype != dtype or array.shape != shape:
             raise self._bad(name, f"is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
+        assert isinstance(array, np.memmap)
         return array
 
     def _bad(self, name: str, what: str) -> InputError:
@@ -126,7 +129,7 @@ class SoftTargetTable:
         # last: a block without it is written again
         self._write("checks.npy", self.checks, (view, block), np.int64(zlib.crc32(content)).tobytes())
 
-    def _write(self, name: str, array: np.memmap, index: tuple[int, ...], content: bytes) -> None:
+    def _write(self, name: str, array: "np.memmap[Any, Any]", index: tuple[int, ...], content: bytes) -> None:
         """Not through the map, which writes whole pages: what another computer writes beside it would be lost, and a full
         disk would end the process without a word."""
         path, place = self.folder / name, int(np.ravel_multi_index(index, array.shape))

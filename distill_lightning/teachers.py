@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from distill_lightning import checkpoints
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.base import ImageData
+from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
@@ -98,7 +99,7 @@ def _check_data(trained_on: TrainedOn, data: ImageData, who: str) -> None:
             f"{who} was trained on other classes: {len(theirs)} of {trained_on.info.name}, with {odd[0]} where "
             f"{data.name} has another of its {len(ours)}: the classes must be the same"
         )
-    data.refuse_seen(trained_on, who)
+    refuse_seen(data.info, data.held_out, trained_on, who)
 
 
 @torch.no_grad()

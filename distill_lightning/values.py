@@ -49,7 +49,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a batch for
     num_new: int
     view: Tensor | None = None
     weight: float = 1.0
@@ -255,19 +255,23 @@ class DataInfo:
         """
         try:
             share, mistaken, seed = content["noise"]
+            if not isinstance(names := content["class_names"], list | tuple) or not all(isinstance(n, str) for n in names):
+                raise TypeError("class_names are no list of names")
+            if not isinstance(content["name"], str) or not isinstance(content["fingerprint"], str):
+                raise TypeError("name and fingerprint are no texts")
             return cls(
-                name=str(content["name"]),
-                class_names=tuple(map(str, content["class_names"])),
+                name=content["name"],
+                class_names=tuple(names),
                 channels=int(content["channels"]),
                 image_size=int(content["image_size"]),
                 mean=tuple(map(float, content["mean"])),
                 std=tuple(map(float, content["std"])),
                 num_samples=int(content["num_samples"]),
-                fingerprint=str(content["fingerprint"]),
+                fingerprint=content["fingerprint"],
                 noise=(share, None if mistaken is None else tuple((str(a), str(b)) for a, b in mistaken), int(seed)),
                 held_out=str(content["held_out"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where} does not say what data it was trained on: {error}") from error
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from helpers import write_pictures
 
 torch.set_num_threads(1)
 
@@ -17,19 +17,6 @@ def _alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
-
-
-def write_pictures(folder: Path, classes: int, per_class: int, size: int = 32, seed: int = 0) -> Path:
-    """A folder of class folders with PNGs whose colour tells the class."""
-    rng = np.random.default_rng(seed)
-    for label in range(classes):
-        target = folder / f"class_{label:03d}"
-        target.mkdir(parents=True, exist_ok=True)
-        colour = np.array([label * 37 % 256, label * 91 % 256, label * 151 % 256])
-        for number in range(per_class):
-            pixels = np.clip(colour + rng.integers(-40, 40, (size, size, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(target / f"{number:03d}.png")
-    return folder
 
 
 def write_mnist(root: Path, train: int = 600, test: int = 100) -> Path:

@@ -1,20 +1,28 @@
-"""The real command, in this process and in others; comparison of runs."""
+"""The real command, in this process and in others; runs that are cut; comparison of runs; small values and data."""
 
 import copy
 import json
 import os
+import random
+import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import nn
+from torch import Tensor, nn
 
+from distill_lightning import masks
 from distill_lightning.__main__ import main
+from distill_lightning.callbacks.progress import Lines
+from distill_lightning.data.base import ImageData
+from distill_lightning.data.loaders import Share, TrainLoader
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
@@ -32,6 +40,7 @@ from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.runs import read_metrics
+from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Position, StepOutput
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
@@ -68,10 +77,10 @@ def command(*args: Any) -> list[str]:
     return [sys.executable, "-m", "distill_lightning", *map(str, args)]
 
 
-def start(*args: Any, **env: str) -> subprocess.Popen:
-    """The command in a process group of its own, with one thread."""
+def start(*args: Any, program: list[str] | None = None, **env: str) -> subprocess.Popen:
+    """The command, started by ``program`` or by itself, in a process group of its own, with one thread."""
     return subprocess.Popen(
-        command(*args),
+        command(*args) if program is None else [*program, *map(str, args)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -146,8 +155,159 @@ def make(name: str, network: nn.Module | None = None, **options) -> Method:
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
     method = CLASSES[name](network, optimizer=sgd, **options)
-    if name == "byot":
-        method._build(10, 1, 8)
-    if name == "mr_kd":
-        method._build(10, 1, 8)
+    if name in ("byot", "mr_kd"):
+        method.build_once(data_info())
     return method
+
+
+# Values
+
+
+def data_info(num_classes: int = 10, channels: int = 1, image_size: int = 8, num_samples: int = 0) -> DataInfo:
+    """Of data that are not there; the digits' by default."""
+    names = tuple(str(k) for k in range(num_classes))
+    mean, std = (0.0,) * channels, (1.0,) * channels
+    return DataInfo("made", names, channels, image_size, mean, std, num_samples, "", (None, None, 0), "")
+
+
+def batch_of(images: Tensor, labels: Tensor, **more: Any) -> Batch:
+    """All of them new samples, unless ``num_new`` says otherwise."""
+    return Batch(images, labels, **{"index": torch.arange(len(labels)), "num_new": len(labels), **more})
+
+
+def at(epoch: int = 0, step: int = 0, progress: float = 0.0, epochs: float = 1.0) -> Position:
+    """A position in training, with what a method may ask for."""
+    return Position(epoch, 0, step, 0, progress * epochs, epochs)
+
+
+def total(output: StepOutput) -> float:
+    """The loss."""
+    return sum(output.terms.values()).item()
+
+
+def train_loader(
+    data: ImageData,
+    rank: int = 0,
+    world: int = 1,
+    start: tuple[int, int] = (0, 0),
+    needs: BatchNeeds | None = None,
+    view_cycle: int | None = None,
+) -> TrainLoader:
+    """The training batches that a process of ``world`` sees from an epoch and batch on. The data must be set up."""
+    needs, timeline = needs or BatchNeeds(), PlainTimeline(data.samples.batches, 100)
+    data.begin_fit(needs, timeline, view_cycle)
+    return TrainLoader(data.samples, data.renderer, needs, timeline, Share(rank, world), lambda: start, view_cycle)
+
+
+# Data
+
+
+def write_pictures(folder: Path, classes: int, per_class: int, size: int = 32, seed: int = 0) -> Path:
+    """A folder of class folders with PNGs whose colour tells the class."""
+    rng = np.random.default_rng(seed)
+    for label in range(classes):
+        target = folder / f"class_{label:03d}"
+        target.mkdir(parents=True, exist_ok=True)
+        colour = np.array([label * 37 % 256, label * 91 % 256, label * 151 % 256])
+        for number in range(per_class):
+            pixels = np.clip(colour + rng.integers(-40, 40, (size, size, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(target / f"{number:03d}.png")
+    return folder
+
+
+def pruned_network(seed: int = 0, keep: float = 0.1) -> tuple[ConvNet, masks.Masks]:
+    """A network whose running statistics have moved, without all but the largest of its weights, and its masks."""
+    torch.manual_seed(seed)
+    network = ConvNet(width=16)
+    network(torch.randn(4, 1, 8, 8))
+    weights = {name: p.detach() for name, p in network.named_parameters() if p.ndim > 1}
+    count = sum(weight.numel() for weight in weights.values())
+    found = masks.smallest(weights, masks.ones(weights), round(keep * count))
+    for name, mask in found.items():
+        weights[name].masked_fill_(~mask, 0.0)
+    return network, found
+
+
+# Runs that are cut
+
+
+class Killed(Exception):
+    """As good as SIGKILL: nobody saves on it."""
+
+
+HOOKS = [
+    "on_train_batch_start",
+    "on_before_backward",
+    "on_train_batch_end",
+    "on_validation_start",
+    "on_validation_batch_end",
+    "on_validation_end",
+    "on_train_epoch_start",
+    "on_train_epoch_end",
+]
+
+
+class Kill:
+    """Raises at the n-th call of a hook, of whatever trainer comes next."""
+
+    def __init__(self, monkeypatch, hook: str, count: int) -> None:
+        def wrapped(callback, *args, **kwargs):
+            self.left -= 1
+            if self.left == 0:
+                raise Killed
+            return original(callback, *args, **kwargs)
+
+        self.left = count
+        original = getattr(Lines, hook)
+        monkeypatch.setattr(Lines, hook, wrapped)
+
+
+def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, reach: int) -> None:
+    """The run "killed", cut at hooks at random and resumed, up to so often, each time within ``reach`` calls of a batch's
+    hook; then to its end. At least two cuts fall."""
+    resume: list = []
+    kills = 0
+    for _ in range(times):
+        hook = rng.choice(HOOKS)
+        count = rng.randint(1, 2 if "epoch" in hook or "validation" in hook else reach)
+        with monkeypatch.context() as patch:
+            Kill(patch, hook, count)
+            status = distill("fit", *given, "--name", "killed", *resume)
+        assert status in (0, 1)
+        kills += status
+        resume = ["--ckpt_path", "last"]
+        if status == 0:
+            break
+    assert kills >= 2
+    assert distill("fit", *given, "--name", "killed", *resume) == 0
+
+
+# Processes
+
+
+def on_two_processes(code: str) -> list[str]:
+    """What two processes print that run this code and find each other, as Lightning's DDP expects its processes."""
+    Path("two_processes.py").write_text(code)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "two_processes.py"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in range(2)
+    ]
+    ended = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], ended
+    return [out for out, _ in ended]

@@ -54,7 +54,13 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "distill_lightning"
 TREES = ("old", "new")
-DIFFERENCES_MEANT: dict[str, tuple[str, str]] = {}
+DIFFERENCES_MEANT: dict[str, tuple[str, str]] = {
+    "ps_kd": (
+        "remembered *shared.past_probs*",
+        "the table of past predictions begins empty, and a sample that was never seen counts with its label: rows of such "
+        "samples are 0 where they were the label; weights and metrics are the same",
+    ),
+}
 """Pattern of cases: pattern of what may differ, and why. See above."""
 
 

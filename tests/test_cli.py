@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import write_pictures
-from helpers import CONFIGS, assert_same_run, command, distill, events, fit, load, rows
+from helpers import CONFIGS, assert_same_run, command, distill, events, fit, load, rows, write_pictures
 
 YAMLS = sorted(CONFIGS.glob("*/*.yaml"))
 FAST = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1]
@@ -98,9 +97,9 @@ def test_the_numbers_are_right(trained, capsys):
     data.setup("test")
     network = open_network(trained / "checkpoints" / "last.ckpt")
     with torch.no_grad():
-        logits = network(data.normalise(data.test.source.images))
-    accuracy = (logits.argmax(1) == data.test_labels).double().mean().item()
-    nll = torch.nn.functional.cross_entropy(logits.double(), data.test_labels).item()
+        logits = network(data.normaliser(data.test.source.images))
+    accuracy = (logits.argmax(1) == data.test.labels).double().mean().item()
+    nll = torch.nn.functional.cross_entropy(logits.double(), data.test.labels).item()
     metrics = json.loads((trained / "summary.json").read_text())["metrics"]
     assert metrics["test/accuracy"] == pytest.approx(accuracy)
     assert metrics["test/nll"] == pytest.approx(nll, rel=1e-4)
@@ -182,6 +181,7 @@ def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         "from torch import nn\n"
         "from distill_lightning.methods.base import Method\n"
+        "from distill_lightning.values import StepOutput\n"
         "class Tiny(nn.Module):\n"
         "    def __init__(self, num_classes: int, image_size: int = 1):\n"
         "        super().__init__()\n"
@@ -191,8 +191,9 @@ def test_a_network_and_a_method_of_ones_own(monkeypatch, tmp_path, capsys):
         "class Halved(Method):\n"
         "    def __init__(self, network: nn.Module, **kwargs):\n"
         "        super().__init__(network, **kwargs)\n"
-        "    def losses(self, batch):\n"
-        "        return {'half': 0.5 * self.cross_entropy(self(batch['image']), batch)}\n"
+        "    def training_loss(self, batch, position):\n"
+        "        logits = self(batch.images)\n"
+        "        return StepOutput({'half': 0.5 * self.cross_entropy(logits, batch)}, logits)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = yaml.safe_load((CONFIGS / "digits" / "baseline.yaml").read_text())
@@ -381,7 +382,7 @@ def test_a_checkpoint_of_other_classes(trained, tmp_path, capsys):
     root = write_pictures(tmp_path / "two", 2, 30)
     given = ["--config", CONFIGS / "folder" / "baseline.yaml", "--data.root", root, "--model.network", "ConvNet"]
     assert distill("validate", *given, "--ckpt_path", trained / "checkpoints" / "last.ckpt") == 2
-    assert "does not fit ConvNet" in capsys.readouterr().err
+    assert "does not fit this ConvNet" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["torn", "foreign"])
@@ -415,15 +416,17 @@ def test_statuses_of_the_real_command():
 def test_an_error_in_a_file_of_ones_own_is_told_with_its_line(capsys, monkeypatch):
     Path("of_ones_own.py").write_text(
         "from distill_lightning.methods.base import Method\n\n\n"
-        "class Mistyped(Method):\n    def losses(self, batch):\n        return {'ce': batch['images'].sum()}\n\n\n"
-        "class Bare(Method):\n    def losses(self, batch):\n        return self(batch['image']).sum()\n"
+        "class Mistyped(Method):\n    def training_loss(self, batch, position):\n        return {'ce': batch.image.sum()}\n\n\n"
+        "class Bare(Method):\n    def training_loss(self, batch, position):\n        return self(batch.images).sum()\n"
     )
     monkeypatch.syspath_prepend(".")
     assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Mistyped") == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "KeyError: 'images' (" in last and last.endswith("of_ones_own.py:6; DISTILL_TRACEBACK=1 shows all)")
+    assert "AttributeError: 'Batch' object has no attribute 'image'" in last and last.endswith(
+        "of_ones_own.py:6; DISTILL_TRACEBACK=1 shows all)"
+    )
     assert distill("fit", "--config", BASE, *FAST, "--model", "of_ones_own.Bare") == 2
-    assert "Bare.losses gives a Tensor: expected a dict of terms" in capsys.readouterr().err
+    assert "Bare.training_loss gives a Tensor: expected a StepOutput" in capsys.readouterr().err
 
 
 def test_bench_prints_ratios(capsys):

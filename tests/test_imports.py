@@ -1,4 +1,4 @@
-"""Who may import whom: downwards only."""
+"""Who may import whom: downwards only. And what no file may touch: names of Lightning's own, another's ``__dict__``."""
 
 import ast
 import subprocess
@@ -8,71 +8,154 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "distill_lightning"
-ANY = {"errors", "files", "discovery"}
-DATA = ANY | {"data", "soft_targets"}
+GROUND = {
+    "environment",
+    "errors",
+    "discovery",
+    "files",
+    "seeds",
+    "values",
+    "digests",
+    "lightning_internals",
+    "distributed",
+}
+PURE = {"losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
+DATA = GROUND | {"models", "weights", "checkpoints", "data"}
+METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
+    # the ground
+    "__init__": set(),
     "errors": set(),
+    "environment": set(),
     "discovery": set(),
+    "seeds": set(),
+    "digests": set(),
     "files": {"errors"},
     "config_files": {"errors", "files"},
+    "values": {"errors"},
+    "lightning_internals": set(),
+    "distributed": {"errors"},
+    # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
-    "plots": set(),
-    "tickets": ANY | {"masks", "tensor_files"},
-    "schedules": ANY,
     "metrics": set(),
-    "soft_targets": ANY,
-    "runs": ANY,
-    "loggers": ANY | {"runs"},
-    "models": ANY,
-    "checkpoints": ANY | {"models", "specs", "tensor_files"},
-    "specs": ANY,
-    "tensor_files": ANY,
-    "data": ANY,
-    "methods": DATA | {"losses", "metrics", "schedules", "models", "checkpoints", "members"},
-    "callbacks": DATA
-    | {"tensor_files", "losses", "models", "checkpoints", "members", "runs", "masks", "tickets", "plots"},
-    "members": DATA | {"checkpoints"},
-    "report": ANY | {"runs", "plots"},
-    "studies": ANY | {"runs", "config_files"},
-    "bench": DATA | {"methods"},
+    "plots": set(),
+    "feature_hooks": set(),
+    "frozen_copies": set(),
+    "optimizers": set(),
+    "schedules": {"errors"},
+    "running_means": {"distributed", "values"},
+    "evaluation": {"metrics"},
+    # networks and files
+    "models": {"errors", "discovery"},
+    "weights": {"errors"},
+    "tensor_files": {"errors", "files"},
+    "specs": {"errors", "files"},
+    "checkpoints": {"errors", "files", "values", "digests", "weights", "specs", "tensor_files"},
+    # data and teachers
+    "data": GROUND - {"lightning_internals"},
+    "soft_targets": {"errors", "files"},
+    "teachers": {"errors", "values", "digests", "checkpoints", "data"},
+    # training
+    "methods": METHODS,
+    "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
+    "lottery": METHODS | {"methods", "tensor_files"},
+    "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
+    # runs
+    "runs": {"environment", "errors", "files"},
+    "loggers": {"files", "runs"},
+    "trainer": {"lightning_internals"},
+    "bench": {"lightning_internals", "data", "methods"},
+    # what reads runs
+    "studies": {"environment", "errors", "files", "config_files", "runs"},
+    "report": {"errors", "files", "runs", "plots"},
 }
+"""Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The command
+(cli, and __main__ before it) may import from all."""
+COMMAND = {"cli", "__main__"}
+PRIVATE_NAMES_LEFT = {("cli/messages.py", "_option_string_actions")}
+"""argparse's own, for the nearest right option."""
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def room_of(dotted: str) -> str:
+    """The room of a module, by its name within the package."""
+    first, _, rest = dotted.partition(".")
+    longer = f"{first}.{rest.partition('.')[0]}"
+    return longer if longer in MAY_IMPORT else first
 
 
 def imports(path: Path) -> set[str]:
-    """Full names of what a file imports."""
+    """Full names of what a file imports, inside functions too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-FILES = [f for f in PACKAGE.rglob("*.py") if f.relative_to(PACKAGE).parts[0] not in ("__init__.py", "__main__.py")]
+def test_the_table_itself_points_downwards():
+    below: set[str] = set()
+    for room, may in MAY_IMPORT.items():
+        assert may <= below, room
+        below.add(room)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_every_file_has_a_room_and_every_room_a_file():
+    rooms = {room_of(name_of(path).removesuffix(".py").replace("/", ".")) for path in FILES}
+    assert rooms == MAY_IMPORT.keys() | COMMAND
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_downwards(path):
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    names = imports(path)
-    ours = {name.split(".")[1] for name in names if name.startswith("distill_lightning.")}
-    if room != "cli":
+    room, names = room_of(name_of(path).removesuffix(".py").replace("/", ".")), imports(path)
+    ours = {room_of(name.removeprefix("distill_lightning.")) for name in names if name.startswith("distill_lightning.")}
+    if room not in COMMAND:
         assert ours <= MAY_IMPORT[room] | {room}
+        assert "distill_lightning" not in names
     assert not any(name.startswith("pytorch_lightning") for name in names)
 
 
-@pytest.mark.parametrize("name", ["losses", "soft_targets"])
+PLAIN = [
+    "errors",
+    "files",
+    "seeds",
+    "values",
+    "digests",
+    "losses",
+    "masks",
+    "schedules",
+    "feature_hooks",
+    "frozen_copies",
+]
+PLAIN += ["optimizers", "soft_targets", "weights"]
+HEAVY = {"lightning", "torchvision", "torchmetrics", "jsonargparse", "rich", "sklearn"}
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
     outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")}
-    assert outside & {"lightning", "torchvision", "jsonargparse", "rich", "sklearn"} == set()
+    assert outside & HEAVY == set()
+
+
+def test_networks_are_plain_modules():
+    for path in (PACKAGE / "models").glob("*.py"):
+        outside = {n.split(".")[0] for n in imports(path)}
+        assert outside & HEAVY <= {"torchvision"}, path
 
 
 def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
-        siblings = {n for n in imports(path) if n.startswith("distill_lightning.methods.")}
-        assert {n.split(".")[2] for n in siblings} <= {"base"}, path
+        siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
+        shared = {"base": {"checks", "evaluated", "memory"}, "checks": set(), "memory": set(), "evaluated": set()}
+        assert siblings <= shared.get(path.stem, {"base", "checks", "evaluated"}), path
 
 
 def modules_of(room: str) -> dict[str, set[str]]:
@@ -84,7 +167,7 @@ def modules_of(room: str) -> dict[str, set[str]]:
     return {name: given & names - {"__init__"} for name, given in within.items()}
 
 
-@pytest.mark.parametrize("room", ["report", "studies"])
+@pytest.mark.parametrize("room", sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py")))
 def test_no_circles_within_a_room(room):
     left = modules_of(room)
     while left:
@@ -101,7 +184,7 @@ def test_a_plan_does_not_know_who_carries_it_out():
 
 
 WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
-WITHOUT_TORCH += ["cli.configs", "config_files"]
+WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files"]
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
@@ -109,3 +192,183 @@ def test_what_reads_runs_does_not_wait_for_torch(module):
     code = f"import sys, distill_lightning.{module}; print(sorted({{'torch', 'lightning'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Private names
+
+OF_LIGHTNING = {
+    "trainer",
+    "fit_loop",
+    "epoch_loop",
+    "loop",
+    "strategy",
+    "connector",
+    "pl_module",
+    "lightning_module",
+    "pl",
+}
+
+
+OF_NAMED_TUPLES = {"_replace", "_asdict", "_fields", "_make"}
+"""Which are public, in spite of their names."""
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_" and name not in OF_NAMED_TUPLES
+
+
+def names_of_its_own(tree: ast.AST) -> set[str]:
+    """Private names that a file defines: functions, classes, fields, and attributes that are set on ``self`` or ``cls``."""
+    own = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            own.add(node.name)
+        for target in [*getattr(node, "targets", []), getattr(node, "target", None)]:
+            for part in ast.walk(target) if target is not None else []:
+                if isinstance(part, ast.Name):
+                    own.add(part.id)
+                elif (
+                    isinstance(part, ast.Attribute)
+                    and isinstance(part.value, ast.Name)
+                    and part.value.id in ("self", "cls")
+                ):
+                    own.add(part.attr)
+    return {name for name in own if private(name)}
+
+
+def from_elsewhere(tree: ast.AST) -> set[str]:
+    """Names that stand for modules and classes of neither Lightning nor this package."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            for alias in node.names:
+                origin = alias.name if isinstance(node, ast.Import) else str(node.module)
+                if origin.split(".")[0] not in (
+                    "lightning",
+                    "pytorch_lightning",
+                    "lightning_fabric",
+                    "distill_lightning",
+                ):
+                    found.add((alias.asname or alias.name).split(".")[0])
+    return found
+
+
+def chain(node: ast.expr) -> list[str]:
+    """The names in ``a.b(c).d[e]``, from the left: a, b, d."""
+    if isinstance(node, ast.Name):
+        return [node.id]
+    if isinstance(node, ast.Attribute):
+        return [*chain(node.value), node.attr]
+    if isinstance(node, ast.Call):
+        return chain(node.func)
+    return chain(node.value) if isinstance(node, ast.Subscript) else []
+
+
+def private_names_touched(source: str) -> set[str]:
+    """Private names of others than the file itself, torch and the standard library: as attributes, by ``getattr`` and its
+    like, and imported."""
+    tree = ast.parse(source)
+    own, elsewhere, found = names_of_its_own(tree), from_elsewhere(tree), set()
+    for node in ast.walk(tree):
+        on, name = None, None
+        if isinstance(node, ast.Attribute):
+            on, name = node.value, node.attr
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) > 1:
+            if node.func.id in ("getattr", "setattr", "hasattr", "delattr") and isinstance(node.args[1], ast.Constant):
+                on, name = node.args[0], node.args[1].value
+        elif isinstance(node, ast.ImportFrom):
+            found |= {alias.name for alias in node.names if private(alias.name)}
+        if on is None or not isinstance(name, str) or not private(name):
+            continue
+        path = chain(on)
+        if path and path[0] in elsewhere:
+            continue  # torch._foreach_mul_, os._exit
+        if name not in own or OF_LIGHTNING & set(path):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("def f(trainer): return trainer._signal_connector", {"_signal_connector"}),
+        ("def f(trainer): return trainer.fit_loop.epoch_loop._should_accumulate()", {"_should_accumulate"}),
+        ("def f(trainer): return getattr(trainer.strategy, '_layer_sync', None)", {"_layer_sync"}),
+        ("class A:\n    def f(self): return self.trainer._logger_connector", {"_logger_connector"}),
+        ("class A:\n    def f(self): return self._trainer is None", {"_trainer"}),
+        ("from lightning.pytorch.trainer.call import _call_setup_hook", {"_call_setup_hook"}),
+        ("import lightning.pytorch as pl\npl._logger", {"_logger"}),
+        ("def f(trainer): trainer._own = 1; return trainer._own", {"_own"}),
+        ("class A:\n    def __init__(self): self._own = 1\n    def f(self): return self._own", set()),
+        ("class A:\n    _own: int\n    def f(self): return self._own", set()),
+        (
+            "class A:\n    def __init__(self): self._own, self.b = 1, 2\n    def f(self, other): return other._own",
+            set(),
+        ),
+        (
+            "class A:\n    def _own(self): pass\n    def f(self, trainer): return self._own() or trainer._own()",
+            {"_own"},
+        ),
+        ("import torch\nfrom torch import nn\ntorch._foreach_mul_([])\nnn.modules.conv._ConvNd", set()),
+        ("def f(a): return a.__class__.__name__", set()),
+    ],
+)
+def test_private_names_are_found(source, found):
+    assert private_names_touched(source) == found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_touches_a_private_name_of_lightning_or_of_another_file(path):
+    """But lightning_internals.py, which is there for it."""
+    found = private_names_touched(path.read_text())
+    if name_of(path) == "lightning_internals.py":
+        assert {"_trainer", "_should_accumulate", "_signal_connector"} <= found
+    else:
+        assert found == {name for file, name in PRIVATE_NAMES_LEFT if file == name_of(path)}
+
+
+def writes_into_a_dict(source: str) -> bool:
+    """Whether anything is set, deleted or updated in ``x.__dict__`` or ``vars(x)``, or these are replaced."""
+
+    def is_dict(node: ast.expr | None) -> bool:
+        by_vars = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "vars"
+        return by_vars or (isinstance(node, ast.Attribute) and node.attr == "__dict__")
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Subscript) and is_dict(node.value) and not isinstance(node.ctx, ast.Load):
+            return True
+        if isinstance(node, ast.Attribute) and is_dict(node) and not isinstance(node.ctx, ast.Load):
+            return True
+        if isinstance(node, ast.AugAssign) and is_dict(node.target):
+            return True
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_dict(node.func.value):
+            if node.func.attr in (
+                "update",
+                "setdefault",
+                "pop",
+                "popitem",
+                "clear",
+                "__setitem__",
+                "__delitem__",
+                "__ior__",
+            ):
+                return True
+    return False
+
+
+def test_writing_into_a_dict_is_found():
+    for bad in (
+        "a.__dict__['b'] = 1",
+        "del a.b.__dict__['c']",
+        "a.__dict__.update(b=1)",
+        "a.__dict__ |= b",
+        "vars(a)['b'] = 1",
+    ):
+        assert writes_into_a_dict(bad), bad
+    for good in ("b = a.__dict__ | {'c': 1}", "print(vars(a)['b'])", "a.__dict__.get('b')", "b['c'] = a.__dict__['d']"):
+        assert not writes_into_a_dict(good), good
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_file_writes_into_a_dict(path):
+    assert not writes_into_a_dict(path.read_text())

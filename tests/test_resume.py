@@ -14,7 +14,20 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import CONFIGS, METHODS, assert_same_run, command, distill, fit, load, rows, start
+from helpers import (
+    CONFIGS,
+    METHODS,
+    Kill,
+    Killed,
+    assert_same_run,
+    command,
+    distill,
+    fit,
+    kill_and_resume,
+    load,
+    rows,
+    start,
+)
 
 SMALL = ["--trainer.max_epochs", 3, "--data.train_part", 300, "--data.batch_size", 50, "--model.network.dropout", 0.3]
 SMALL += ["--trainer.log_every_n_steps", 2]
@@ -40,59 +53,6 @@ def options(method: str, teacher: Path, mode: str = "online") -> list:
 
 
 TAUGHT = ("kd", "born_again", "tf_kd_self")
-
-
-class Killed(Exception):
-    """As good as SIGKILL: nobody saves on it."""
-
-
-HOOKS = [
-    "on_train_batch_start",
-    "on_before_backward",
-    "on_train_batch_end",
-    "on_validation_start",
-    "on_validation_batch_end",
-    "on_validation_end",
-    "on_train_epoch_start",
-    "on_train_epoch_end",
-]
-
-
-class Kill:
-    """Raises at the n-th call of a hook, of whatever trainer comes next."""
-
-    def __init__(self, monkeypatch, hook: str, count: int) -> None:
-        def wrapped(callback, *args, **kwargs):
-            self.left -= 1
-            if self.left == 0:
-                raise Killed
-            return original(callback, *args, **kwargs)
-
-        from distill_lightning.callbacks.progress import Lines
-
-        self.left = count
-        original = getattr(Lines, hook)
-        monkeypatch.setattr(Lines, hook, wrapped)
-
-
-def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, reach: int) -> None:
-    """The run "killed", cut at hooks at random and resumed, up to so often, each time within ``reach`` calls of a batch's
-    hook; then to its end. At least two cuts fall."""
-    resume: list = []
-    kills = 0
-    for _ in range(times):
-        hook = rng.choice(HOOKS)
-        count = rng.randint(1, 2 if "epoch" in hook or "validation" in hook else reach)
-        with monkeypatch.context() as patch:
-            Kill(patch, hook, count)
-            status = distill("fit", *given, "--name", "killed", *resume)
-        assert status in (0, 1)
-        kills += status
-        resume = ["--ckpt_path", "last"]
-        if status == 0:
-            break
-    assert kills >= 2
-    assert distill("fit", *given, "--name", "killed", *resume) == 0
 
 
 @pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])

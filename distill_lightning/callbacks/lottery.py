@@ -31,8 +31,7 @@ exactly, at any step. Rounds change when the first batch of the next one is due,
 end is the trained network. Under DDP every process computes the masks from the same weights; they are compared.
 """
 
-import copy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -41,35 +40,25 @@ from torch import Tensor, nn
 
 from distill_lightning import masks as masking
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
-from distill_lightning.data.plans import BatchPlan
 from distill_lightning.distributed import from_first_into
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import dump_checkpoint
-from distill_lightning.lottery.packing import latencies, packed, sizes
+from distill_lightning.lottery.packing import packed, sizes
 from distill_lightning.lottery.rates import PruningRule, first_masks
 from distill_lightning.lottery.rewinding import RewindPoint, copied, put, rewind, rewind_point
 from distill_lightning.lottery.round_files import write_round_files
+from distill_lightning.lottery.round_tests import RoundEnding, measure_round, time_network
 from distill_lightning.lottery.surroundings import (
     batches_between_validations,
     refuse_what_breaks_rounds,
     show_first_layer,
     warn,
 )
-from distill_lightning.lottery.tickets import Ticket
+from distill_lightning.lottery.tickets import Opened, Ticket, open_ticket
 from distill_lightning.lottery.timeline import PruningTimeline, batches_of
 from distill_lightning.methods.base import Method, trained_batches
-from distill_lightning.seeds import PRUNE, run_seed, seed_for
 from distill_lightning.tensor_files import write_tensors
 from distill_lightning.values import Batch, ShowsNumbers, Summarised, TimelineGiver
-from distill_lightning.weights import must_fit
-
-
-class Opened(NamedTuple):
-    """What is taken of a ticket: weights of step ``step``, and the masks to start with."""
-
-    weights: dict[str, Tensor]
-    masks: masking.Masks
-    step: int
 
 
 class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
@@ -161,7 +150,9 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
         method = _method(pl_module)
         refuse_what_breaks_rounds(trainer)
         self._forget()  # what an earlier fit left; a checkpoint is read after this
-        self.opened = self._open_ticket(method.model) if self.ticket is not None else None
+        self.opened = None
+        if self.ticket is not None:
+            self.opened = open_ticket(self.ticket, self.ticket_round, self.start_mask, method.model)
         self._timeline = self._make_timeline(trainer, method)
         self.asked_epochs, trainer.fit_loop.max_epochs = trainer.max_epochs, self.timeline.epochs_in_all
         self.rates = self.rule.rates(method.model, self.opened.masks if self.opened else {})
@@ -213,20 +204,6 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
                 f"{timeline.later // together}: early stops cannot be compared"
             )
         return timeline
-
-    def _open_ticket(self, network: nn.Module) -> Opened:
-        assert self.ticket is not None
-        ticket = Ticket.open(self.ticket)
-        must_fit(network, ticket.weights, f"the ticket {self.ticket}")
-        last = len(ticket.rounds) - 1
-        number = last if self.ticket_round is None else self.ticket_round
-        if not 0 <= number <= last:
-            raise InputError(f"Lottery.ticket_round is {number}: the ticket {self.ticket} has rounds 0 to {last}")
-        found = ticket.masks(number)
-        if self.start_mask != "found":
-            generator = torch.Generator().manual_seed(seed_for(PRUNE, run_seed()))
-            found = masking.random_like(found, generator, pooled=self.start_mask == "random")
-        return Opened(ticket.weights, found, ticket.step)
 
     # Hooks on the optimizer
 
@@ -320,42 +297,19 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     def _close(self, trainer: pl.Trainer, method: Method, step: int) -> None:
         """The end of a round: tested at its best and at its last weights, and written down."""
-        network, data, masks = method.model, method.image_data, self.masks
-        data.read_test_part()
-        for buffer in network.buffers():  # as DDP does before each pass: running statistics are the first process's
-            from_first_into(buffer)
-        row: dict[str, Any] = {
-            "round": self.round,
-            "density": masking.density(masks),
-            "steps": self.timeline.steps(self.timeline.length),
-            "early_stop_step": self.best["step"] if self.best else None,
-            "early_stop_val_nll": self.best["val_nll"] if self.best else None,
-        }
-        last = copied(network.state_dict())
-        if data.test is not None:
-            loader = data.test_dataloader()
-            row |= {f"test_{k}": v for k, v in method.measure(loader).items()}
-            if self.best:
-                put(network.state_dict(), self.best["weights"])
-                row |= {f"early_stop_test_{k}": v for k, v in method.measure(loader).items()}
-        if self.best:
-            put(network.state_dict(), self.best["weights"])
-            self._write_round(trainer)
-            put(network.state_dict(), last)
-        row |= {f"density_{name}": masking.density({name: mask}) for name, mask in masks.items()}
-        row["dead_layers"] = sum(not mask.any() for mask in masks.values())
-        method.log_metrics("round", {k: v for k, v in row.items() if k not in ("round", "steps") and v is not None}, step)
-        show_first_layer(trainer, data, masks, step)
+        assert self.rewind is not None
+        ending = RoundEnding(self.round, self.masks, self.best, self.timeline.steps(self.timeline.length))
+        row, last = measure_round(trainer, method, ending, lambda: self._write_round(trainer))
+        numbers = {k: v for k, v in row.items() if k not in ("round", "steps") and v is not None}
+        method.log_metrics("round", numbers, step)
+        show_first_layer(trainer, method.image_data, self.masks, step)
         self.table.append(row)
         self.best = None
         if trainer.is_global_zero:
-            small = packed(last, masks)
+            small = packed(last, self.masks)
             row |= sizes(last, small) | {"retrain": self.retrain, "optimizer": self.optimizer}
-            split = data.test or data.training_split
-            ((images, _),) = split.source.stream([BatchPlan.of_rows(split.taken[:64].to(split.source.device))])
-            assert data.normaliser is not None
-            row |= latencies(copy.deepcopy(network).float().cpu().eval(), data.normaliser(images.cpu()))
-            self._write_files(trainer, network, small)
+            row |= time_network(method)
+            self._write_files(trainer, method.model, small)
 
     def _prune(self, trainer: pl.Trainer, method: Method) -> None:
         """From one round to the next."""
@@ -394,29 +348,21 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
         """The table of rounds."""
         return {"rounds": self.table}
 
-    @staticmethod
-    def _run_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
-        """Knows the run's folder; None where no run folder is written, and on other processes than the first."""
-        checkpoint = trainer.checkpoint_callback
-        ours = isinstance(checkpoint, RunCheckpoint) and checkpoint.folder is not None and trainer.is_global_zero
-        return checkpoint if ours else None  # type: ignore[return-value]
-
     def _write_round(self, trainer: pl.Trainer) -> None:
         """The best weights of the round, as a checkpoint that every verb can open."""
         content = dump_checkpoint(trainer, weights_only=True)
-        checkpoint = self._run_checkpoint(trainer)
-        if checkpoint is not None and checkpoint.folder is not None:
+        if checkpoint := run_checkpoint(trainer):
             content["config"] = checkpoint.config
-            write_tensors(checkpoint.folder.parent / "rounds" / f"round_{self.round:02d}.ckpt", content)
+            write_tensors(checkpoint.run_folder / "rounds" / f"round_{self.round:02d}.ckpt", content)
 
     def _write_files(self, trainer: pl.Trainer, network: nn.Module, small: dict[str, Any]) -> None:
-        checkpoint = self._run_checkpoint(trainer)
-        if checkpoint is None or checkpoint.folder is None or self.rewind is None:
+        checkpoint = run_checkpoint(trainer)
+        if checkpoint is None or self.rewind is None:
             return
         about = {"network": type(network).__name__, "retrain": self.retrain}
         step = self.timeline.steps(max(self.timeline.skipped, self.timeline.start))
         ticket = Ticket(self.rewind["weights"], self.of_rounds, step, about)
-        write_round_files(checkpoint.folder.parent, self.table, ticket, small, self.of_rounds)
+        write_round_files(checkpoint.run_folder, self.table, ticket, small, self.of_rounds)
 
     # Resume
 
@@ -441,3 +387,11 @@ def _method(pl_module: pl.LightningModule) -> Method:
     if not isinstance(pl_module, Method):
         raise InputError(f"Lottery prunes the methods of this program, not {type(pl_module).__name__}")
     return pl_module
+
+
+def run_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
+    """Knows the run's folder; None where no run folder is written, and on other processes than the first."""
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, RunCheckpoint) and checkpoint.folder is not None and trainer.is_global_zero:
+        return checkpoint
+    return None

@@ -1,5 +1,7 @@
 """The weight constraint that goes with dropout (Hinton et al. 2012, arXiv:1207.0580, section 2)."""
 
+from typing import Any
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -23,8 +25,12 @@ class MaxNorm(Callback):
         self.limit = limit
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
-        for module in pl_module.model.modules():
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        network = pl_module.model
+        assert isinstance(network, nn.Module)
+        for module in network.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 length = torch.linalg.vector_norm(module.weight.flatten(1), dim=1)
                 scale = (self.limit / length.clamp(min=self.limit)).view(-1, *[1] * (module.weight.ndim - 1))

@@ -15,7 +15,7 @@ def _numbers(trainer: pl.Trainer) -> dict[str, float]:
     method = trainer.lightning_module
     loss = method.means.mean_loss() if trainer.state.fn == "fit" and isinstance(method, Method) else None
     numbers = {} if loss is None else {"train/loss": loss}
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, ShowsNumbers):
             numbers |= callback.numbers()
     return numbers | {k: float(v) for k, v in trainer.callback_metrics.items() if k in ("val/accuracy", "val/nll")}
@@ -26,9 +26,9 @@ class Bar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
-        self.last: dict[str, str] = {}
+        self.last: dict[str, int | str | float | dict[str, float]] = {}
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, str]:
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
         # asked at every step, shown at every twentieth; to look at a number is to wait for the device
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
             self.last = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}

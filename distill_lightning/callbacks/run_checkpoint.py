@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from distill_lightning.distributed import largest
+from distill_lightning.environment import OF_STUDY, requeue
 from distill_lightning.errors import InputError
 from distill_lightning.files import link_whole, sweep
 from distill_lightning.lightning_internals import (
@@ -27,8 +28,6 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
-from distill_lightning.runs import OF_STUDY
-from distill_lightning.runs.slurm import requeue
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -86,6 +85,12 @@ class RunCheckpoint(Checkpoint):
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
 
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run whose checkpoints these are."""
+        assert self.folder is not None
+        return self.folder.parent
+
     # What the checkpoint keeps of this
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,7 +99,7 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.elapsed_s, self.stopped = state["best"], state["elapsed_s"], state["stopped"]
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict) -> None:
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
 
     def wall_time_s(self) -> float:
@@ -152,8 +157,8 @@ class RunCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         together, interval = trainer.accumulate_grad_batches, trainer.val_check_batch
         per_epoch, on = trainer.num_training_batches, trainer.check_val_every_n_epoch is None  # counted across epochs
-        inside = interval not in (None, float("inf")) and interval % per_epoch
-        if inside and (interval % together or (on and per_epoch % together)):
+        inside = interval is not None and interval != float("inf") and interval % per_epoch
+        if inside and interval is not None and (interval % together or (on and per_epoch % together)):
             raise InputError(
                 f"validation after every {interval} batches falls between the {together} of accumulate_grad_batches: "
                 f"make trainer.val_check_interval a multiple of {together if interval % together else per_epoch}"
@@ -171,7 +176,9 @@ class RunCheckpoint(Checkpoint):
 
     # When to write
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs, batch, batch_idx) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if completes_no_step(trainer):
             return  # gradients are not in a checkpoint
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
@@ -225,9 +232,11 @@ class RunCheckpoint(Checkpoint):
             method.means.raise_if_not_finite(trainer.global_step, trainer.accumulate_grad_batches)
         for logger in trainer.loggers:
             logger.save()
-        last = self.folder / "last.ckpt"
+        folder = self.folder
+        assert folder is not None
+        last = folder / "last.ckpt"
         if self.improved:
-            best = self.folder / "best.ckpt"
+            best = folder / "best.ckpt"
             trainer.save_checkpoint(best)
             if trainer.is_global_zero:  # best first: a cut in between leaves an older last, which finds it again
                 link_whole(best, last)
@@ -241,7 +250,7 @@ class RunCheckpoint(Checkpoint):
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()
         if trainer.is_global_zero and OF_STUDY not in os.environ:  # a study speaks for its runs
-            name = self.folder.parent.name
+            name = self.run_folder.name
             print(
                 f"stopped and saved after step {trainer.global_step}: the same command goes on with --name {name} "
                 "--ckpt_path last",

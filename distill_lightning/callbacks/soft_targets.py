@@ -103,14 +103,16 @@ class SoftTargets(Callback, TeacherGiver):
         if not boards:
             return
         source, index = data.training_split.source, data.training_split.taken[:256]
+        labels, normaliser = data.training_split.labels, data.normaliser
+        assert labels is not None and normaliser is not None
         ((images, _),) = source.stream([BatchPlan.of_rows(index.to(source.device))])
         images = images.cpu()
         if self.mode == "table":
             logits = self.logits[: len(index)].float().cpu()
         else:
             device = trainer.strategy.root_device
-            logits = torch.cat([self._ask(data.normaliser(i.to(device))).cpu() for i in images.split(64)])
-        drawn = draw_soft_targets(images, logits, data.training_split.labels[index], data.class_names)
+            logits = torch.cat([self._ask(normaliser(i.to(device))).cpu() for i in images.split(64)])
+        drawn = draw_soft_targets(images, logits, labels[index], data.class_names)
         for board in boards:
             board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 

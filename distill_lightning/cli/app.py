@@ -1,6 +1,7 @@
 """The verbs of the command that need torch.
 
     distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+    distill inspect FILE
     distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
@@ -11,13 +12,17 @@ import warnings
 from pathlib import Path
 
 import torch
+from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import study
+from distill_lightning.cli import inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.fit import method_name
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
+
+# Lightning lets configurations be fetched from anywhere: here they are files
+set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
@@ -61,6 +66,8 @@ def main(args: list[str]) -> int:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
     with trusting(trusted):
+        if args[:1] == ["inspect"]:
+            return inspect.main(args[1:])
         DistillCommand(args)
     return 0
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 import distill_lightning
 import distill_lightning.callbacks
@@ -139,11 +138,12 @@ class DistillCommand(CommandLine):
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
         config = from_file.checked(config, Path(path))
-        return [args[0], "--config", yaml.safe_dump(config, sort_keys=False), *args[1:]]
+        return [args[0], "--config", from_file.as_text(config), *args[1:]]
 
     # The parts
 
     def before_instantiate_classes(self) -> None:
+        assert self.subcommand is not None
         config = self.config[self.subcommand]
         _refuse_odd_lengths(config, self.subcommand)
         if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
@@ -191,7 +191,7 @@ class DistillCommand(CommandLine):
         """What the verbs work with."""
         return Parts(
             config=self.run_config,
-            method=self.model,  # type: ignore[arg-type]
+            method=self.model,
             data=self.data,
             trainer=self.trainer,
             checkpoint=self.config_init[self.subcommand].checkpoint,

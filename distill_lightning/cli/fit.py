@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import lightning
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
@@ -161,7 +162,7 @@ def summarise(parts: Parts, config: RunConfig, metrics: dict[str, float]) -> dic
         "versions": {
             "distill_lightning": distill_lightning.__version__,
             "torch": torch.__version__,
-            "lightning": pl.__version__,
+            "lightning": lightning.__version__,
             "python": platform.python_version(),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,

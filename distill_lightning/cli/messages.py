@@ -107,9 +107,10 @@ def _plain(text: str) -> str:
 
 
 def _subclasses(base: type) -> Iterator[type]:
-    for cls in base.__subclasses__():
-        yield cls
-        yield from _subclasses(cls)
+    found: type
+    for found in base.__subclasses__():
+        yield found
+        yield from _subclasses(found)
 
 
 def _known() -> list[type]:
@@ -123,4 +124,8 @@ def _classes() -> set[str]:
 
 def _parameters() -> set[str]:
     """Of all that can be named by class_path, whatever it inherits included."""
-    return {name for c in _known() for base in c.__mro__ for name in inspect.signature(base.__init__).parameters}
+    return {name for c in _known() for base in c.__mro__ for name in _arguments(base)}
+
+
+def _arguments(found: type) -> Iterable[str]:
+    return inspect.signature(vars(found).get("__init__", object.__init__)).parameters

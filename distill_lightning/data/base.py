@@ -6,7 +6,6 @@ stands.
 """
 
 import hashlib
-import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 
@@ -19,6 +18,7 @@ from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, T
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
 from distill_lightning.data.picture_files import pictures_in
+from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
@@ -64,12 +64,11 @@ class ImageData(pl.LightningDataModule):
             was trained with.
     """
 
-    free_options = ("root", "num_workers", "pictures", "eval_batch_size")
+    free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
     """Options that cannot change the result of a run."""
     root_names_the_pictures = True
     """Whether ``root`` says which pictures these are; a data set that is the same everywhere says no."""
 
-    num_classes: int
     channels: int
     image_size: int
 
@@ -129,9 +128,14 @@ class ImageData(pl.LightningDataModule):
     # What a data set says of itself
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]  # Lightning has a text there, which it never reads
         """The folder of its runs in logs/."""
         return type(self).__name__.lower()
+
+    @property
+    def num_classes(self) -> int:
+        """K, known before any data is read. A data set says it."""
+        raise NotImplementedError
 
     @property
     def class_names(self) -> list[str]:
@@ -145,11 +149,11 @@ class ImageData(pl.LightningDataModule):
             InputError: there is no such class.
         """
         known = {name: number for number, name in enumerate(self.class_names)}
-        names = [str(name) for name in names]
-        for name in names:
+        wanted = [str(name) for name in names]
+        for name in wanted:
             if name not in known:
                 raise InputError(f"{self.name} has no class {name}: it has {', '.join([*known][:10])} ...")
-        return [known[name] for name in names]
+        return [known[name] for name in wanted]
 
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
@@ -201,7 +205,7 @@ class ImageData(pl.LightningDataModule):
         if self.train is None:
             self._read_training_part()
         if stage == "validate" and self.trained_on is not None:
-            self.refuse_seen(self.trained_on, "the checkpoint")
+            refuse_seen(self.info, self.held_out, self.trained_on, "the checkpoint")
         # what the network was trained with, should the folder have changed since
         own = Normaliser(self._mean, self._std)
         self.normaliser = own if self.trained_on is None else _normaliser_of(self.trained_on.info)
@@ -222,21 +226,7 @@ class ImageData(pl.LightningDataModule):
         if self.mix and not needs.allows_mixing:
             raise InputError("this method needs pictures of one sample each: leave data.mix out")
         self.needs, self.timeline, self.view_cycle = needs, timeline, view_cycle
-        world, count = self._share().world, len(self.training_split)
-        if self.batch_size % world:
-            raise InputError(
-                f"batch_size {self.batch_size} cannot be shared out evenly over {world} processes: "
-                f"use {max(1, self.batch_size // world) * world}"
-            )
-        if self.batch_size > count:
-            raise InputError(
-                f"batch_size {self.batch_size} is larger than the training split of {count} samples: make it smaller"
-            )
-        if self.keep_last and needs.repeats_last_batch and count % self.batch_size % world:
-            raise InputError(
-                f"keep_last with a method that repeats the last batch needs a last batch ({count % self.batch_size} "
-                f"samples) that {world} processes can share evenly: drop it"
-            )
+        self.samples.check_batches(self._share().world, needs.repeats_last_batch)
 
     def _read_training_part(self) -> None:
         read = self.read("train")
@@ -323,6 +313,7 @@ class ImageData(pl.LightningDataModule):
 
     def _next_batch(self) -> tuple[int, int]:
         trainer = self.trainer
+        assert trainer is not None
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> EvalLoader | list[Batch]:
@@ -352,53 +343,6 @@ class ImageData(pl.LightningDataModule):
         """Every sample of a split once."""
         assert self.normaliser is not None
         return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share())
-
-    # What a checkpoint was trained on
-
-    def refuse_other(self, trained_on: TrainedOn) -> None:
-        """Refuses to go on with a run that was started on other data.
-
-        Raises:
-            InputError: labels, pictures or noise differ.
-        """
-        if trained_on.info.fingerprint != self.fingerprint:
-            raise InputError(
-                f"the data in {self.root} is not what this run was trained on (its labels or pictures differ): "
-                "put the old data back, or start a new run"
-            )
-        if trained_on.info.noise != self.info.noise:
-            raise InputError(
-                f"label_noise, noise_map and noise_seed were {trained_on.info.noise} in this run: resume it with these"
-            )
-
-    def refuse_seen(self, trained_on: TrainedOn, who: str) -> None:
-        """Refuses a checkpoint that was trained on pictures of this validation split.
-
-        Args:
-            trained_on: its data.
-            who: the checkpoint, for the error.
-
-        Raises:
-            InputError: it has seen some.
-        """
-        if self.val is None or self._has_own_val:
-            return
-        theirs = trained_on.info
-        if theirs.fingerprint != self.fingerprint:
-            same_set = (theirs.name, theirs.class_names) == (self.name, tuple(self.class_names))
-            if same_set and (self.trainer is None or self.trainer.is_global_zero):
-                print(
-                    f"{who} was trained on other pictures of {self.name}, or at another size: whether it has seen the "
-                    "validation pictures of this run cannot be told",
-                    file=sys.stderr,
-                )
-            return
-        seen = int((~torch.isin(self.val.taken, trained_on.held_out.long())).sum())
-        if seen:
-            raise InputError(
-                f"{who} was trained on {seen} of the {len(self.val)} validation pictures of this run: "
-                "use the data.val_size and data.split_seed that it was trained with"
-            )
 
 
 def _normaliser_of(info: DataInfo) -> Normaliser:

@@ -1,11 +1,13 @@
 """scikit-learn's digits: 1,797 pictures of 8x8 in 17 grey levels. They come with the library: nothing to download."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.sources import MemorySource
+from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.errors import InputError
 from distill_lightning.seeds import stratified_order
 
@@ -23,16 +25,16 @@ class Digits(ImageData):
     root_names_the_pictures = False
     num_classes, channels = 10, 1
 
-    def __init__(self, image_size: int = 8, **kwargs) -> None:
+    def __init__(self, image_size: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if image_size < 8:
             raise InputError(f"image_size is {image_size}: the digits are 8 pixels wide, and can be enlarged")
         self.image_size = image_size
 
-    def read(self, part: str) -> tuple[MemorySource, Tensor] | None:
+    def read(self, part: str) -> tuple[Source, Tensor] | None:
         if part == "val":
             return None
-        from sklearn.datasets import load_digits
+        from sklearn.datasets import load_digits  # slow to import, and only needed here
 
         digits = load_digits()
         images = torch.from_numpy(digits.images * (255 / 16))[:, None]

@@ -36,7 +36,7 @@ class ImageFolder(ImageData):
         InputError: the folder is missing or empty, or a class lacks in one of its parts.
     """
 
-    free_options = ("cache",)
+    free_options: tuple[str, ...] = ("cache",)
     writes_to = ("cache",)
     """Options that name folders to write to: a file may not choose them."""
 
@@ -48,7 +48,7 @@ class ImageFolder(ImageData):
         self.cache = Path(cache) if cache is not None else default_cache()
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return Path(self.root).resolve().name
 
     @property
@@ -59,10 +59,16 @@ class ImageFolder(ImageData):
     def class_names(self) -> list[str]:
         if self.trained_on is not None:
             return list(self.trained_on.info.class_names)
-        names = [folder.name for folder in class_folders(self._part_folder("train"))]
+        names = [folder.name for folder in class_folders(self._training_folder)]
         if len(names) < 2:
-            raise InputError(f"{self._part_folder('train')} has {len(names)} class folders: there must be 2 or more")
+            raise InputError(f"{self._training_folder} has {len(names)} class folders: there must be 2 or more")
         return names
+
+    @property
+    def _training_folder(self) -> Path:
+        folder = self._part_folder("train")
+        assert folder is not None  # where there is no folder of that name, it is the root
+        return folder
 
     def _part_folder(self, part: str) -> Path | None:
         root = Path(self.root)

@@ -16,6 +16,7 @@ from torch import Tensor
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
+from distill_lightning.errors import InputError
 from distill_lightning.seeds import PAIR, epoch_order, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
 
@@ -59,6 +60,27 @@ class TrainingSamples:
         """In an epoch."""
         full, rest = divmod(len(self.split), self.batch_size)
         return full + bool(rest and self.keep_last)
+
+    def check_batches(self, world: int, repeats_last_batch: bool) -> None:
+        """
+        Raises:
+            InputError: the batches cannot be shared out evenly over ``world`` processes, or there is no whole one.
+        """
+        size, count = self.batch_size, len(self.split)
+        if size % world:
+            raise InputError(
+                f"batch_size {size} cannot be shared out evenly over {world} processes: "
+                f"use {max(1, size // world) * world}"
+            )
+        if size > count:
+            raise InputError(
+                f"batch_size {size} is larger than the training split of {count} samples: make it smaller"
+            )
+        if self.keep_last and repeats_last_batch and count % size % world:
+            raise InputError(
+                f"keep_last with a method that repeats the last batch needs a last batch ({count % size} samples) that "
+                f"{world} processes can share evenly: drop it"
+            )
 
 
 class TrainLoader:

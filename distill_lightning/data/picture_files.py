@@ -68,7 +68,8 @@ def decode(path: Path, channels: int, size: int) -> Tensor:
         InputError: naming a file that is no picture, or one whose values have no known scale.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path) as opened:
+            picture: Image.Image = opened
             if picture.mode in ("I", "F"):
                 raise InputError(f"{_said(path)} has values of 32 bits, whose scale is not known: save it with 8 or 16")
             if picture.mode.startswith("I;16"):
@@ -90,7 +91,7 @@ def decode(path: Path, channels: int, size: int) -> Tensor:
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
 
 
-class FileSource(Dataset):
+class FileSource(Dataset[Tensor]):
     """Pictures that worker processes decode as they are needed.
 
     Args:

@@ -40,13 +40,13 @@ class MemorySource:
     def __init__(self, images: Tensor) -> None:
         self.images = images
         self.device = images.device
-        self.shape = tuple(images.shape[1:])
+        self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self.copy: MemorySource | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def on(self, device: torch.device) -> "MemorySource":
+    def on(self, device: torch.device) -> Source:
         if device.type != "cuda":
             return self
         if self.copy is None and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
@@ -71,12 +71,12 @@ def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
     A channel that never varies has a standard deviation of 1, so that it can be divided by.
     """
-    count, total, squares = 0, 0, 0
+    count, total, squares = 0, torch.tensor(0), torch.tensor(0)
     for images in chunks:
         values = images.transpose(0, 1).flatten(1).int()  # 255^2 times 30,000 pixels a picture still fit in int64 sums
         count += values.shape[1]
-        total += values.sum(1)
-        squares += (values * values).sum(1)
+        total = total + values.sum(1)
+        squares = squares + (values * values).sum(1)
     mean = total.double() / count
     std = (squares.double() / count - mean**2).clamp(min=0).sqrt()
     return (mean / 255).float(), torch.where(std > 0, std / 255, 1.0).float()

@@ -1,6 +1,7 @@
 """Tiny-ImageNet, in the folders that its archive unpacks to."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,7 @@ class TinyImageNet(ImageData):
     root_names_the_pictures = False
     num_classes, channels = 200, 3
 
-    def __init__(self, root: str = "data", image_size: int = 64, **kwargs) -> None:
+    def __init__(self, root: str = "data", image_size: int = 64, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
         if image_size < 1:
             raise InputError(f"image_size is {image_size}: it must be 1 or more")

@@ -61,9 +61,11 @@ def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         case "autocontrast":
             return pixels.autocontrast(images)
         case "equalize":
-            return equalize(images)
+            equalized: Tensor = equalize(images)
+            return equalized
         case "identity":
             return images
         case _:
-            return getattr(pixels, name)(images, factor)
+            changed: Tensor = getattr(pixels, name)(images, factor)
+            return changed
     return pixels.affine(images, matrix, mode="nearest")

@@ -6,6 +6,7 @@ A packed network holds, for each pruned tensor, one bit a weight and the values 
 import copy
 import gzip
 import io
+import math
 import statistics
 import time
 import warnings
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_lightning.lottery.tickets import read_kind
+from distill_lightning.errors import InputError
+from distill_lightning.lottery.tickets import are_tensors, read_kind
 from distill_lightning.masks import Masks, pack, unpack
 from distill_lightning.weights import load_weights
 
@@ -76,9 +78,38 @@ def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
     Raises:
         InputError: no such file, no packed network, or one of another network.
     """
-    state = unpacked(read_kind(path, "packed network"))
-    load_weights(network, state, f"the packed network {path}")
+    content = read_kind(path, "packed network")
+    _refuse_misfit(content, network, f"the packed network {path}")
+    load_weights(network, unpacked(content), f"the packed network {path}")
     return network
+
+
+def _refuse_misfit(content: Mapping[str, Any], network: nn.Module, what: str) -> None:
+    """Refuses a content that would be unpacked to other tensors than the network's: before they are allocated."""
+    damaged = InputError(f"{what} is damaged: its parts are not those of a packed network")
+    sparse, dense, dtypes = (content.get(name) for name in ("sparse", "dense", "dtypes"))
+    if not isinstance(sparse, dict) or not are_tensors(dense) or not isinstance(dtypes, dict):
+        raise damaged
+    mine = network.state_dict()
+    for name, part in sparse.items():
+        shape = part.get("shape") if isinstance(part, dict) else None
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise damaged
+        if name in mine and list(mine[name].shape) != shape:
+            raise InputError(
+                f"{what} does not fit this {type(network).__name__}: its {name} is {tuple(shape)}, expected "
+                f"{tuple(mine[name].shape)}: it is of another network, or of other classes"
+            )
+        mask, values = part.get("mask"), part.get("values")
+        if not isinstance(mask, Tensor) or mask.dtype != torch.uint8 or not isinstance(values, Tensor):
+            raise damaged
+        if mask.numel() != -(-math.prod(shape) // 8) or values.ndim != 1:
+            raise damaged
+    names, order = sparse.keys() | dense.keys(), content.get("order")
+    if not isinstance(order, list) or {str(name) for name in order} != names or dtypes.keys() != names:
+        raise damaged
+    if not all(isinstance(getattr(torch, str(d).removeprefix("torch."), None), torch.dtype) for d in dtypes.values()):
+        raise damaged
 
 
 def sizes(state: State, small: Mapping[str, Any]) -> dict[str, int]:

@@ -20,14 +20,14 @@ def refuse_what_breaks_rounds(trainer: pl.Trainer) -> None:
     strategy = type(trainer.strategy).__name__
     if any(word in strategy for word in ("FSDP", "DeepSpeed", "ModelParallel")):
         raise InputError(f"Lottery cannot prune under {strategy}: use DDP")
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping):
             raise InputError(
                 "Lottery: EarlyStopping would end all rounds at once: leave it out; each round keeps its best"
             )
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
             raise InputError(f"Lottery cannot keep count beside {type(callback).__name__}: leave it out")
-    if trainer.fast_dev_run:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise InputError("Lottery: fast_dev_run ends before a round does: give rounds of a short length instead")
 
 

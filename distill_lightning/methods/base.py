@@ -15,19 +15,18 @@ from torch import Tensor, nn
 from distill_lightning import losses
 from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.loaders import EvalLoader
+from distill_lightning.data.provenance import refuse_other
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
-from distill_lightning.evaluation import Evaluation
-from distill_lightning.lightning_internals import LeanModule, completes_no_step, synchronises_batch_norm
+from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import depends_on_process_count, refuse_misfit, smallest_batch
+from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.memory import Memory
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.values import (
-    NO_LABEL,
     Batch,
     BatchNeeds,
     DataInfo,
@@ -40,14 +39,7 @@ from distill_lightning.values import (
 )
 
 
-class Unregistered:
-    """Holds a module beside the module tree: it is no part of the state dict."""
-
-    def __init__(self, module: Any) -> None:
-        self.module = module
-
-
-class Method(LeanModule):
+class Method(Evaluated):
     """A way of training a classifier.
 
     Args:
@@ -84,19 +76,12 @@ class Method(LeanModule):
         self.save_hyperparameters(logger=False)
         for name in [k for k, v in self.hparams.items() if _is_object(v)]:
             del self.hparams[name]  # built in Python: it would have to be executed to be read again
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.model = network.to(memory_format=self.memory_format) if channels_last else network
-        self.compiled = compile
-        # what is compiled is called, and what is not is saved: the keys stay those of the plain network
-        self._called = Unregistered(torch.compile(network) if compile else network)
+        self.set_network(network, channels_last, compile)
         self.make_optimizer = optimizer
         self.schedule = schedule or Constant()
         self.decay_norms_and_biases = decay_norms_and_biases
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
-        self.evaluation: Evaluation | None = None
-        self.calibration: dict[str, list[float]] = {}
-        """Of the last test, by bin: pictures, sum of confidences, right answers."""
         self.timeline: Timeline | None = None
         self.data_info: DataInfo | None = None
         self._teacher: TeacherGiver | None = None
@@ -133,11 +118,6 @@ class Method(LeanModule):
             raise InputError("this method needs a teacher: add the callback SoftTargets to trainer.callbacks")
         return batch.teacher.logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) in float32, whatever the precision of the network."""
-        logits: Tensor = self._called.module(images.contiguous(memory_format=self.memory_format))
-        return logits.float()
-
     # Before training
 
     def setup(self, stage: str) -> None:
@@ -152,23 +132,7 @@ class Method(LeanModule):
             self._check_batches(data)
             self.build_once(data.info)
             self._forget()
-        if self.evaluation is None:
-            bias = torch.zeros(data.num_classes) if self.class_bias else None
-            for number, value in zip(data.class_numbers(self.class_bias), self.class_bias.values(), strict=True):
-                bias[number] = value  # type: ignore[index]
-            self.evaluation = Evaluation(data.num_classes, self.trainer.strategy.root_device, bias)
-
-    @property
-    def image_data(self) -> ImageData:
-        """The data module of the trainer.
-
-        Raises:
-            InputError: it has none, or another.
-        """
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if not isinstance(data, ImageData):
-            raise InputError(f"{type(self).__name__} needs an ImageData data module, not {type(data).__name__}")
-        return data
+        self.prepare_evaluation(data, self.class_bias)
 
     def check_networks(self, data: ImageData) -> None:
         """Refuses networks that do not fit the data."""
@@ -269,65 +233,6 @@ class Method(LeanModule):
         self.means.close_window()
         self.log_metrics("train", self.means.close_epoch(), step)
 
-    def log_metrics(self, stage: str, metrics: dict[str, float], step: int) -> None:
-        """Sends numbers to every logger, as ``stage/name``."""
-        if self.trainer.is_global_zero:
-            for logger in self.trainer.loggers:
-                logger.log_metrics({f"{stage}/{name}": value for name, value in metrics.items()}, step)
-
-    # Evaluation
-
-    @property
-    def metrics(self) -> Evaluation:
-        """Of validation and test; there after ``setup``."""
-        assert self.evaluation is not None
-        return self.evaluation
-
-    def evaluate(self, batch: Batch) -> None:
-        """Counts a batch of validation or test, which may be empty."""
-        if len(batch.labels):
-            self.metrics.update(self.metrics.biased(self(batch.images)), batch.labels)
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch)
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch)
-
-    @torch.no_grad()
-    def measure(self, loader: EvalLoader) -> dict[str, float]:
-        """Metrics of the network as it is, in the middle of a fit. All processes ask together."""
-        training, precision = self.training, self.trainer.precision_plugin
-        self.eval()
-        with precision.forward_context():
-            for batch in loader:
-                self.evaluate(precision.convert_input(batch))
-        self.train(training)
-        return self.metrics.compute()
-
-    def on_validation_epoch_end(self) -> None:
-        self.end_evaluation("val")
-
-    def on_test_epoch_end(self) -> None:
-        self.end_evaluation("test")
-
-    def end_evaluation(self, stage: str) -> None:
-        """Logs what was counted, and hands it to callbacks that monitor."""
-        results = self.metrics.compute()
-        if stage == "test":
-            self.calibration = self.metrics.calibration()
-        if not self.trainer.sanity_checking:
-            self.log_metrics(stage, results, self.trainer.global_step)
-            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Probabilities (B, K), index and labels (B,) of a batch; nothing for an empty one."""
-        if not len(batch.index):
-            return {}
-        probs = self.metrics.biased(self(batch.images)).softmax(1)
-        labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
-        return {"probs": probs, "index": batch.index, **labels}
-
     # What is remembered
 
     @property
@@ -351,7 +256,7 @@ class Method(LeanModule):
         if not self.has_trainer or not self.trainer.training:
             return
         if of_run is not None:
-            self.image_data.refuse_other(of_run)
+            refuse_other(self.image_data.info, of_run)
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in callbacks}:
             raise InputError("this run is pruned, and without the callback Lottery its zeros would grow again: add it")

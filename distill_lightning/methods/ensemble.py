@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
-from distill_lightning.methods.base import Method, Unregistered
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.evaluated import Unregistered
 from distill_lightning.metrics import MembersMetric
 from distill_lightning.teachers import FrozenNetwork
 from distill_lightning.values import Batch
@@ -83,9 +84,8 @@ class Ensemble(Method):
     def setup(self, stage: str) -> None:
         if not isinstance(self.model, Members):
             data, device = self.image_data, self.trainer.strategy.root_device
-            self.model = Members([FrozenNetwork.open(given, data, "member") for given in self.given], self.average)
-            self.model.to(device)
-            self._called = Unregistered(self.model)
+            members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]
+            self.set_network(Members(members, self.average).to(device))
             self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
         super().setup(stage)
 

@@ -81,17 +81,19 @@ class MrKD(Method):
         self.fusion = nn.Sequential(*layers).to(self.device, next(self.model.parameters()).dtype)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        assert self.fusion is not None
         self._remember(position.step)
         logits, labels = self(batch.images), batch.labels
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
             teachers = [teacher(batch.images).float() for teacher in self.frozen.networks(self.model, [*self.copies.values()])]
         if len(teachers) == self.most_copies:
-            fused = self.fusion(torch.cat(teachers, 1).to(self.fusion[0].weight.dtype)).float()
+            dtype = next(self.fusion.parameters()).dtype
+            fused = self.fusion(torch.cat(teachers, 1).to(dtype)).float()
             terms["fusion"] = self.cross_entropy(fused, batch)
             teachers.append(fused.detach())
         else:  # its parameters are part of the step, as DDP expects
-            terms["fusion"] = 0 * sum(p.sum() for p in self.fusion.parameters())
+            terms["fusion"] = 0 * torch.stack([p.sum() for p in self.fusion.parameters()]).sum()
         if teachers:
             soft = [soft_target_loss(adjusted(t, labels), logits, self.temperature) for t in teachers]
             terms["memory"] = self.weight * torch.stack(soft).mean()

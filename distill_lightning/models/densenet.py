@@ -58,7 +58,8 @@ class SmallDenseNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
+        logits: Tensor = self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
+        return logits
 
 
 class DenseNet40(SmallDenseNet):

@@ -27,7 +27,8 @@ def trunk(network: nn.Module, last: str) -> nn.Sequential:
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     outer, _, inner = last.partition(".")
     for name, child in network.named_children():
-        parts[name] = child[: int(inner) + 1] if name == outer and inner else child
+        is_cut = name == outer and inner and isinstance(child, nn.Sequential)
+        parts[name] = child[: int(inner) + 1] if is_cut else child  # type: ignore[index]
         if name == outer:
             break
     return nn.Sequential(parts)
@@ -102,7 +103,8 @@ class EarlyExit(nn.Module):
         self.head = ExitHead(feature_shapes(network, in_channels, image_size)[exit - 1 :], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.trunk(images))[0]
+        logits: Tensor = self.head(self.trunk(images))[0]
+        return logits
 
     def weights_in(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Its own weights out of a method's, where they are BYOT's."""

@@ -59,8 +59,10 @@ class CIFARResNet(nn.Module):
     def _stage(n_in: int, n_out: int, width: int, blocks: int, stride: int, bottleneck: int | None) -> nn.Sequential:
         def block(n_in: int, stride: int = 1, shortcut: nn.Module | None = None) -> nn.Module:
             if bottleneck is None:
-                return BasicBlock(n_in, width, stride, shortcut)
-            return Bottleneck(n_in, width, stride, shortcut, base_width=64 * bottleneck)
+                basic: nn.Module = BasicBlock(n_in, width, stride, shortcut)
+                return basic
+            narrow: nn.Module = Bottleneck(n_in, width, stride, shortcut, base_width=64 * bottleneck)
+            return narrow
 
         shortcut = None
         if stride != 1 or n_in != n_out:
@@ -68,7 +70,8 @@ class CIFARResNet(nn.Module):
         return nn.Sequential(block(n_in, stride, shortcut), *(block(n_out) for _ in range(blocks - 1)))
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.pool(self.stages(self.stem(images))))
+        logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
+        return logits
 
 
 class ResNet8(CIFARResNet):
@@ -135,7 +138,7 @@ class ResNet32x4(CIFARResNet):
         super().__init__(num_classes, in_channels, depth=32, widths=(32, 64, 128, 256))
 
 
-class _SmallPictures(ResNet):
+class _SmallPictures(ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's, with a 3x3 stem of stride 1 and no pooling, as usual for 32x32."""
 
     exits = ("layer1", "layer2", "layer3", "layer4")

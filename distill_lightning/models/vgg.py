@@ -36,10 +36,12 @@ class SmallVGG(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(self.stages(images), 1), 1))
+        logits: Tensor = self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(self.stages(images), 1), 1))
+        return logits
 
 
 class VGG16(SmallVGG):

@@ -25,7 +25,8 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         active = F.relu(self.norm1(x))
         residual = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
-        return residual + (x if self.shortcut is None else self.shortcut(active))
+        output: Tensor = residual + (x if self.shortcut is None else self.shortcut(active))
+        return output
 
 
 class WideResNet(nn.Module):
@@ -61,4 +62,5 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
+        logits: Tensor = self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
+        return logits

@@ -1,11 +1,10 @@
 """Run folders, and the configuration of a run as a value. Without torch."""
 
 from distill_lightning.runs.config import SHAPE, Declared, RunConfig, flatten, identity, named
-from distill_lightning.runs.folder import OF_STUDY, Run, find, resume, start
+from distill_lightning.runs.folder import Run, find, resume, start
 from distill_lightning.runs.metrics import read_metrics
 
 __all__ = [
-    "OF_STUDY",
     "SHAPE",
     "Declared",
     "Run",

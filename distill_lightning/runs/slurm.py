@@ -1,20 +1,11 @@
-"""Jobs of SLURM that are put back into the queue."""
+"""The run of a job that was put back into the queue."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from distill_lightning.environment import slurm_job, was_requeued
 from distill_lightning.runs.config import RunConfig
 
 MARK = "slurm_job_id"
-
-
-def slurm_job() -> str | None:
-    """The number of the job, or of the task of an array, as ``scontrol requeue`` takes it."""
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    return os.environ.get("SLURM_JOB_ID")
 
 
 def folder_of_job(stem: Path, config: RunConfig) -> Path | None:
@@ -24,11 +15,11 @@ def folder_of_job(stem: Path, config: RunConfig) -> Path | None:
         stem: logs/<data set>/<method>.
         config: of this start.
     """
-    job = slurm_job()
-    if job is None or not int(os.environ.get("SLURM_RESTART_COUNT", 0)):
+    if not was_requeued():
         return None
     for mark in stem.glob(f"[!.]*/{MARK}"):
-        if mark.read_text().strip() == job and RunConfig.read(mark.parent).result_options == config.result_options:
+        same_job = mark.read_text().strip() == slurm_job()
+        if same_job and RunConfig.read(mark.parent).result_options == config.result_options:
             return mark.parent
     return None
 
@@ -37,12 +28,3 @@ def mark_folder(folder: Path) -> None:
     """Writes down which job a run belongs to, where it belongs to one."""
     if job := slurm_job():
         (folder / MARK).write_text(job)
-
-
-def requeue() -> None:
-    """Puts this job back into the queue, where it is one."""
-    if job := slurm_job():
-        try:
-            subprocess.run(["scontrol", "requeue", job], check=False)
-        except FileNotFoundError:
-            print("distill: scontrol is not there: this job is not requeued", file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_lightning.runs import OF_STUDY
+from distill_lightning.environment import OF_STUDY
 from distill_lightning.studies.plan import PlannedRun
 
 

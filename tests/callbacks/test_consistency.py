@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIGS, assert_same_run, bare_trainer, distill, rows, start
-from test_resume import Kill
+from helpers import CONFIGS, Kill, assert_same_run, bare_trainer, distill, rows, sgd, start
 
 from distill_lightning.callbacks.consistency import Consistency
 from distill_lightning.callbacks.lottery import Lottery
@@ -22,20 +21,17 @@ def test_by_hand(method):
     said, written = [{}, {}, {}], []
 
     class Kept(method):
-        def losses(self, batch):
-            terms = super().losses(batch)
-            fresh = batch["fresh"]
-            logits = self.account.logits[:fresh].double()
-            said[self.trainer.current_epoch] |= dict(
-                zip(batch["index"][:fresh].tolist(), logits.log_softmax(1), strict=True)
-            )
-            return terms
+        def training_loss(self, batch, position):
+            output = super().training_loss(batch, position)
+            log_probs = output.logits.detach().double().log_softmax(1)
+            said[position.epoch] |= dict(zip(batch.index[: batch.num_new].tolist(), log_probs, strict=True))
+            return output
 
-        def write(self, stage, metrics, step):
+        def log_metrics(self, stage, metrics, step):
             written.extend(value for name, value in metrics.items() if name == "consistency")
 
     torch.manual_seed(0)
-    network = Kept(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
+    network = Kept(LeNet300100(image_size=8), optimizer=sgd)
     bare_trainer(max_epochs=3, callbacks=[Consistency()]).fit(
         network, datamodule=Digits(batch_size=100, train_part=250)
     )
@@ -52,10 +48,10 @@ def test_rounds_of_pruning_begin_anew():
     written = []
 
     class Kept(Baseline):
-        def write(self, stage, metrics, step):
+        def log_metrics(self, stage, metrics, step):
             written.extend(metrics)
 
-    network = Kept(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.05))
+    network = Kept(LeNet300100(image_size=8), optimizer=sgd)
     bare_trainer(max_epochs=1, callbacks=[Lottery(rounds=2), Consistency()]).fit(
         network, datamodule=Digits(batch_size=100, train_part=250)
     )

@@ -8,24 +8,34 @@ from pathlib import Path
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import CONFIGS, assert_same_run, bare_trainer, distill, events, fit, load, make, same, start
-from test_resume import Kill, kill_and_resume
+from helpers import (
+    CONFIGS,
+    Kill,
+    assert_same_run,
+    bare_trainer,
+    distill,
+    events,
+    fit,
+    kill_and_resume,
+    load,
+    make,
+    same,
+    start,
+)
 
 from distill_lightning import masks as masking
-from distill_lightning.callbacks.lottery import Lottery, Rounds
+from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.checkpoints import open_network
-from distill_lightning.data.base import Place
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
+from distill_lightning.lottery.packing import load_packed
+from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
-from distill_lightning.models.lenet import LeNet300100
-from distill_lightning.models.resnet import ResNet20
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
-from distill_lightning.tickets import Ticket, load_packed
 
 LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
 
@@ -38,8 +48,8 @@ class Watch(pl.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.starts.append({k: v.detach().clone() for k, v in pl_module.model.state_dict().items()})
-        self.indices.append(batch["index"].clone())
-        self.images.append(batch["image"].clone())
+        self.indices.append(batch.index.clone())
+        self.images.append(batch.images.clone())
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         self.lrs.append(trainer.optimizers[0].param_groups[0]["lr"])
@@ -65,19 +75,6 @@ OPTIMIZERS = {
     "adamw": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
     "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
 }
-
-
-# The arithmetic of rounds
-
-
-def test_rounds_are_arithmetic():
-    clock = Rounds(per_epoch=4, first=10, start=0, skipped=3, later=7, rounds=2, new_order=True, end=False)
-    assert clock.total == 24 and clock.epochs_in_all() == 6 and clock.epochs(None) == 2.5
-    assert [clock.round_of(b) for b in (0, 9, 10, 16, 17, 23)] == [(0, 0), (0, 9), (1, 3), (1, 9), (2, 3), (2, 9)]
-    assert clock.place(2, 1) == Place(2, 1, 0)
-    assert clock.place(2, 2) == Place(0, 3, 1)  # the eleventh batch: step 3 of round 1
-    assert clock.place(5, 3) == Place(2, 1, 2)
-    assert clock.place(6, 0) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,9 @@ def test_a_random_ticket_is_drawn_from_the_seed_of_the_run_alone():
     for draws in (0, 1):
         torch.manual_seed(draws)
         lottery = Lottery(rounds=0, ticket="ticket.pt", mask="random")
-        drawn.append(lottery._open_ticket(ConvNet(width=4)).masks)
+        data = Digits(batch_size=100, train_part=400)
+        bare_trainer(max_epochs=1, callbacks=[lottery]).fit(Baseline(ConvNet(width=4), optimizer=sgd), datamodule=data)
+        drawn.append(lottery.opened.masks)
     assert same(*drawn) and not same(drawn[0], masking.unpack_all(found.of_rounds[1], found.masks))
 
 
@@ -171,19 +170,6 @@ def test_counts_are_exact(scope):
         assert not any((after[k] & ~before[k]).any() for k in before)  # masks nest
 
 
-def test_densities_of_the_paper_for_resnet20():
-    """P_m of its figures 8 and 42: 3x3 convolutions together at 20 %; shortcuts and output stay, and count as left."""
-    network = ResNet20()
-    lottery = Lottery(scope="global", leave_out=["head", "stages.1.0.downsample", "stages.2.0.downsample"])
-    sizes = dict(network.named_parameters())
-    pruned = sum(sizes[name].numel() for name in lottery._rates(network))
-    kept = sum(p.numel() for p in sizes.values() if p.ndim > 1) - pruned
-    assert (pruned, kept) == (267_696, 3_200)
-    for number, percent in {4: 41.7, 6: 27.1, 7: 21.9, 10: 11.8}.items():
-        left = masking.kept_after(pruned, 0.2, number) + kept
-        assert 100 * left / (pruned + kept) == pytest.approx(percent, abs=0.051)
-
-
 def test_one_shot_reaches_the_density():
     lottery = Lottery(rounds=1, density=0.1)
     train(lottery, epochs=1)
@@ -211,7 +197,7 @@ def test_zeros_stay_zero(name, options):
         lottery, Baseline(ConvNet(width=4), optimizer=OPTIMIZERS[name], channels_last=True), **options
     )
     for step, state in enumerate(watch.starts):
-        number, _ = lottery.clock.round_of(step)
+        number, _ = lottery.timeline.round_of(step)
         for key, mask in masking.unpack_all(lottery.of_rounds[number], lottery.masks).items():
             assert not state[key][~mask].any(), (step, key)
             assert (state[key][mask] != 0).float().mean() > 0.99
@@ -236,8 +222,10 @@ def test_gradients_of_what_is_pruned_do_not_count_when_clipped():
 class Nothing(Lottery):
     """Rounds without pruning."""
 
-    def _rates(self, network):
-        return dict.fromkeys(super()._rates(network), 0.0)
+    def setup(self, trainer, pl_module, stage):
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.rates = dict.fromkeys(self.rates, 0.0)
 
 
 @pytest.mark.parametrize("schedule", [Cosine(warmup_epochs=0.5), MultiStep([1])])
@@ -616,9 +604,3 @@ def test_two_processes_test_a_round_with_the_running_statistics_of_the_first():
     assert process.returncode == 0, out + err
     summary = json.loads(Path("logs/digits/baseline/norms/summary.json").read_text())
     assert summary["rounds"][-1]["test_nll"] == pytest.approx(summary["metrics"]["test/nll"], rel=1e-6)
-
-
-def test_lenet_on_mnist_has_the_weights_of_the_paper():
-    lottery = Lottery(rounds=15)
-    rates = lottery._rates(LeNet300100())
-    assert rates == {"1.weight": 0.2, "3.weight": 0.2, "5.weight": 0.1}

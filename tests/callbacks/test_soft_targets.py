@@ -19,16 +19,7 @@ from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.kd import KD
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
-
-
-class Watch(pl.Callback):
-    """Keeps the batches of a run, as the method has them."""
-
-    def __init__(self) -> None:
-        self.batches = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.batches.append({k: batch[k] for k in ("image", "view", "index", "teacher_logits")})
+from distill_lightning.values import Batch, BatchNeeds, StepOutput
 
 
 def teacher(seed: int) -> ConvNet:
@@ -36,32 +27,34 @@ def teacher(seed: int) -> ConvNet:
     return ConvNet(dropout=0.5)
 
 
-def run(given, epochs: int = 2, method: type[Method] = KD, augment: tuple = (RandomCrop(1),), **options) -> list[dict]:
-    watch = Watch()
-    trainer = bare_trainer(max_epochs=epochs, callbacks=[SoftTargets(given, folder="tables", **options), watch])
+def run(given, epochs: int = 2, method: type[Method] = KD, augment: tuple = (RandomCrop(1),), **options) -> list[Batch]:
+    """The batches, as the method had them."""
+    trainer = bare_trainer(max_epochs=epochs, callbacks=[SoftTargets(given, folder="tables", **options)])
     data = Digits(batch_size=100, train_part=350, augment=[*augment])
     torch.manual_seed(0)
     method = method(LeNet300100(image_size=8), optimizer=lambda p: torch.optim.SGD(p, lr=0.01))
+    batches, original = [], method.training_loss
+    method.training_loss = lambda batch, position: (batches.append(batch), original(batch, position))[1]
     trainer.fit(method, datamodule=data)
     assert not any("teacher" in key for key in method.state_dict())
-    return watch.batches
+    return batches
 
 
 def test_online_asks_the_teacher_for_the_very_pictures():
     network = teacher(1).eval()
     for batch in run(PlainNetwork(teacher(1))):
         with torch.no_grad():
-            assert torch.allclose(batch["teacher_logits"], network(batch["image"]), atol=1e-5)
+            assert torch.allclose(batch.teacher.logits, network(batch.images), atol=1e-5)
 
 
 @pytest.mark.parametrize("views", [1, 2, 3])
 def test_a_table_gives_the_logits_of_the_picture_that_the_student_sees(views):
     network = teacher(1).eval()
     batches = run(PlainNetwork(teacher(1)), epochs=4, mode="table", views=views)
-    assert {int(batch["view"][0]) for batch in batches} == set(range(views))
+    assert {int(batch.view[0]) for batch in batches} == set(range(views))
     for batch in batches:
         with torch.no_grad():
-            assert torch.allclose(batch["teacher_logits"], network(batch["image"]), atol=1e-5)
+            assert torch.allclose(batch.teacher.logits, network(batch.images), atol=1e-5)
 
 
 def test_a_table_is_made_once():
@@ -80,7 +73,7 @@ def test_an_ensemble_gives_the_mean_of_its_members_logits():
         PlainNetwork(teacher(1)), PlainNetwork(teacher(2)), [PlainNetwork(teacher(1)), PlainNetwork(teacher(2))]
     ))  # fmt: skip
     for a, b, c in zip(first, second, both, strict=True):
-        assert torch.allclose((a["teacher_logits"] + b["teacher_logits"]) / 2, c["teacher_logits"], atol=1e-6)
+        assert torch.allclose((a.teacher.logits + b.teacher.logits) / 2, c.teacher.logits, atol=1e-6)
 
 
 def test_a_teacher_gets_its_own_normalisation():
@@ -89,9 +82,9 @@ def test_a_teacher_gets_its_own_normalisation():
     own = PlainNetwork(teacher(1), mean=[0.1], std=[0.5])
     network = teacher(1).eval()
     for batch in run(own, epochs=1):
-        pixels = batch["image"] * data.std + data.mean
+        pixels = batch.images * data.normaliser.std + data.normaliser.mean
         with torch.no_grad():
-            assert torch.allclose(batch["teacher_logits"], network((pixels - 0.1) / 0.5), atol=1e-4)
+            assert torch.allclose(batch.teacher.logits, network((pixels - 0.1) / 0.5), atol=1e-4)
 
 
 def test_a_teacher_takes_the_runs_precision(pictures):
@@ -159,7 +152,7 @@ def test_a_table_of_an_earlier_fit_does_not_say_which_views_come():
 
     class Views(pl.Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            seen.append(int(batch["view"][0]))
+            seen.append(int(batch.view[0]))
 
     for method, callback in (
         (KD, SoftTargets(PlainNetwork(teacher(1)), "table", folder="tables")),
@@ -173,11 +166,12 @@ def test_a_table_of_an_earlier_fit_does_not_say_which_views_come():
 class TaughtDLB(DLB):
     """Both views are taught."""
 
-    taught = True
+    needs = BatchNeeds(repeats_last_batch=True, teacher_logits=True)
 
-    def losses(self, batch):
-        soft = soft_target_loss(self.teacher_logits(batch), self(batch["image"]), 4.0)
-        return super().losses(batch) | {"soft": soft}
+    def training_loss(self, batch, position):
+        soft = soft_target_loss(self.teacher_logits(batch), self(batch.images), 4.0)
+        output = super().training_loss(batch, position)
+        return StepOutput(output.terms | {"soft": soft}, output.logits)
 
 
 def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several():
@@ -190,5 +184,5 @@ def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several():
 
 
 def test_a_method_that_reads_no_teacher_refuses_one():
-    with pytest.raises(InputError, match="DLB reads no teacher"):
+    with pytest.raises(InputError, match="DLB reads no teacher's logits"):
         run(PlainNetwork(teacher(1)), method=DLB)

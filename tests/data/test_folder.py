@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import write_pictures
+from helpers import train_loader, write_pictures
 from PIL import Image
 
-from distill_lightning.data import folder
-from distill_lightning.data.base import TrainLoader
-from distill_lightning.data.folder import FileSource, ImageFolder, decode
+from distill_lightning.data import picture_files
+from distill_lightning.data.folder import ImageFolder
+from distill_lightning.data.picture_files import FileSource, decode
 from distill_lightning.errors import InputError
+from distill_lightning.values import TrainedOn
 
 
 def opened(root: Path, **options) -> ImageFolder:
@@ -44,17 +45,14 @@ def test_a_validation_folder_is_used(tmp_path):
 
 
 def test_workers_and_memory_give_the_same_batches(pictures, monkeypatch):
-    def batches(data):
-        return list(TrainLoader(data, 0, 1, lambda: (1, 3)))
-
     held = opened(pictures)
-    monkeypatch.setattr(folder, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(picture_files, "LARGEST_IN_MEMORY", 0)
     streamed = opened(pictures, num_workers=2)
     assert isinstance(streamed.train.source, FileSource)
-    streamed.mean, streamed.std = held.mean, held.std
-    for a, b in zip(batches(held), batches(streamed), strict=True):
-        assert a["image"].equal(b["image"])
-        assert a["label"].equal(b["label"])
+    streamed.normaliser = held.normaliser
+    for a, b in zip(train_loader(held, start=(1, 3)), train_loader(streamed, start=(1, 3)), strict=True):
+        assert a.images.equal(b.images)
+        assert a.labels.equal(b.labels)
 
 
 def test_the_cache_knows_when_it_is_stale(tmp_path):
@@ -150,7 +148,7 @@ def test_another_order_of_the_pictures_is_told_apart(tmp_path, monkeypatch):
     def prints() -> list[str]:
         held = opened(root).fingerprint
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "LARGEST_IN_MEMORY", 0)
+            patch.setattr(picture_files, "LARGEST_IN_MEMORY", 0)
             return [held, opened(root).fingerprint]
 
     before = prints()
@@ -161,8 +159,9 @@ def test_another_order_of_the_pictures_is_told_apart(tmp_path, monkeypatch):
 
 def test_what_a_teacher_of_another_state_has_seen_cannot_be_known(tmp_path, capsys):
     root = write_pictures(tmp_path / "p", 2, 8)
-    said = opened(root).state_dict()
-    opened(root).refuse_seen(said, "the teacher")
+    data = opened(root)
+    said = TrainedOn(data.info, data.held_out)
+    data.refuse_seen(said, "the teacher")
     assert not capsys.readouterr().err
     opened(root, image_size=8).refuse_seen(said, "the teacher")
     assert "the teacher was trained on other pictures of p, or at another size" in capsys.readouterr().err
@@ -198,7 +197,7 @@ def test_a_file_that_is_no_picture_is_named(tmp_path):
 
 
 def test_all_pictures_are_seen_once_by_workers(pictures, monkeypatch):
-    monkeypatch.setattr(folder, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(picture_files, "LARGEST_IN_MEMORY", 0)
     data = opened(pictures, num_workers=1)
-    seen = torch.cat([batch["index"] for batch in TrainLoader(data, 0, 1, lambda: (0, 0))])
+    seen = torch.cat([batch.index for batch in train_loader(data)])
     assert len(seen.unique()) == len(seen) == 104

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import CONFIGS, assert_same_run, bare_trainer, distill, fit
-from test_resume import kill_and_resume
+from helpers import CONFIGS, assert_same_run, bare_trainer, distill, fit, kill_and_resume, train_loader
 
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.data.augment import Draws, RandomCrop
-from distill_lightning.data.base import TrainLoader
 from distill_lightning.data.digits import Digits
+from distill_lightning.data.loaders import TrainLoader
 from distill_lightning.data.mixing import CutMix, Mixup
 from distill_lightning.errors import InputError
 from distill_lightning.methods.baseline import Baseline
@@ -78,15 +77,15 @@ def test_partners_are_training_samples_each_as_likely():
 def loader(rank: int = 0, world: int = 1, **options) -> TrainLoader:
     data = Digits(batch_size=60, train_part=300, seed=5, mix=Mixup(), augment=[RandomCrop(1)], **options)
     data.setup("fit")
-    return TrainLoader(data, rank, world, lambda: (0, 0))
+    return train_loader(data, rank, world)
 
 
 def test_processes_share_the_same_global_batch():
     whole = next(iter(loader()))
     for rank in range(2):
         share = next(iter(loader(rank, 2)))
-        for key in ("image", "label_probs", "index"):
-            assert share[key].equal(whole[key][rank::2])
+        for key in ("images", "label_probs", "index"):
+            assert getattr(share, key).equal(getattr(whole, key)[rank::2])
 
 
 def test_labels_are_mixed_as_the_pictures():
@@ -94,30 +93,24 @@ def test_labels_are_mixed_as_the_pictures():
     plan = one.plan(2, 1)
     ((images, _),) = one.images.stream([plan])
     batch = one.build(images, plan)
-    data, share = one.data, one.data.as_seen(images, plan)[1]
-    probs = batch["label_probs"]
-    own, other = data.labels[plan.index], data.labels[plan.partner]
+    share = one.renderer.render(images, plan)[1]
+    probs, split = batch.label_probs, one.samples.split
+    own, other = split.labels[plan.index], split.labels[plan.partner]
     assert torch.allclose(probs.sum(1), torch.ones(60))
     differ = own != other
     assert torch.allclose(probs[INDEX[:60], own][differ], share[differ])
     assert probs[INDEX[:60], own][~differ].allclose(torch.ones(1))
     assert not plan.partner.equal(one.plan(3, 1).partner)
-    assert torch.isin(plan.partner, data.train.taken).all()
-
-
-class Seen:
-    """Batches as a method saw them, and the logits that it remembered."""
-
-    def __init__(self, method):
-        self.batches, losses = [], method.losses
-        method.losses = lambda batch: (self.batches.append(dict(batch)), losses(batch))[1]
+    assert torch.isin(plan.partner, split.taken).all()
 
 
 def train(method, mix, callbacks=(), epochs=2, **options):
-    seen = Seen(method)
+    """The batches as the method saw them, and the data."""
+    batches, original = [], method.training_loss
+    method.training_loss = lambda batch, position: (batches.append(batch), original(batch, position))[1]
     data = Digits(batch_size=50, train_part=150, seed=5, mix=mix, **options)
     bare_trainer(max_epochs=epochs, callbacks=list(callbacks)).fit(method, datamodule=data)
-    return seen.batches, data
+    return batches, data
 
 
 @pytest.mark.parametrize("mix", MIXES.values())
@@ -125,19 +118,19 @@ def test_dlb_repeats_the_same_mixture(mix):
     """Without augmentation the repeated half is the last fresh half, pixel for pixel, across epochs too."""
     batches, _ = train(DLB(ConvNet(width=4)), mix())
     for last, now in zip(batches, batches[1:], strict=False):
-        assert now["image"][50:].equal(last["image"][:50])
-        assert now["label_probs"][50:].equal(last["label_probs"][:50])
+        assert now.images[50:].equal(last.images[:50])
+        assert now.label_probs[50:].equal(last.label_probs[:50])
 
 
 def test_two_views_are_of_one_mixture():
     batches, _ = train(DDGSD(ConvNet(width=4)), Mixup())
     for batch in batches:
-        first, second = batch["image"].split(50)
+        first, second = batch.images.split(50)
         assert first.equal(second)  # nothing but the mixture
     batches, _ = train(DDGSD(ConvNet(width=4)), Mixup(), augment=[RandomCrop(1)])
-    first, second = batches[0]["image"].split(50)
+    first, second = batches[0].images.split(50)
     assert not first.equal(second)
-    assert batches[0]["label_probs"][:50].equal(batches[0]["label_probs"][50:])
+    assert batches[0].label_probs[:50].equal(batches[0].label_probs[50:])
 
 
 @pytest.mark.parametrize("mix", MIXES.values())
@@ -150,26 +143,24 @@ def test_a_table_of_soft_targets_is_of_the_mixtures_that_the_student_sees(mix):
         callback = SoftTargets(teacher, mode, 3)
         runs[mode], _ = train(KD(ConvNet(width=4)), mix(), [callback], epochs=4, augment=[RandomCrop(1)])
     for online, table in zip(runs["online"][:9], runs["table"][:9], strict=True):
-        assert online["image"].equal(table["image"])
-        assert torch.allclose(online["teacher_logits"], table["teacher_logits"], atol=1e-4)
+        assert online.images.equal(table.images)
+        assert torch.allclose(online.teacher.logits, table.teacher.logits, atol=1e-4)
     again, first = runs["table"][9], runs["table"][0]  # views come round again, and mixtures with them
-    rows = {int(i): n for b in runs["table"][:3] for n, i in enumerate(b["index"])}
-    assert len(rows) == 150 and first["image"].shape == again["image"].shape
-    seen = {
-        int(i): image for batch in runs["table"][:3] for i, image in zip(batch["index"], batch["image"], strict=True)
-    }
-    assert all(seen[int(i)].equal(image) for i, image in zip(again["index"], again["image"], strict=True))
+    rows = {int(i): n for b in runs["table"][:3] for n, i in enumerate(b.index)}
+    assert len(rows) == 150 and first.images.shape == again.images.shape
+    seen = {int(i): image for batch in runs["table"][:3] for i, image in zip(batch.index, batch.images, strict=True)}
+    assert all(seen[int(i)].equal(image) for i, image in zip(again.index, again.images, strict=True))
 
 
 def test_methods_of_one_class_refuse():
-    with pytest.raises(InputError, match="CSKD needs pictures of one sample each"):
+    with pytest.raises(InputError, match="this method needs pictures of one sample each"):
         train(CSKD(ConvNet(width=4)), CutMix())
 
 
 def test_training_accuracy_counts_the_larger_share():
     method = Baseline(ConvNet(width=4))
     batches, _ = train(method, Mixup(), epochs=1)
-    dominant = torch.cat([b["label_probs"].argmax(1) != b["label"] for b in batches]).float().mean()
+    dominant = torch.cat([b.label_probs.argmax(1) != b.labels for b in batches]).float().mean()
     assert 0.3 < dominant < 0.6  # the other label, in about half of those that are mixed of two classes
 
 

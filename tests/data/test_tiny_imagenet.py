@@ -38,7 +38,7 @@ def test_pictures_and_labels_belong_together(archive, size):
     data.setup("test")
     assert data.train.source.shape == (3, size, size) and data.class_names[5] == "n00000005"
     assert len(data.train) + len(data.val) == 600 and len(data.test) == 200
-    for source, labels in ((data.train.source, data.labels), (data.test.source, data.test_labels)):
+    for source, labels in ((data.train.source, data.train.labels), (data.test.source, data.test.labels)):
         assert (source.images[:, 0, 0, 0].long() == labels).all()
     inside = TinyImageNet(str(archive / "tiny-imagenet-200"))
     assert inside.class_names == data.class_names

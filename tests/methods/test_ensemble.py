@@ -31,7 +31,7 @@ def evaluated(method, **data) -> tuple[dict[str, float], Digits]:
 
 
 def by_hand(data: Digits, seeds: list[int]) -> torch.Tensor:
-    images = data.normalise(data.test.source.images)
+    images = data.normaliser(data.test.source.images)
     with torch.no_grad():
         return torch.stack([network(seed).eval()(images) for seed in seeds])
 
@@ -42,7 +42,7 @@ def test_it_is_the_average(average):
     metrics, data = evaluated(method)
     logits = by_hand(data, [0, 1, 2])
     mean = logits.mean(0) if average == "logits" else logits.softmax(2).mean(0).log()
-    labels = data.test_labels
+    labels = data.test.labels
     assert metrics["test/accuracy"] == pytest.approx(float((mean.argmax(1) == labels).double().mean()), abs=1e-6)
     assert metrics["test/nll"] == pytest.approx(float(cross_entropy(mean, labels)), rel=1e-4)
 
@@ -50,9 +50,9 @@ def test_it_is_the_average(average):
 def test_it_tells_how_members_differ():
     method = Ensemble([PlainNetwork(network(seed)) for seed in range(4)])
     written = {}
-    method.write = lambda stage, metrics, step: written.update({(stage, k, step): v for k, v in metrics.items()})
+    method.log_metrics = lambda stage, metrics, step: written.update({(stage, k, step): v for k, v in metrics.items()})
     _, data = evaluated(method)
-    logits, labels = by_hand(data, [0, 1, 2, 3]), data.test_labels
+    logits, labels = by_hand(data, [0, 1, 2, 3]), data.test.labels
     predicted = logits.argmax(2)
     pairs = [(predicted[a] != predicted[b]).double().mean() for a, b in itertools.combinations(range(4), 2)]
     assert written["test", "disagreement", 0] == pytest.approx(float(sum(pairs) / 6))
@@ -65,10 +65,10 @@ def test_it_tells_how_members_differ():
 def test_one_member_is_itself_and_agrees_with_itself():
     method = Ensemble([PlainNetwork(network(5))])
     written = {}
-    method.write = lambda stage, metrics, step: written.update(metrics)
+    method.log_metrics = lambda stage, metrics, step: written.update(metrics)
     alone, data = evaluated(method)
     logits = by_hand(data, [5])[0]
-    assert alone["test/nll"] == pytest.approx(float(cross_entropy(logits, data.test_labels)), rel=1e-4)
+    assert alone["test/nll"] == pytest.approx(float(cross_entropy(logits, data.test.labels)), rel=1e-4)
     assert written["disagreement"] == 0
     assert written["accuracy_by_members"] == written["member_accuracy"] == pytest.approx(alone["test/accuracy"])
 
@@ -85,7 +85,7 @@ def test_a_class_bias_acts_in_evaluation_alone(kind):
     logits = by_hand(data, [1])[0]
     bias = torch.zeros(10)
     bias[3], bias[4] = 2.5, -1.0
-    assert metrics["test/nll"] == pytest.approx(float(cross_entropy(logits + bias, data.test_labels)), rel=1e-4)
+    assert metrics["test/nll"] == pytest.approx(float(cross_entropy(logits + bias, data.test.labels)), rel=1e-4)
     assert not any("bias" in key and "model." not in key for key in method.state_dict())
     with pytest.raises(InputError, match="no class 11"):
         evaluated(Baseline(network(1), class_bias={"11": 1.0}))
@@ -124,7 +124,7 @@ def test_the_command(members, capsys):
     assert right / 360 == pytest.approx(summary["metrics"]["test/accuracy"], abs=1e-6)
     data = Digits()
     data.setup("test")
-    images = data.normalise(data.test.source.images)
+    images = data.normaliser(data.test.source.images)
     with torch.no_grad():
         probs = sum(open_network(path)(images) for path in members).div(2).softmax(1)
     assert [float(rows[0][f"prob_{k}"]) for k in range(10)] == pytest.approx(probs[0].tolist(), rel=1e-3, abs=1e-6)

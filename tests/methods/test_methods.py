@@ -6,23 +6,27 @@ import io
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import CLASSES, METHODS, bare_trainer, make, same, sgd
+from helpers import CLASSES, METHODS, at, bare_trainer, batch_of, make, same, sgd, train_loader
 from torch import nn
 
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
+from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import cross_entropy, soft_target_loss
-from distill_lightning.methods.base import Account, Method
+from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.values import StepOutput, TeacherGiver, TeacherOutput
 
 
-class Teacher(pl.Callback):
+class Teacher(pl.Callback, TeacherGiver):
     """Random logits, the same for the same sample."""
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        batch["teacher_logits"] = torch.stack([torch.sin(batch["index"] * (k + 1.0)) * 3 for k in range(10)], 1)
+    view_cycle = None
+
+    def teach(self, batch):
+        return TeacherOutput(torch.stack([torch.sin(batch.index * (k + 1.0)) * 3 for k in range(10)], 1))
 
 
 def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
@@ -40,10 +44,15 @@ def test_every_parameter_gets_a_gradient_and_moves(name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_losses_is_called_once_a_batch_and_never_in_evaluation(name, monkeypatch):
+def test_the_loss_is_asked_for_once_a_batch_and_never_in_evaluation(name, monkeypatch):
     calls = []
-    original = CLASSES[name].losses
-    monkeypatch.setattr(CLASSES[name], "losses", lambda self, batch: calls.append(1) or original(self, batch))
+    original = CLASSES[name].training_loss
+
+    def counted(self, batch, position):
+        calls.append(1)
+        return original(self, batch, position)
+
+    monkeypatch.setattr(CLASSES[name], "training_loss", counted)
     trainer = train(make(name), epochs=2)
     assert len(calls) == trainer.global_step
     method = trainer.lightning_module
@@ -92,11 +101,15 @@ def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
                 file = io.BytesIO()
                 torch.save(other, file)
                 assert file.tell() < 10**6
-                taps = {k: v for k, v in vars(pl_module).items() if k in ("features", "exits")}
-                before = {k: [t.held for t in (v if isinstance(v, list) else [v])] for k, v in taps.items()}
-                other(batch["image"])
-                after = {k: [t.held for t in (v if isinstance(v, list) else [v])] for k, v in taps.items()}
-                assert before == after
+                held = [
+                    v for value in vars(pl_module).values() for v in (value if isinstance(value, list) else [value])
+                ]
+                hooks = [value for value in held if isinstance(value, FeatureHook)]
+                assert len(hooks) == {"ddgsd": 1, "byot": 3}.get(name, 0)
+                other.train()(batch.images)
+                for hook in hooks:  # the step has taken what was held, and the copy gives them nothing
+                    with pytest.raises(RuntimeError, match="no batch has passed"):
+                        hook.take()
 
     trainer = bare_trainer(max_epochs=1, callbacks=[Teacher(), Copies()])
     trainer.fit(make(name, ConvNet()), datamodule=Digits(batch_size=100))
@@ -133,15 +146,13 @@ def test_trained_again_from_the_same_seed_is_bitwise_equal(name):
 
 def test_kd_is_its_equation():
     method = make("kd", temperature=3, soft_weight=0.7, hard_weight=0.2)
-    batch = {
-        "image": torch.randn(6, 1, 8, 8),
-        "label": torch.arange(6),
-        "teacher_logits": torch.randn(6, 10),
-    }
-    logits = method.model(batch["image"])
-    terms = method.losses(batch)
-    assert terms["hard"].item() == pytest.approx(0.2 * cross_entropy(logits, batch["label"]).item(), rel=1e-6)
-    expected = 0.7 * soft_target_loss(batch["teacher_logits"], logits, 3).item()
+    batch = batch_of(torch.randn(6, 1, 8, 8), torch.arange(6), teacher=TeacherOutput(torch.randn(6, 10)))
+    logits = method.model(batch.images)
+    output = method.training_loss(batch, at())
+    terms = output.terms
+    assert output.logits.equal(logits)
+    assert terms["hard"].item() == pytest.approx(0.2 * cross_entropy(logits, batch.labels).item(), rel=1e-6)
+    expected = 0.7 * soft_target_loss(batch.teacher.logits, logits, 3).item()
     assert terms["soft"].item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -166,7 +177,7 @@ def test_the_two_forms_of_kd_differ_by_t_squared_in_the_learning_rate():
 
 def test_soft_weights_alone_still_learn():
     with pytest.raises(InputError, match="SoftTargets"):
-        make("kd").losses({"image": torch.zeros(2, 1, 8, 8), "label": torch.zeros(2, dtype=torch.long)})
+        make("kd").training_loss(batch_of(torch.zeros(2, 1, 8, 8), torch.zeros(2, dtype=torch.long)), at())
 
 
 def test_dlb_is_its_equation():
@@ -177,13 +188,10 @@ def test_dlb_is_its_equation():
     optimizer = sgd(network.parameters())
     data = Digits(batch_size=100, train_part=300)
     data.setup("fit")
-    data.repeats_last_batch, data.views_per_epoch = True, 2
-    from distill_lightning.data.base import TrainLoader
-
     last = None
-    for batch in TrainLoader(data, 0, 1, lambda: (0, 0)):
-        logits = network(batch["image"])
-        loss = cross_entropy(logits, batch["label"])
+    for batch in train_loader(data, needs=method.needs):
+        logits = network(batch.images)
+        loss = cross_entropy(logits, batch.labels)
         if last is not None:
             loss = loss + 0.5 * soft_target_loss(last, logits[100:], 2)
         last = logits[:100].detach()
@@ -200,22 +208,22 @@ def test_dlb_counts_steps_and_exposures():
     method = make("dlb")
     trainer = train(method, epochs=2, train_part=300)
     assert trainer.global_step == 6
-    assert method.account.exposures == 6 * 100 + 5 * 100
+    assert method.means.exposures == 6 * 100 + 5 * 100
 
 
 def test_label_smoothing_is_torchs():
     method = make("baseline", label_smoothing=0.2)
-    batch = {"image": torch.randn(6, 1, 8, 8), "label": torch.arange(6)}
-    expected = nn.functional.cross_entropy(method.model(batch["image"]), batch["label"], label_smoothing=0.2)
-    assert method.losses(batch)["ce"].item() == pytest.approx(expected.item(), rel=1e-6)
+    batch = batch_of(torch.randn(6, 1, 8, 8), torch.arange(6))
+    expected = nn.functional.cross_entropy(method.model(batch.images), batch.labels, label_smoothing=0.2)
+    assert method.training_loss(batch, at()).terms["ce"].item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_label_probs_replace_labels():
     method = make("baseline")
     probs = torch.rand(6, 10).softmax(1)
-    batch = {"image": torch.randn(6, 1, 8, 8), "label": torch.arange(6), "label_probs": probs}
-    expected = -(probs * method.model(batch["image"]).log_softmax(1)).sum(1).mean()
-    assert method.losses(batch)["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
+    batch = batch_of(torch.randn(6, 1, 8, 8), torch.arange(6), label_probs=probs)
+    expected = -(probs * method.model(batch.images).log_softmax(1)).sum(1).mean()
+    assert method.training_loss(batch, at()).terms["ce"].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -262,8 +270,10 @@ def test_a_foreign_data_module_is_refused():
 
 def test_not_a_number_names_the_first_bad_step():
     class Breaks(Baseline):
-        def losses(self, batch):
-            return {"ce": super().losses(batch)["ce"] * (float("nan") if self.step == 4 else 1.0)}
+        def training_loss(self, batch, position):
+            output = super().training_loss(batch, position)
+            factor = float("nan") if position.step == 4 else 1.0
+            return StepOutput({"ce": output.terms["ce"] * factor}, output.logits)
 
     with pytest.raises(FloatingPointError, match="from step 5 on"):
         train(Breaks(LeNet300100(image_size=8), optimizer=sgd))
@@ -280,29 +290,15 @@ def test_weight_decay_can_spare_norms_and_biases():
     assert sum(len(g["params"]) for g in groups) == len(list(method.parameters()))
 
 
-def test_sums_go_on_with_another_number_of_processes():
-    """A step of theirs weighs as one of the new ones; all hold the same sums, which are added by their order."""
-
-    def sums(loss: float, late: float) -> dict:
-        window = {"loss": torch.tensor(loss), "loss_late": torch.tensor(late), "right": torch.tensor(3)}
-        return {"window": window | {"steps": 4, "fresh": 8, "rows": 16}, "epoch": {}, "exposures": 100}
-
-    shares = [Account.share([sums(1.0, 0.5), sums(3.0, 1.5)], rank, 3) for rank in range(3)]
-    whole = {k: float(sum(share["window"][k] for share in shares)) for k in shares[0]["window"]}
-    assert whole == {"loss": 6.0, "loss_late": 3.0, "right": 6.0, "steps": 12.0, "fresh": 16.0, "rows": 32.0}
-    assert all(list(share["window"]) == list(whole) and share["exposures"] == 100 for share in shares)
-
-
 @pytest.mark.parametrize("fraction", [0.0, 0.4])
 def test_what_is_memorised_of_wrong_labels(fraction):
     """Counted by hand from the logits of each step."""
     written, counts = {}, torch.zeros(5)
 
     class Counting(Baseline):
-        def losses(self, batch):
-            terms = super().losses(batch)
-            predicted, label = self.account.logits.argmax(1), batch["label"]
-            clean = batch.get("clean_label", label)
+        def training_loss(self, batch, position):
+            output = super().training_loss(batch, position)
+            predicted, label, clean = output.logits.argmax(1), batch.labels, batch.clean_labels
             flipped = label != clean
             for place, chosen in enumerate(
                 (
@@ -314,9 +310,9 @@ def test_what_is_memorised_of_wrong_labels(fraction):
                 )
             ):
                 counts[place] += chosen.sum()
-            return terms
+            return output
 
-        def write(self, stage, metrics, step):
+        def log_metrics(self, stage, metrics, step):
             written.update({f"{stage}/{name}": value for name, value in metrics.items()})
 
     torch.manual_seed(0)

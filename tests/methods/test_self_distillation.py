@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers import CONFIGS, bare_trainer, distill, load
+from helpers import CONFIGS, at, bare_trainer, batch_of, data_info, distill, load, sgd, total, train_loader
 from helpers import fit as fit_command
 from torch import nn
 
-from distill_lightning.checkpoints import load_weights, network_weights, read
-from distill_lightning.data.base import TrainLoader
+from distill_lightning.checkpoints import network_weights, read
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss, symmetric_kl
@@ -28,6 +27,8 @@ from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.resnet import ResNet8, ResNet18
 from distill_lightning.models.vgg import VGG16
 from distill_lightning.schedules import CosineCycles
+from distill_lightning.values import Batch, TeacherOutput
+from distill_lightning.weights import load_weights
 
 S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
 T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]])
@@ -47,51 +48,42 @@ class Given(nn.Module):
         return self.head(images.flatten(1) * self.weight)
 
 
-def batch(*logits: torch.Tensor, **more) -> dict:
+def batch(*logits: torch.Tensor, **more) -> Batch:
     labels = Y.repeat(len(logits))
-    return {
-        "image": torch.cat(logits).view(-1, 1, 2, 2),
-        "label": labels,
-        "fresh": 3,
-        "index": labels,
-        "weight": 1.0,
-        **more,
-    }
-
-
-def total(terms: dict) -> float:
-    return sum(terms.values()).item()
+    return batch_of(torch.cat(logits).view(-1, 1, 2, 2), labels, index=labels, num_new=3, **more)
 
 
 def test_tf_kd_self():
     """(1 - a) CE + a T^2 KL."""
-    terms = TfKDSelf(Given(), temperature=4, alpha=0.9).losses(batch(S, teacher_logits=T))
-    assert total(terms) == pytest.approx(0.511808, abs=2e-6)  # the same as KD's with 0.1 and 0.9
+    output = TfKDSelf(Given(), temperature=4, alpha=0.9).training_loss(batch(S, teacher=TeacherOutput(T)), at())
+    assert total(output) == pytest.approx(0.511808, abs=2e-6)  # the same as KD's with 0.1 and 0.9
 
 
 def test_tf_kd_reg():
-    assert total(TfKDReg(Given(), form="code").losses(batch(S))) == pytest.approx(0.411901, abs=2e-6)
-    assert total(TfKDReg(Given(), form="paper").losses(batch(S))) == pytest.approx(0.492299, abs=2e-6)
+    assert total(TfKDReg(Given(), form="code").training_loss(batch(S), at())) == pytest.approx(0.411901, abs=2e-6)
+    assert total(TfKDReg(Given(), form="paper").training_loss(batch(S), at())) == pytest.approx(0.492299, abs=2e-6)
 
 
 def test_cs_kd():
     method = CSKD(Given())
-    images = batch(S, T)
-    images["image"].requires_grad_()
-    terms = method.losses(images)
-    assert total(terms) == pytest.approx(0.911717, abs=2e-6)
-    sum(terms.values()).backward()
-    assert not images["image"].grad[3:].any() and images["image"].grad[:3].any()  # partners carry none
+    pair = batch(S, T)
+    pair.images.requires_grad_()
+    output = method.training_loss(pair, at())
+    assert total(output) == pytest.approx(0.911717, abs=2e-6)
+    sum(output.terms.values()).backward()
+    assert not pair.images.grad[3:].any() and pair.images.grad[:3].any()  # partners carry none
 
 
 def test_ddgsd():
     method = DDGSD(Given(), feature_weight=0.0)
-    terms = method.losses(batch(S, T))
+    output = method.training_loss(batch(S, T), at())
+    terms = output.terms
+    assert output.logits.equal(S)  # of the first view
     assert float(terms["ce"]) == pytest.approx(0.977051, abs=2e-6)
     assert float(terms["views"]) == pytest.approx(1.081896, abs=2e-6)
     assert float(symmetric_kl(S, T, 1.0)) == pytest.approx(0.831326, abs=2e-6)
     assert float(symmetric_kl(S, S, 3.0)) == 0
-    terms = DDGSD(Given(), feature_weight=2.0).losses(batch(S, T))
+    terms = DDGSD(Given(), feature_weight=2.0).training_loss(batch(S, T), at()).terms
     assert float(terms["features"]) == pytest.approx(2 * float((S.mean(0) - T.mean(0)).square().sum()), rel=1e-5)
     with pytest.raises(InputError, match="linear layer"):
         DDGSD(nn.Sequential(nn.Conv2d(1, 4, 3)))
@@ -106,28 +98,34 @@ class Other(Given):
 
 def test_dml():
     method = DML(Given(), [Other()])
-    terms = method.losses(batch(S))
+    terms = method.training_loss(batch(S), at()).terms
     assert float(terms["ce_0"] + terms["mutual_0"]) == pytest.approx(0.794107, abs=2e-6)
     terms["mutual_0"].backward()
     assert method.peers[0].weight.grad is None and method.model.weight.grad is not None
-    three = DML(Given(), [Other(), Other()]).losses(batch(S))
+    three = DML(Given(), [Other(), Other()]).training_loss(batch(S), at()).terms
     assert float(three["mutual_0"]) == pytest.approx(float(terms["mutual_0"]), rel=1e-6)  # a mean over the others
     assert float(three["mutual_1"]) == pytest.approx(float(terms["mutual_1"]) / 2, rel=1e-5)
     with pytest.raises(InputError, match="empty list"):
         DML(Given(), [])
 
 
-class Timed(PSKD):
-    epoch, epochs = 1, 4
-
-
 def test_ps_kd():
-    method = Timed(Given(), alpha=0.8)
+    method = PSKD(Given(), alpha=0.8)
     method.past_probs = T.softmax(1)[[0, 1, 2]].clone()
-    object.__setattr__(method, "_remember", lambda index, probs: method.past_probs.index_copy_(0, index, probs))
-    terms = method.losses(batch(S))
-    assert total(terms) == pytest.approx(0.745719, abs=2e-6)  # a_t = 0.8 * 2 / 4
+    output = method.training_loss(batch(S), at(epoch=1, epochs=4))
+    assert total(output) == pytest.approx(0.745719, abs=2e-6)  # a_t = 0.8 * 2 / 4
     assert torch.allclose(method.past_probs, S.softmax(1))
+
+
+def test_ps_kd_takes_the_label_of_a_sample_that_it_has_not_seen():
+    method = PSKD(Given(), alpha=0.8)
+    method.build_once(data_info(4, 1, 2, num_samples=5))
+    output = method.training_loss(batch(S), at(epoch=1, epochs=4))
+    assert total(output) == pytest.approx(0.385922, abs=2e-6)  # cross-entropy with the labels alone
+    assert torch.allclose(method.past_probs[:3], S.softmax(1)) and not method.past_probs[3:].any()
+    again = method.training_loss(batch(S), at(epoch=3, epochs=4))  # a_t = 0.8: now its own answers count
+    own = -(S.softmax(1) * S.log_softmax(1)).sum(1).mean()
+    assert total(again) == pytest.approx(0.2 * 0.385922 + 0.8 * float(own), abs=2e-6)
 
 
 def fit(method, epochs: int, **data):
@@ -136,30 +134,25 @@ def fit(method, epochs: int, **data):
     return trainer
 
 
-def sgd(parameters):
-    return torch.optim.SGD(parameters, lr=0.05)
-
-
-def test_ps_kd_starts_with_labels_and_remembers_who_came_up():
+def test_ps_kd_remembers_who_came_up():
     method = PSKD(LeNet300100(image_size=8), optimizer=sgd)
     trainer = fit(method, 1, train_part=250)  # 50 are dropped
     data = trainer.datamodule
-    labels = torch.nn.functional.one_hot(data.labels, 10).float()
-    changed = (method.past_probs != labels).any(1)
-    assert int(changed.sum()) == 200 and set(changed.nonzero().flatten().tolist()) <= set(data.train.taken.tolist())
-    assert torch.allclose(method.past_probs.sum(1), torch.ones(len(labels)), atol=1e-5)
+    seen = method.past_probs.any(1)
+    assert int(seen.sum()) == 200 and set(seen.nonzero().flatten().tolist()) <= set(data.train.taken.tolist())
+    assert method.past_probs.shape == (len(data.clean_labels), 10)
+    assert torch.allclose(method.past_probs[seen].sum(1), torch.ones(200), atol=1e-5)
 
 
 def test_partners_are_of_the_same_class_and_vary():
     data = Digits(batch_size=100)
     data.setup("fit")
-    data.pairs_classes, data.views_per_epoch = True, 2
-    loader = TrainLoader(data, 0, 1, lambda: (0, 0))
+    loader, labels = train_loader(data, needs=CSKD.needs), data.train.labels
     seen = []
     for epoch in range(2):
         plan = loader.plan(epoch, 3)
         first, partner = plan.index.split(100)
-        assert torch.equal(data.labels[first], data.labels[partner])
+        assert torch.equal(labels[first], labels[partner])
         assert (first != partner).float().mean() > 0.9
         assert set(partner.tolist()) <= set(data.train.taken.tolist())
         assert set(plan.view.tolist()) == {2 * epoch, 2 * epoch + 1}
@@ -167,7 +160,7 @@ def test_partners_are_of_the_same_class_and_vary():
     both = seen[0].keys() & seen[1].keys()
     assert not both or any(seen[0][k] != seen[1][k] for k in both)
     # any number of processes sees the same
-    shares = [TrainLoader(data, rank, 2, lambda: (0, 0)).plan(1, 3).index.split(50) for rank in range(2)]
+    shares = [train_loader(data, rank, 2, needs=CSKD.needs).plan(1, 3).index.split(50) for rank in range(2)]
     together = dict(
         zip(torch.cat([s[0] for s in shares]).tolist(), torch.cat([s[1] for s in shares]).tolist(), strict=True)
     )
@@ -175,33 +168,26 @@ def test_partners_are_of_the_same_class_and_vary():
 
 
 def test_snapshot_is_taught_by_the_end_of_the_last_cycle():
-    method = Snapshot(ConvNet(width=4), cycles=2, optimizer=sgd)
     states = []
 
     class Keep(Snapshot):
-        def losses(self, batch):
+        def training_loss(self, batch, position):
             states.append({k: v.clone() for k, v in self.model.state_dict().items()})
-            return super().losses(batch)
+            return super().training_loss(batch, position)
 
-    method.__class__ = Keep
+    method = Keep(ConvNet(width=4), cycles=2, optimizer=sgd)
     trainer = fit(method, 4, train_part=400)
     assert trainer.global_step == 16
     assert all(torch.equal(method.snapshot[k], states[8][k]) for k in method.snapshot)
-    (teacher,) = method.frozen([method.snapshot])
+    (teacher,) = method.frozen.networks(method.model, [method.snapshot])
     assert not teacher.training and not any(p.requires_grad for p in teacher.parameters())
     assert not any("teacher" in key or "snapshot" in key for key in method.state_dict())
 
 
 def test_snapshot_is_its_equation():
     method = Snapshot(Given(), cycles=2, temperature=2.0)
-    object.__setattr__(method, "snapshot", {k: v.clone() for k, v in method.model.state_dict().items()})
-    method.cycle = 1
-
-    class Second(Snapshot):
-        progress = 0.5
-
-    method.__class__ = Second
-    terms = method.losses(batch(S))
+    method.cycle, method.snapshot = 1, {k: v.clone() for k, v in method.model.state_dict().items()}
+    terms = method.training_loss(batch(S), at(progress=0.5)).terms
     probs, log_probs = (S / 2).softmax(1), S.log_softmax(1)
     kl = float((probs * (probs.log() - log_probs)).sum(1).mean())
     assert float(terms["snapshot"]) == pytest.approx(kl, abs=1e-6)
@@ -233,12 +219,12 @@ class Says(nn.Module):
 def test_byot():
     method = BYOT(TwoExits(), temperature=3, alpha=0.3, feature_weight=0.5)
     method.heads.append(Says())
-    terms = method.losses(batch(torch.ones(3, 4)))
+    terms = method.training_loss(batch(torch.ones(3, 4)), at()).terms
     assert float(terms["ce_1"] + terms["soft_1"]) == pytest.approx(0.425277, abs=2e-6)
     assert float(terms["ce"]) == pytest.approx(float(nn.functional.cross_entropy(T, Y)), rel=1e-6)
     assert float(terms["features_1"]) == pytest.approx(0.5 * 4.0, rel=1e-6)  # one feature, off by 2
     method.heads[0].forward = lambda at_exit: (S, at_exit.detach().mean((2, 3)) + 2.0)
-    terms = method.losses(batch(torch.ones(3, 4)))
+    terms = method.training_loss(batch(torch.ones(3, 4)), at()).terms
     assert not terms["soft_1"].requires_grad and not terms["features_1"].requires_grad  # nothing teaches the deepest
 
 
@@ -251,11 +237,11 @@ def test_byot_heads_fit_every_exit_of_a_network():
     ):
         channels = next(network.parameters()).shape[1]
         method = BYOT(network)
-        method._build(10, channels, size)
+        method.build_once(data_info(10, channels, size))
         assert len(method.heads) == exits - 1
         images = torch.randn(2, channels, size, size)
-        terms = method.losses({"image": images, "label": torch.tensor([0, 1]), "fresh": 2})
-        assert len(terms) == 1 + 3 * (exits - 1) and math.isfinite(total(terms))
+        output = method.training_loss(batch_of(images, torch.tensor([0, 1])), at())
+        assert len(output.terms) == 1 + 3 * (exits - 1) and math.isfinite(total(output))
         for number in range(1, exits):
             part = EarlyExit(network, number, 10, channels, size)
             assert part(images).shape == (2, 10)
@@ -269,7 +255,7 @@ def test_an_exit_is_a_smaller_network(capsys):
     run = fit_command("digits/byot.yaml", "--trainer.max_epochs", 3)
     checkpoint = run / "checkpoints" / "last.ckpt"
     method = BYOT(ConvNet())
-    method._build(10, 1, 8)
+    method.build_once(data_info())
     method.load_state_dict(load(run)["state_dict"])
     images, parameters = torch.randn(5, 1, 8, 8), []
     for number in (1, 2):
@@ -302,21 +288,17 @@ def test_knowledge_adjustment_swaps_what_is_wrong():
 
 
 def test_mr_kd_is_its_equation():
-    class Later(MrKD):
-        step = 7
-
-    method = Later(Given(), copies=2, every_n_steps=3, temperature=4, weight=2.0)
-    method._build(4, 1, 2)
-    terms = method.losses(batch(S))
+    method = MrKD(Given(), copies=2, every_n_steps=3, temperature=4, weight=2.0)
+    method.build_once(data_info(4, 1, 2))
+    terms = method.training_loss(batch(S), at(step=7)).terms
     assert set(terms) == {"ce", "fusion"} and float(terms["fusion"]) == 0
     assert float(terms["ce"]) == pytest.approx(0.385922, abs=2e-6)
     method.copies = {step: {k: v.clone() for k, v in method.model.state_dict().items()} for step in ("3", "6")}
     with torch.no_grad():
-        for teacher in method.frozen([*method.copies.values()]):
+        for teacher in method.frozen.networks(method.model, [*method.copies.values()]):
             assert not teacher.training
             teacher.head.weight.mul_(-1)  # they answer -S
-    images = batch(S)
-    terms = method.losses(images)
+    terms = method.training_loss(batch(S), at(step=7)).terms
     fused = method.fusion(torch.cat([-S, -S], 1))
     expected = sum(
         float(soft_target_loss(adjusted(t.detach(), Y), S, 4.0)) for t in (-S, -S, fused)
@@ -328,15 +310,14 @@ def test_mr_kd_is_its_equation():
 
 
 def test_mr_kd_keeps_the_newest_copies():
-    method = MrKD(LeNet300100(image_size=8), copies=2, every_n_steps=3, optimizer=sgd)
     states = []
 
     class Keep(MrKD):
-        def losses(self, batch):
+        def training_loss(self, batch, position):
             states.append({k: v.clone() for k, v in self.model.state_dict().items()})
-            return super().losses(batch)
+            return super().training_loss(batch, position)
 
-    method.__class__ = Keep
+    method = Keep(LeNet300100(image_size=8), copies=2, every_n_steps=3, optimizer=sgd)
     fit(method, 2, train_part=500)  # 10 steps
     assert list(method.copies) == ["6", "9"]
     assert all(torch.equal(method.copies[k][name], states[int(k)][name]) for k in method.copies for name in states[0])
@@ -377,15 +358,11 @@ def test_what_is_built_beside_the_network_loads_from_python(cls, prefix):
 def test_snapshot_teaches_with_what_it_remembers():
     """Rounds of pruning put an earlier snapshot back: its teacher goes with it."""
 
-    class Later(Snapshot):
-        progress = 0.3
-
-    method = Later(Given(), cycles=4)
-    method.losses(batch(S))
-    (first,), kept = method.frozen([method.snapshot]), method.snapshot
-    Later.progress = 0.6
+    method = Snapshot(Given(), cycles=4)
+    method.training_loss(batch(S), at(progress=0.3))
+    (first,), kept = method.frozen.networks(method.model, [method.snapshot]), method.snapshot
     method.model.head.weight.data.mul_(2)
-    method.losses(batch(S))
-    assert method.frozen([method.snapshot])[0] is not first
+    method.training_loss(batch(S), at(progress=0.6))
+    assert method.frozen.networks(method.model, [method.snapshot])[0] is not first
     method.cycle, method.snapshot = 1, kept
-    assert method.frozen([method.snapshot])[0].head.weight.equal(torch.eye(4))
+    assert method.frozen.networks(method.model, [method.snapshot])[0].head.weight.equal(torch.eye(4))

@@ -16,7 +16,6 @@ from distill_lightning.errors import InputError
 from distill_lightning.runs import Declared, RunConfig, start
 
 
-
 @pytest.fixture
 def config(pictures) -> RunConfig:
     """Of a run on a folder of pictures."""

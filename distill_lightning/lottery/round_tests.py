@@ -1,0 +1,82 @@
+"""A round of pruning is tested at its end, at its best weights and at its last."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from distill_lightning import masks as masking
+from distill_lightning.data.plans import BatchPlan
+from distill_lightning.distributed import from_first_into
+from distill_lightning.lottery.packing import latencies
+from distill_lightning.lottery.rewinding import copied, put
+from distill_lightning.methods.base import Method
+
+
+@dataclass(frozen=True)
+class RoundEnding:
+    """What is known of a round that ends.
+
+    Args:
+        number: of the round.
+        masks: that it was trained with.
+        best: the weights, the step and the validation loss of its best validation; None where there was none.
+        steps: of a whole round.
+    """
+
+    number: int
+    masks: masking.Masks
+    best: dict[str, Any] | None
+    steps: int
+
+
+def measure_round(
+    trainer: pl.Trainer, method: Method, ending: RoundEnding, write_best: Callable[[], None]
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Tests a round. All processes ask together.
+
+    Args:
+        trainer: of the run.
+        method: with the last weights of the round, which it keeps.
+        ending: of the round.
+        write_best: is called while the network has its best weights.
+
+    Returns:
+        The row of the table of rounds, and a copy of the last weights.
+    """
+    network, data, best = method.model, method.image_data, ending.best
+    data.read_test_part()
+    for buffer in network.buffers():  # as DDP does before each pass: running statistics are the first process's
+        from_first_into(buffer)
+    row: dict[str, Any] = {
+        "round": ending.number,
+        "density": masking.density(ending.masks),
+        "steps": ending.steps,
+        "early_stop_step": best["step"] if best else None,
+        "early_stop_val_nll": best["val_nll"] if best else None,
+    }
+    last: dict[str, Tensor] = copied(network.state_dict())
+    loader = data.test_dataloader() if data.test is not None else None
+    if loader is not None:
+        row |= {f"test_{k}": v for k, v in method.measure(loader).items()}
+    if best:
+        put(network.state_dict(), best["weights"])
+        if loader is not None:
+            row |= {f"early_stop_test_{k}": v for k, v in method.measure(loader).items()}
+        write_best()
+        put(network.state_dict(), last)
+    row |= {f"density_{name}": masking.density({name: mask}) for name, mask in ending.masks.items()}
+    row["dead_layers"] = sum(not mask.any() for mask in ending.masks.values())
+    return row, last
+
+
+def time_network(method: Method) -> dict[str, float]:
+    """Seconds of a forward pass on the CPU, dense and sparse, for some pictures of the data."""
+    data = method.image_data
+    split = data.test or data.training_split
+    ((images, _),) = split.source.stream([BatchPlan.of_rows(split.taken[:64].to(split.source.device))])
+    assert data.normaliser is not None
+    return latencies(copy.deepcopy(method.model).float().cpu().eval(), data.normaliser(images.cpu()))

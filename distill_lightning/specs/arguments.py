@@ -1,0 +1,101 @@
+"""What a class or function takes: the type hint of each argument, and what may stand there."""
+
+import collections.abc
+import inspect
+import types
+import typing
+from collections.abc import Iterable
+from datetime import timedelta
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from distill_lightning.specs.lists import LISTED, ROOMS
+
+PLAIN = (str, int, float, bool, bytes, complex, type(None), Path, PathLike, timedelta)
+"""Types of arguments that hold no other object."""
+TEXTS = (str, bytes, Path, PathLike, timedelta)
+"""Those of them that a text may be given for."""
+NUMBERS = int | float | None
+
+
+def parameters(found: Any) -> dict[str | None, Any]:
+    """The type hint of each argument of a class or function, those that it passes on to its base classes included.
+
+    Under None stands what any other argument may be: numbers alone, where keywords are passed on to somebody else.
+    """
+    if not inspect.isclass(found):
+        return _of_function(found)[0]
+    hints: dict[str | None, Any] = {}
+    for base in found.__mro__:
+        if "__init__" in vars(base):
+            own, passes_on = _of_function(vars(base)["__init__"])
+            hints = {**own, **hints}
+            if not passes_on:
+                hints.pop(None, None)
+                return hints
+    return hints
+
+
+def _of_function(function: Any) -> tuple[dict[str | None, Any], bool]:
+    signature = inspect.signature(function)
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError, AttributeError):  # names that only a type checker sees: then texts are refused
+        hints = {}
+    found: dict[str | None, Any] = {
+        name: hints.get(name)
+        for name, parameter in signature.parameters.items()
+        if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+    passes_on = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    if passes_on:
+        found[None] = NUMBERS
+    return found, passes_on
+
+
+def leaves(hint: Any) -> tuple[list[type], list[type]]:
+    """The classes that objects at a type hint may have, and the plain types beside them. What a callable gives counts."""
+    if hint is None:
+        return [], [type(None)]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return [], list({type(value) for value in arguments})
+    if origin is typing.Annotated:
+        return leaves(arguments[0])
+    if origin is collections.abc.Callable:
+        return _joined([arguments[1]]) if len(arguments) == 2 else ([object], [])
+    if origin is not None or isinstance(hint, types.UnionType):
+        return _joined(a for a in arguments if a is not Ellipsis)
+    if inspect.isclass(hint):
+        if hint in (list, dict, tuple, set):
+            return [], [int]
+        return ([], [hint]) if issubclass(hint, PLAIN) else ([_kind_of(hint)], [])
+    return [object], []  # a type variable, Any: nothing may be built there, and no text may stand there
+
+
+def holds_many(hint: Any) -> bool:
+    """Whether several values may stand at a type hint, as a list or by name."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType, typing.Annotated):
+        return any(holds_many(argument) for argument in arguments)
+    if inspect.isclass(origin or hint):
+        return issubclass(origin or hint, collections.abc.Iterable)
+    return origin is None  # nobody knows
+
+
+def _kind_of(hint: type) -> type:
+    """The kind that a class belongs to: Optimizer for an optimizer's class."""
+    return next((kind for kind in {**ROOMS, **LISTED} if kind is not nn.Module and issubclass(hint, kind)), hint)
+
+
+def _joined(hints: Iterable[Any]) -> tuple[list[type], list[type]]:
+    kinds: list[type] = []
+    plain: list[type] = []
+    for hint in hints:
+        some_kinds, some_plain = leaves(hint)
+        kinds += [kind for kind in some_kinds if kind not in kinds]
+        plain += [kind for kind in some_plain if kind not in plain]
+    return kinds, plain

@@ -1,0 +1,87 @@
+"""Networks from specifications."""
+
+import collections.abc
+import functools
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from distill_lightning.errors import InputError
+from distill_lightning.specs.allocation import SLACK, allocating_at_most
+from distill_lightning.specs.arguments import leaves, parameters
+from distill_lightning.specs.check import SPEC, given, is_spec, refuse_untrusted, short
+from distill_lightning.specs.lists import MOVED, lookup
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network: a class path and plain data.
+
+    Args:
+        class_path: the dotted name of a class, or of a function that makes a network.
+        init_args: its arguments; networks within networks are specifications of the same form.
+    """
+
+    class_path: str
+    init_args: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Any, where: str) -> "NetworkSpec":
+        """From plain data.
+
+        Raises:
+            InputError: it is not a dict with a class path.
+        """
+        arguments = given(config) if is_spec(config) and config.keys() <= SPEC else None
+        if arguments is None or not isinstance(config["class_path"], str):
+            raise InputError(f"{where} does not describe a network by class_path and init_args: {short(config)}")
+        return cls(MOVED.get(config["class_path"], config["class_path"]), arguments)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, for a checkpoint."""
+        return {"class_path": self.class_path, "init_args": dict(self.init_args)}
+
+    def build(self, where: str, weights: int | None = None) -> nn.Module:
+        """The network, checked all the way down first.
+
+        Args:
+            where: the file that the specification comes from, for errors.
+            weights: how many numbers the file holds for it, which bounds what it may allocate; None for no file.
+
+        Raises:
+            InputError: it asks for what is not allowed, cannot be built, or is too large.
+        """
+        refuse_untrusted({"network": self.as_dict()}, {"network": nn.Module}, where)
+        with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
+            try:
+                built = _build(self.as_dict(), nn.Module)
+            except InputError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                raise InputError(
+                    f"{where} describes a network that cannot be built: {self.class_path}: {reason}"
+                ) from error
+        if not isinstance(built, nn.Module):
+            raise InputError(
+                f"{where} asks for {self.class_path}, which makes a {type(built).__name__}, and no network"
+            )
+        return built
+
+
+def _build(value: Any, hint: Any) -> Any:
+    """Objects for checked plain data."""
+    if isinstance(value, list):
+        return [_build(inner, hint) for inner in value]
+    if not is_spec(value):
+        return {k: _build(v, hint) for k, v in value.items()} if isinstance(value, dict) else value
+    kinds, _ = leaves(hint)
+    made_by = next(found for kind in kinds if (found := lookup(value["class_path"], kind)) is not None)
+    hints = parameters(made_by)
+    arguments = {name: _build(inner, hints.get(name)) for name, inner in (given(value) or {}).items()}
+    if typing.get_origin(hint) is collections.abc.Callable:
+        return functools.partial(made_by, **arguments)
+    return made_by(**arguments)

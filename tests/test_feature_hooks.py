@@ -1,0 +1,51 @@
+"""Hooks that catch what passes through a part of a network."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from distill_lightning.feature_hooks import FeatureHook
+
+X = torch.arange(6.0).reshape(3, 2)
+
+
+def watched(inputs: bool) -> tuple[nn.Module, FeatureHook]:
+    layer, hook = nn.Linear(2, 4), FeatureHook(inputs)
+    hook.watch(layer)
+    return layer, hook
+
+
+@pytest.mark.parametrize("inputs", [True, False])
+def test_it_holds_what_passed_until_it_is_taken(inputs):
+    layer, hook = watched(inputs)
+    out = layer(X)
+    assert hook.take() is (X if inputs else out)
+    with pytest.raises(RuntimeError, match="no batch has passed"):
+        hook.take()
+    layer(X), layer(X + 1)
+    assert hook.take().equal(X + 1 if inputs else layer.eval()(X + 1))  # the last
+
+
+def test_it_holds_nothing_in_evaluation():
+    layer, hook = watched(True)
+    layer.eval()(X)
+    with pytest.raises(RuntimeError, match="in training mode"):
+        hook.take()
+    layer.train()(X)
+    layer.eval()(X + 1)
+    assert hook.take() is X
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
+def test_a_copy_of_the_network_gives_it_nothing(duplicate):
+    layer, hook = watched(False)
+    layer(X)
+    other = duplicate(layer)
+    other(X + 1)
+    held = hook.take()
+    assert held.equal(layer(X)) and held.requires_grad
+    small, large = (len(pickle.dumps(hook)) for hook in (FeatureHook(), hook))
+    assert small == large  # what is held is not written

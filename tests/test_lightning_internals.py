@@ -1,0 +1,284 @@
+"""The private names of Lightning that are touched, each in a real run: what fails here has moved in a new Lightning."""
+
+import json
+import signal
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from helpers import bare_trainer, on_two_processes
+from lightning.pytorch.loops import training_epoch_loop
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from torch import nn
+from torch.utils.data import DataLoader
+
+from distill_lightning import lightning_internals
+from distill_lightning.lightning_internals import LeanModule
+
+BATCHES = 4
+
+
+class Small(pl.LightningModule):
+    """One linear layer, with validation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+        self.steps: list[tuple[int, float]] = []
+
+    def training_step(self, batch, batch_idx):
+        self.steps.append((batch_idx, float(batch[0, 0])))
+        loss = self.layer(batch).square().mean()
+        self.log("loss", loss)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.layer(batch).square().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+
+    def train_dataloader(self):
+        numbers = torch.arange(float(BATCHES)).repeat_interleave(3)
+        return DataLoader(numbers[:, None].expand(-1, 2), batch_size=3)
+
+    val_dataloader = train_dataloader
+
+
+class Lean(LeanModule, Small):
+    """The same, with what LeanModule leaves out."""
+
+
+def fit(module: Small, *callbacks: pl.Callback, **options) -> pl.Trainer:
+    trainer = bare_trainer(**{"max_epochs": 2, "num_sanity_val_steps": 0, "callbacks": list(callbacks), **options})
+    trainer.fit(module)
+    return trainer
+
+
+def test_a_lean_module_trains_as_any_other():
+    weights = []
+    for kind in (Small, Lean):
+        torch.manual_seed(0)
+        module = kind()
+        trainer = fit(module)
+        weights.append(module.layer.weight.detach().clone())
+        assert {"loss", "val/loss"} <= trainer.callback_metrics.keys()  # which need the name of the running hook
+        assert module.steps == 2 * [(number, float(number)) for number in range(BATCHES)]
+    assert weights[0].equal(weights[1])
+
+
+@pytest.mark.parametrize(("kind", "calls"), [(Small, True), (Lean, False)])
+def test_a_lean_module_is_not_asked_to_move_batches(kind, calls):
+    asked = []
+
+    class Asked(kind):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            asked.append("before")
+            return batch
+
+        def transfer_batch_to_device(self, batch, device, dataloader_idx):
+            asked.append("transfer")
+            return batch
+
+    fit(Asked(), max_epochs=1)
+    assert asked == ["before", "transfer"] * (2 * BATCHES) * calls
+
+
+@pytest.mark.parametrize(("kind", "calls"), [(Small, True), (Lean, False)])
+def test_a_lean_module_keeps_the_running_hook_the_short_way(kind, calls, monkeypatch):
+    original, names = nn.Module.__setattr__, []
+
+    def recorded(self, name, value):
+        names.append(name)
+        original(self, name, value)
+
+    monkeypatch.setattr(nn.Module, "__setattr__", recorded)
+    module = kind()
+    fit(module, max_epochs=1)
+    assert ("_current_fx_name" in names) == calls
+    assert "layer" in names  # all else goes torch's way
+    assert "_current_fx_name" in vars(module)
+
+
+def test_a_module_knows_whether_it_has_a_trainer():
+    module = Lean()
+    assert not module.has_trainer
+    fit(module, max_epochs=1)
+    assert module.has_trainer
+
+
+class Watch(pl.Callback):
+    """What is predicted after each batch, and what came."""
+
+    def __init__(self, predict) -> None:
+        self.predict, self.predicted, self.came = predict, [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.predicted.append(self.predict(trainer))
+        self.came.append(False)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 5])
+def test_which_batch_completes_no_step(together):
+    class Steps(Watch):
+        before = 0
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self.came[-1], self.before = trainer.global_step == self.before, trainer.global_step
+
+    within = []
+
+    class Asks(Small):
+        def training_step(self, batch, batch_idx):
+            within.append(lightning_internals.completes_no_step(self.trainer))
+            return super().training_step(batch, batch_idx)
+
+    watch = Steps(lightning_internals.completes_no_step)
+    fit(Asks(), watch, accumulate_grad_batches=together)
+    assert watch.predicted == watch.came == within
+    assert watch.came == [(number + 1) % together > 0 and number + 1 < BATCHES for number in range(BATCHES)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [
+        ({}, [4, 8]),
+        ({"val_check_interval": 2}, [2, 4, 6, 8]),
+        ({"val_check_interval": 3}, [3, 7]),
+        ({"val_check_interval": 0.5}, [2, 4, 6, 8]),
+        ({"val_check_interval": 3, "check_val_every_n_epoch": None}, [3, 6]),
+        ({"check_val_every_n_epoch": 2}, [8]),
+        ({"limit_val_batches": 0}, []),
+    ],
+)
+def test_when_a_validation_is_due(options, after):
+    class Validations(Watch):
+        def on_validation_start(self, trainer, pl_module):
+            self.came[-1] = True
+
+    watch = Validations(lightning_internals.validation_is_due)
+    fit(Small(), watch, **options)
+    assert watch.predicted == watch.came
+    assert [number for number, came in enumerate(watch.came, 1) if came] == after
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "options", "after"),
+    [
+        (None, {}, [4, 8]),
+        (2, {}, [2]),
+        (2, {"min_epochs": 2}, [4, 8]),
+        (6, {"min_epochs": 1}, [4, 6]),
+        (None, {"limit_train_batches": 3}, [3, 6]),
+    ],
+)
+def test_when_an_epoch_ends(stop_at, options, after):
+    class Ends(Watch):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if len(self.came) + 1 == stop_at:
+                trainer.should_stop = True
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            self.came[-1] = True
+
+    watch = Ends(lightning_internals.epoch_ends)
+    fit(Small(), watch, **options)
+    assert watch.predicted == watch.came
+    assert [number for number, came in enumerate(watch.came, 1) if came] == after
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_signals_are_left_alone(alone):
+    handlers = []
+
+    class Looks(pl.Callback):
+        def setup(self, trainer, pl_module, stage):
+            if alone:
+                lightning_internals.leave_signals_alone(trainer)
+
+        def on_train_start(self, trainer, pl_module):
+            handlers.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    fit(Small(), Looks(), max_epochs=1)
+    assert (handlers == [before]) == alone
+
+
+SIGNALS_OF_TWO = """
+import sys
+import torch
+import lightning.pytorch as pl
+from test_lightning_internals import BATCHES, Small, fit
+from distill_lightning import lightning_internals
+
+counts = []
+for alone in (False, True):
+    class Counts(pl.Callback):
+        def setup(self, trainer, pl_module, stage):
+            if alone:
+                lightning_internals.leave_signals_alone(trainer)
+
+        def on_train_start(self, trainer, pl_module):
+            self.original, self.count = torch.distributed.broadcast, 0
+            torch.distributed.broadcast = self.counted
+
+        def counted(self, tensor, *args, **kwargs):
+            self.count += tensor.numel() == 1
+            return self.original(tensor, *args, **kwargs)
+
+        def on_train_end(self, trainer, pl_module):
+            torch.distributed.broadcast = self.original
+
+    watch = Counts()
+    fit(Small(), watch, max_epochs=1, limit_val_batches=0, strategy="ddp", devices=2, use_distributed_sampler=False)
+    counts.append(watch.count)
+print(counts == [BATCHES, 0], counts)
+"""
+
+
+def test_two_processes_do_not_wait_for_each_other_to_ask_for_signals(request, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(request.path.parent), prepend=":")
+    assert [out.split()[0] for out in on_two_processes(SIGNALS_OF_TWO)] == ["True", "True"]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+def test_no_signature_is_looked_up(skip, monkeypatch):
+    looked_up, original = [], training_epoch_loop.is_param_in_hook_signature
+    monkeypatch.setattr(
+        training_epoch_loop,
+        "is_param_in_hook_signature",
+        lambda hook, *args, **kwargs: looked_up.append(hook.__name__) or original(hook, *args, **kwargs),
+    )
+    trainer, module = bare_trainer(max_epochs=1, num_sanity_val_steps=0), Small()
+    if skip:
+        lightning_internals.skip_signature_lookup(trainer)
+    trainer.fit(module)
+    assert looked_up.count("training_step") == (0 if skip else BATCHES)
+    assert module.steps == [(number, float(number)) for number in range(BATCHES)]
+
+
+@pytest.mark.parametrize("weights_only", [False, True])
+def test_a_dump_is_what_would_be_saved(weights_only):
+    trainer = fit(Small(), max_epochs=1)
+    dumped = lightning_internals.dump_checkpoint(trainer, weights_only)
+    trainer.save_checkpoint("saved.ckpt", weights_only)
+    saved = torch.load("saved.ckpt", weights_only=True)
+    assert saved.keys() == dumped.keys()
+    assert ("optimizer_states" in dumped) != weights_only
+    assert all(saved["state_dict"][name].equal(value) for name, value in dumped["state_dict"].items())
+    assert json.dumps(saved.get("loops")) == json.dumps(dumped.get("loops"))
+
+
+def test_who_started_the_processes():
+    given = LightningEnvironment()
+    assert lightning_internals.cluster_environment(bare_trainer(plugins=[given])) is given
+    assert isinstance(lightning_internals.cluster_environment(bare_trainer()), LightningEnvironment)
+
+
+@pytest.mark.parametrize("synchronised", [False, True])
+def test_whether_batch_norm_is_shared(synchronised):
+    trainer = bare_trainer(strategy="ddp", devices=2, sync_batchnorm=synchronised)
+    assert lightning_internals.synchronises_batch_norm(trainer) == synchronised
+    assert not lightning_internals.synchronises_batch_norm(bare_trainer())
