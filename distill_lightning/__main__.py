@@ -20,6 +20,10 @@ def main(args: list[str] | None = None) -> int:
             from distill_lightning.cli import report
 
             return report.main(args[1:])
+        if args[:1] == ["configs"]:  # likewise
+            from distill_lightning.cli import configs
+
+            return configs.main(args[1:])
         from distill_lightning.cli import app
 
         return app.main(args)

@@ -44,21 +44,21 @@ def test_every_yaml_runs(path, small):
         # its teacher or members are the runs that the comment names, at the place that the YAML names
         first = path.read_text().split("configs/")[1].split()[0].rstrip(",")
         callbacks = yaml.safe_load(path.read_text()).get("trainer", {}).get("callbacks", [])
-        needed = model["init_args"].get("members") or [callbacks[0]["init_args"]["teacher"]]
+        needed = model.get("init_args", {}).get("members") or [callbacks[0]["init_args"]["teacher"]]
         made = [fit(first, *given)]
         made += [fit(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
         assert made == [Path(checkpoint).parent.parent for checkpoint in needed]
     run = fit(str(path), *given)
     summary = json.loads((run / "summary.json").read_text())
     assert 0 <= summary["metrics"]["test/accuracy"] <= 1
-    if model["class_path"] == "Ensemble":
+    if model.get("class_path") == "Ensemble":
         assert {"test/disagreement", "test/accuracy_by_members", "val/nll"} <= set(events(run))
         return
     assert summary["epochs"] == 1 if "rounds" not in summary else len(summary["rounds"]) == 2
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)
     beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}}
-    trained = {"model"} | beside.get(model["class_path"], set())
+    trained = {"model"} | beside.get(model.get("class_path"), set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained
     assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))
 

@@ -29,6 +29,7 @@ from distill_lightning.cli.messages import Parser
 from distill_lightning.cli.predict import predict
 from distill_lightning.cli.shape import give_shape
 from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
+from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
@@ -111,7 +112,7 @@ class DistillCommand(CommandLine):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
-        args = self._with_config_of_checkpoint(sys.argv[1:] if args is None else args)
+        args = self._with_config_of_checkpoint(expand_configs(sys.argv[1:] if args is None else args))
         try:
             self.config = parser.parse_args(args)
         except InputError as error:  # a network may require what only the data can tell: 0 stands for it until then

@@ -11,6 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
+from distill_lightning.cli.verbs import OTHER_VERBS
+from distill_lightning.config_files import suggestion
 from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, first_input_error, nearest
@@ -82,12 +84,12 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"File does not exist: '([^']+)'", text):
         path = Path(found[1])
         beside = [str(f) for f in path.parent.glob("*")]
-        return f"there is no file {path}{nearest(str(path), beside)}"
+        return f"there is no file {path}{nearest(str(path), beside) or suggestion(path)}"
     if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", text):
-        commands = found[2].replace("'", "").split(", ")
+        commands = [*found[2].replace("'", "").split(", "), *OTHER_VERBS]
         return f"there is no command {found[1]}{nearest(found[1], commands)}: use one of {', '.join(commands)}"
     if "but it was not provided" in text or "arguments are required" in text:
-        text = text.replace("predict,bench}", "predict,bench,study,report}")
+        text = text.replace("predict,bench}", ",".join(["predict,bench", *OTHER_VERBS]) + "}")
         return f"{text} -- give a --config FILE; distill --help lists the commands".replace("fit.", "--")
     if found := re.search(r"Problems parsing config: (.*)", text):
         return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")

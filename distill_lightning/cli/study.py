@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from distill_lightning.config_files import find, find_shipped
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.files import write_whole
 from distill_lightning.report import page
@@ -42,14 +43,15 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
         epilog="Any other option is given to every run: --data.root DIR, say, or --trainer.accelerator gpu.",
         allow_abbrev=False,
     )
-    parser.add_argument("study", type=Path, help="the YAML file")
+    parser.add_argument("study", type=Path, help="the YAML file; or the name of a shipped one, as quick")
     parser.add_argument("--jobs", type=int, default=1, help="how many runs go at once; they share cores and GPUs")
     parser.add_argument("--dry_run", action="store_true", help="print the plan, as a script of commands, and stop")
     parser.add_argument("--log_dir", default="logs", help="the folder that runs go to")
     given, options = parser.parse_known_args(args)
     if given.jobs < 1:
         raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
-    study = read_study(given.study)
+    name = str(given.study)
+    study = read_study(find(name) or find_shipped(f"studies/{name}") or given.study)
     plan = plan_study(study, given.log_dir, resolve, options)
     checker = SpecChecker(study.path, plan.variables)
     tables, figures = checker.tables(study.tables), checker.figures(study.figures)

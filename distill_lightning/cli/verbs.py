@@ -10,6 +10,7 @@ VERBS = {
 OTHER_VERBS = {
     "study": "Run what is missing of a study's runs, in order, and make its tables.",
     "report": "Make one HTML page from any run folders.",
+    "configs": "List, print or copy the configuration files that come with the program.",
     "inspect": "List what a file is and what it asks for, without building anything.",
 }
 """Those that have a parser of their own."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill_lightning.config_files import beside, shipped_names, suggestion
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import read_yaml
 from distill_lightning.studies.references import is_reference
@@ -56,7 +57,8 @@ def read_study(path: Path) -> Study:
     """
     if not path.is_file():
         neighbours = [str(file) for file in path.parent.glob("*.yaml")]
-        raise InputError(f"there is no study {path}{nearest(str(path), neighbours)}")
+        shipped = [name for name in shipped_names() if name.startswith("studies/")]
+        raise InputError(f"there is no study {path}{nearest(str(path), neighbours) or suggestion(path, shipped)}")
     study = read_yaml(path)
     if not isinstance(study, dict) or not isinstance(study.get("runs"), dict) or not study["runs"]:
         raise InputError(f"{path} names no runs: a study needs the key runs, with an entry for each kind of run")
@@ -83,7 +85,7 @@ def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Ent
     options = {**(study.get("options") or {}), **(entry.get("options") or {})}
     for option in sorted(SET_BY_STUDY & options.keys()):
         raise InputError(f"{where} sets {option}, which is the study's to set: leave it out")
-    files = tuple(os.path.relpath(path.parent / config) for config in configs)
+    files = tuple(os.path.relpath(beside(path, config)) for config in configs)
     return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)))
 
 
