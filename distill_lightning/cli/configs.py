@@ -89,7 +89,7 @@ def copy(names: list[str], folder: Path) -> list[Path]:
         if target.exists() and not (target.is_file() and target.read_bytes() == content):
             raise InputError(f"{target} is there already, and differs: give another folder, or remove it")
     for target, content in contents.items():
-        write_whole(target, lambda opened, content=content: opened.write(content))
+        write_whole(target, lambda opened, content=content: opened.write(content))  # type: ignore[misc]
     return list(contents)
 
 
