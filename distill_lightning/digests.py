@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and values; the order of the names does not matter. 20 hexadecimal digits."""
+    """A digest of names, dtypes, shapes and values: 20 hexadecimal digits. The order of the names has no effect."""
     total = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())

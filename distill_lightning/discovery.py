@@ -1,11 +1,11 @@
-"""Finds the classes of a folder by importing every file in it: a new file needs no entry anywhere."""
+"""Imports every file of a folder, so that the classes in a new file are found without being registered anywhere."""
 
 import importlib
 import pkgutil
 
 
 def import_all(package: str) -> None:
-    """Imports every module directly in ``package``, so that its classes can be named by their short names."""
+    """Imports every module directly in ``package``. The command line then finds its classes by their short names."""
     path = importlib.import_module(package).__path__
     for module in pkgutil.iter_modules(path):
         importlib.import_module(f"{package}.{module.name}")

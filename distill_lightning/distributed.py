@@ -1,6 +1,7 @@
-"""What several processes do together. Each function is called by all of them, or waits for ever.
+"""Communication between the processes of a run.
 
-With one process every function is the obvious one, and nothing is communicated.
+All processes must call a function that communicates; otherwise it waits forever. With one process nothing is
+communicated, and each function returns what the single process passes.
 """
 
 from collections.abc import Callable
@@ -18,17 +19,17 @@ T = TypeVar("T")
 
 
 def process_count() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_first() -> bool:
-    """Whether this is the first of them, which writes files."""
+    """Whether this is the process with rank 0, which writes files."""
     return process_count() == 1 or dist.get_rank() == 0
 
 
 def gather_objects(mine: T) -> list[T]:
-    """What each process gives, in the order of their ranks."""
+    """The objects of all processes, in the order of their ranks."""
     everyones = [mine] * process_count()
     if len(everyones) > 1:
         dist.all_gather_object(everyones, mine)
@@ -36,12 +37,12 @@ def gather_objects(mine: T) -> list[T]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows (n, ...) of all processes, one after the other; each may have another number."""
+    """Concatenates the rows (n, ...) of all processes. The number n may differ between processes."""
     return torch.cat(gather_all_tensors(rows)) if process_count() > 1 else rows
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum, on all processes."""
+    """The elementwise sum over all processes. All get the result."""
     if process_count() > 1:
         values = values.clone()
         dist.all_reduce(values, dist.ReduceOp.SUM)
@@ -49,11 +50,11 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def mean_over_processes(rows: Tensor, weight: float) -> Tensor:
-    """(n, D) to (D,): the mean over the new samples of all processes, through which the gradient goes.
+    """The mean over the rows of all processes, (n, D) to (D,). It is differentiable.
 
     Args:
-        rows: of this process.
-        weight: of its batch; 0 for a process without samples, whose rows do not count.
+        rows: the rows of this process, one for each new sample.
+        weight: the weight of its batch; with weight 0 the process has no samples of its own, and its rows do not count.
     """
     if process_count() == 1:
         return rows.mean(0)
@@ -63,7 +64,7 @@ def mean_over_processes(rows: Tensor, weight: float) -> Tensor:
 
 
 def largest(values: Tensor) -> Tensor:
-    """The maximum, element by element, on all processes."""
+    """The elementwise maximum over all processes. All get the result."""
     if process_count() > 1:
         values = values.clone()
         dist.all_reduce(values, dist.ReduceOp.MAX)
@@ -71,7 +72,7 @@ def largest(values: Tensor) -> Tensor:
 
 
 def from_first(value: T) -> T:
-    """What the first process has, on all of them."""
+    """The object of the first process. All get it."""
     if process_count() > 1:
         shared = [value]
         dist.broadcast_object_list(shared, src=0)
@@ -80,14 +81,14 @@ def from_first(value: T) -> T:
 
 
 def from_first_into(values: Tensor) -> Tensor:
-    """Overwrites a tensor with what the first process has, and returns it."""
+    """Overwrites a tensor with the values of the first process, and returns it."""
     if process_count() > 1:
         dist.broadcast(values, 0)
     return values
 
 
 def first_decides(decide: Callable[[], T]) -> T:
-    """What the first process decides, on all of them; the others need not be able to.
+    """Calls ``decide`` on the first process alone, and returns its result on all processes.
 
     Raises:
         InputError: the first process raised it.

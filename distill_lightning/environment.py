@@ -1,27 +1,27 @@
-"""What the environment says of who started this process: a study, or SLURM."""
+"""Environment variables that tell whether a study or SLURM started this process."""
 
 import os
 import subprocess
 import sys
 
 OF_STUDY = "DISTILL_STUDY"
-"""Set for the runs of a study: the number of its process. A run whose study is gone saves and leaves."""
+"""Set for the runs of a study: the process ID of the study. If the study ends, a run saves a checkpoint and exits."""
 
 
 def slurm_job() -> str | None:
-    """The number of the job, or of the task of an array, as ``scontrol requeue`` takes it."""
+    """The ID of this SLURM job or array task, in the form for ``scontrol requeue``. None outside SLURM."""
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     return os.environ.get("SLURM_JOB_ID")
 
 
 def was_requeued() -> bool:
-    """Whether this job was put back into the queue after an earlier start."""
+    """Whether this SLURM job was requeued after an earlier start."""
     return slurm_job() is not None and int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
 
 
 def requeue() -> None:
-    """Puts this job back into the queue, where it is one."""
+    """Requeues this job if it is a SLURM job."""
     if job := slurm_job():
         try:
             subprocess.run(["scontrol", "requeue", job], check=False)

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The error for wrong input, which the user can correct."""
 
 import difflib
 from argparse import ArgumentParser
@@ -7,25 +7,26 @@ from typing import NoReturn
 
 
 class InputError(ValueError):
-    """Wrong input: one line on what was given, what was expected and what to do. Ends a command with status 2."""
+    """Wrong input. The message is one line: what was given, what was expected and what to do. The exit status is 2."""
 
 
 def first_input_error(error: BaseException | None) -> InputError | None:
-    """The error of ours that another was raised because of, if any."""
+    """The first InputError in the chain of causes of ``error``, which includes itself; None if there is none."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """ "; did you mean X?", or nothing where nothing is near. Capital letters make no difference."""
+    """A hint "; did you mean X?" with the most similar of ``words``, or "" if none is similar. Case is ignored."""
     small = {word.lower(): word for word in words}
     close = difflib.get_close_matches(word.lower(), small, n=1, cutoff=0.6)
     return f"; did you mean {small[close[0]]}?" if close else ""
 
 
 class LineParser(ArgumentParser):
-    """Of the verbs that have a parser of their own: what is wrong is an InputError."""
+    """An argument parser that raises InputError, for the commands that do not use the parser of Lightning."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises InputError instead of printing the usage and exiting."""
         raise InputError(message)

@@ -1,4 +1,4 @@
-"""The metrics of every method's validation and test."""
+"""The metrics that every method reports in validation and test."""
 
 import torch
 from torch import Tensor
@@ -9,14 +9,14 @@ from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
 
 
 class Evaluation:
-    """Top-1, top-5, NLL in nats and ECE of 15 bins, summed up over batches and processes.
+    """Top-1 and top-5 accuracy, NLL in nats and ECE with 15 bins, over all batches and processes.
 
-    It is no part of a module: a run in half precision would make its sums half precise too.
+    This is not a submodule of the method: a run in half precision would convert the sums to half precision as well.
 
     Args:
         num_classes: K.
-        device: of the sums.
-        bias: (K,), added to the logits, where there is one.
+        device: the device that holds the sums.
+        bias: (K,), added to the logits; None for no bias.
     """
 
     def __init__(self, num_classes: int, device: torch.device, bias: Tensor | None = None) -> None:
@@ -33,19 +33,19 @@ class Evaluation:
         ).to(device)
 
     def biased(self, logits: Tensor) -> Tensor:
-        """(..., K), with the bias added."""
+        """The logits (..., K) plus the bias."""
         return logits if self.bias is None else logits + self.bias
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Counts a batch: (B, K), as ``biased`` gives them, and (B,)."""
+        """Adds a batch: logits (B, K), as returned by ``biased``, and labels (B,) int64."""
         self.metrics.update(logits, labels)
 
     def compute(self) -> dict[str, float]:
-        """The metrics of all that was counted, which is then forgotten."""
+        """The metrics over all added batches. Resets the sums."""
         results = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
         return results
 
     def calibration(self) -> dict[str, list[float]]:
-        """By bin: pictures, sum of confidences, right answers; of what was computed last."""
+        """Number of pictures, sum of confidences and correct predictions in each bin, at the last ``compute``."""
         return self.calibration_error.table

@@ -1,4 +1,4 @@
-"""Hooks that catch what passes through a part of a network."""
+"""Hooks that store the input or the output of a module."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class FeatureHook:
-    """Holds what a module was last given, or gave out, in training, until it is taken.
+    """Holds the last output of a module in training mode, until ``take`` is called.
 
     Args:
-        inputs: whether to hold what goes in, instead of what comes out.
+        inputs: whether to hold the input of the module instead of its output.
     """
 
     def __init__(self, inputs: bool = False) -> None:
@@ -17,7 +17,7 @@ class FeatureHook:
         self._held: Tensor | None = None
 
     def watch(self, module: nn.Module) -> None:
-        """From now on, holds what passes through this module. A copy of the module gets a hook of its own."""
+        """Registers this hook with a module. A deep copy of the module gets its own hook."""
         module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -25,15 +25,15 @@ class FeatureHook:
             self._held = inputs[0] if self.inputs else output
 
     def take(self) -> Tensor:
-        """What is held, which is then let go.
+        """Returns the held tensor and releases it.
 
         Raises:
-            RuntimeError: nothing has passed since it was last taken.
+            RuntimeError: no batch has passed through the module in training mode since the last call.
         """
         held, self._held = self._held, None
         if held is None:
-            raise RuntimeError("no batch has passed through the module that is watched, in training mode")
+            raise RuntimeError("no batch has passed through the watched module in training mode")
         return held
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureHook, (self.inputs,)  # copied and pickled without what it holds
+        return FeatureHook, (self.inputs,)  # a copy or a pickle does not contain the held tensor

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-sum_k q_k log p_k(s), mean over the batch.
+    """-sum_k q_k log p_k(s), with p = p^1, mean over the batch.
 
     Args:
         logits: s, (B, K).
@@ -23,7 +23,7 @@ def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) 
 def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
     """KL(sg p^T(t) || p^T(s)), summed over classes, mean over the batch.
 
-    The gradient reaches ``logits`` alone.
+    The gradient flows into ``logits`` only.
 
     Args:
         teacher_logits: t, (B, K), raw.
@@ -44,12 +44,18 @@ def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1
 
 
 def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(sg p^T(t) || p^T(s)): its gradient keeps its size as T grows (Hinton et al. 2015, section 2)."""
+    """T^2 KL(sg p^T(t) || p^T(s)). The factor T^2 keeps the size of the gradient as T grows (Hinton et al. 2015,
+    section 2). Shapes and errors as in ``kl_divergence``."""
     return temperature**2 * kl_divergence(teacher_logits, logits, temperature)
 
 
 def symmetric_kl(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
-    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient reaches both (B, K)."""
+    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient flows into both arguments.
+
+    Args:
+        logits_a, logits_b: a and b, (B, K), raw.
+        temperature: T > 0.
+    """
     log_a, log_b = (F.log_softmax(logits / temperature, dim=1) for logits in (logits_a, logits_b))
     both = (log_a.exp() - log_b.exp()) * (log_a - log_b)
     return temperature**2 * both.sum(1).mean()

@@ -1,8 +1,8 @@
-"""Masks as pure functions of weights: {name: bool tensor of the weight's shape}, True for what is kept.
+"""Pruning masks as pure functions of weights: {name: bool tensor of the weight's shape}, True for a kept weight.
 
-Count first, then pick: how many weights stay is an integer that follows from sizes, rate and round alone, and which
-ones is a stable order of their magnitudes. Ties, half precision and thresholds have no say, and every process that
-holds the same weights comes to the same masks.
+The number of kept weights is computed first, from sizes, rate and round alone. Then a stable sort by magnitude decides
+which weights are kept. So the number does not depend on ties, half precision or a threshold, and all processes that
+hold the same weights compute the same masks.
 """
 
 from collections.abc import Mapping
@@ -14,26 +14,27 @@ Masks = dict[str, Tensor]
 
 
 def ones(weights: Mapping[str, Tensor]) -> Masks:
-    """Everything is kept."""
+    """Masks that keep all weights."""
     return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in weights.items()}
 
 
 def kept_after(count: int, rate: float, rounds: int) -> int:
-    """How many of ``count`` weights are left after so many rounds that take the share ``rate`` of what is left.
+    """The number of weights that are kept, out of ``count``, after ``rounds`` rounds of pruning.
 
-    From the full count each time: rounding does not add up over the rounds.
+    Each round prunes the share ``rate`` of the weights that are still kept. The number is computed from the full count,
+    so that rounding errors do not add up over the rounds.
     """
     return round(count * (1 - rate) ** rounds)
 
 
 def rate_factor(counts: Mapping[str, int], rates: Mapping[str, float], rounds: int, density: float) -> float:
-    """What to multiply the rates by, so that this density is left after so many rounds.
+    """The factor for all rates with which ``rounds`` rounds of pruning reach the density ``density``.
 
     Args:
-        counts: weights of each tensor.
-        rates: of each, relative to one another.
-        rounds: 1 or more.
-        density: in (0, 1).
+        counts: the number of weights of each tensor.
+        rates: the relative pruning rate of each tensor.
+        rounds: the number of rounds, 1 or more.
+        density: the share of weights to keep, in (0, 1).
 
     Raises:
         ValueError: the density cannot be reached.
@@ -54,15 +55,18 @@ def rate_factor(counts: Mapping[str, int], rates: Mapping[str, float], rounds: i
 
 
 def smallest(weights: Mapping[str, Tensor], masks: Masks, keep: int) -> Masks:
-    """Prunes the weights of least magnitude among those that are kept, over all the tensors together.
+    """Prunes the kept weights that have the smallest magnitudes. All tensors share one ranking.
 
     Args:
-        weights: by name.
-        masks: what is kept so far, of the same names and shapes.
-        keep: how many stay, at most as many as are kept so far.
+        weights: the weights by name.
+        masks: the masks so far, with the same names and shapes.
+        keep: the number of weights to keep, at most the number that ``masks`` keeps.
 
     Returns:
-        New masks of those names. Of equal magnitudes the ones that come first are pruned.
+        New masks with the same names. Among weights of equal magnitude, the first ones are pruned.
+
+    Raises:
+        ValueError: ``keep`` is larger than the number of weights that ``masks`` keeps.
     """
     alive = torch.cat([masks[name].flatten() for name in weights])
     size = torch.cat([weight.detach().flatten().abs() for weight in weights.values()])
@@ -78,12 +82,13 @@ def smallest(weights: Mapping[str, Tensor], masks: Masks, keep: int) -> Masks:
 
 
 def random_like(masks: Masks, generator: torch.Generator, pooled: bool = False) -> Masks:
-    """Masks that keep as many weights, drawn at random.
+    """Random masks that keep the same number of weights as ``masks``.
 
     Args:
-        masks: on the CPU.
-        generator: of the draw.
-        pooled: as many over all tensors together, instead of in each: what a random pruning of all would give.
+        masks: masks on the CPU.
+        generator: the generator that the random masks are drawn with.
+        pooled: whether the number is the same only for all tensors together, as in random pruning of the whole network.
+            By default it is the same for each tensor.
     """
 
     def draw(mask: Tensor) -> Tensor:
@@ -103,30 +108,32 @@ def density(masks: Mapping[str, Tensor]) -> float:
 
 
 def overlap(first: Masks, second: Masks) -> float:
-    """Jaccard's index: the weights that both keep, of those that either does."""
+    """The Jaccard index, in [0, 1]: the number of weights that both masks keep, divided by the number that at least one
+    of them keeps. It is 1 if neither keeps any."""
     both = sum(int((first[name] & second[name]).count_nonzero()) for name in first)
     either = sum(int((first[name] | second[name]).count_nonzero()) for name in first)
     return both / either if either else 1.0
 
 
 def pack(mask: Tensor) -> Tensor:
-    """Eight flags to a byte, the first in the highest bit. bool of any shape to uint8 (ceil(n / 8),)."""
+    """Packs a mask of n elements, of any shape, into uint8 (ceil(n / 8),). The first of 8 goes into the highest bit."""
     flags = mask.flatten().to(torch.uint8)
     flags = torch.nn.functional.pad(flags, (0, -len(flags) % 8)).view(-1, 8)
     return (flags << torch.arange(7, -1, -1, dtype=torch.uint8, device=flags.device)).sum(1, dtype=torch.uint8)
 
 
 def pack_all(masks: Masks) -> dict[str, Tensor]:
+    """Packs each mask with ``pack``."""
     return {name: pack(mask) for name, mask in masks.items()}
 
 
 def unpack_all(packed: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> Masks:
-    """The masks of the shapes of the tensors of that name."""
+    """Unpacks each mask to the shape of the tensor in ``like`` with the same name."""
     return {name: unpack(mask, like[name].shape) for name, mask in packed.items()}
 
 
 def unpack(packed: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
-    """The mask of that shape."""
+    """The inverse of ``pack``: a bool mask of the given shape."""
     bits = (packed[:, None] >> torch.arange(7, -1, -1, dtype=torch.uint8, device=packed.device)) & 1
     count = torch.Size(shape).numel()
     return bits.flatten()[:count].bool().view(shape)

@@ -1,4 +1,7 @@
-"""Metrics of evaluation that are sums, so that any number of processes, some of them with nothing, add up exactly."""
+"""Evaluation metrics that are computed from sums.
+
+The sums of all processes add up to the exact result, even if some processes have no samples.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -19,20 +22,22 @@ class NegativeLogLikelihood(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits (B, K) and labels (B,) int64."""
         self.total += F.cross_entropy(logits.double(), labels, reduction="sum")
         self.count += len(labels)
 
     def compute(self) -> Tensor:
+        """The mean, a float64 scalar."""
         return self.total / self.count
 
 
 class CalibrationError(Metric):
     """Expected calibration error (Guo et al. 2017, equation 3): |accuracy - confidence| over bins of equal width.
 
-    torchmetrics' own keeps every prediction; this keeps three numbers a bin.
+    The metric of torchmetrics keeps every prediction in memory; this one keeps three numbers per bin.
 
     Args:
-        bins: of the top probability.
+        bins: the number of bins for the confidence, which is the largest probability.
     """
 
     full_state_update = False
@@ -47,6 +52,7 @@ class CalibrationError(Metric):
             self.add_state(name, torch.zeros(bins, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits (B, K) and labels (B,) int64."""
         confidence, predicted = logits.softmax(1).max(1)
         bin_of = (confidence * self.bins).ceil().long().clamp(1, self.bins) - 1  # (lower, upper], as in the paper
         self.count.index_add_(0, bin_of, torch.ones_like(confidence, dtype=torch.float64))
@@ -54,16 +60,17 @@ class CalibrationError(Metric):
         self.right.index_add_(0, bin_of, (predicted == labels).double())
 
     def compute(self) -> Tensor:
-        # what a reliability diagram shows; kept here, since the sums over all processes exist only now
+        """The error, a float64 scalar in [0, 1]. ``table`` then holds the three numbers of each bin."""
+        # the data of a reliability diagram; torchmetrics sums over all processes only for the duration of this call
         self.table = {k: getattr(self, k).tolist() for k in ("count", "confidence", "right")}
         return (self.right - self.confidence).abs().sum() / self.count.sum()
 
 
 class MembersMetric(Metric):
-    """How the members of an ensemble differ, and what each adds.
+    """Disagreement and accuracy of the members of an ensemble, and the accuracy of its first 1 .. M members.
 
     Args:
-        members: M.
+        members: M, the number of members.
     """
 
     full_state_update = False
@@ -81,10 +88,11 @@ class MembersMetric(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, predicted: Tensor, predicted_by_first: Tensor, labels: Tensor) -> None:
-        """
+        """Adds a batch.
+
         Args:
-            predicted: by each member, (M, B) int64.
-            predicted_by_first: by the ensembles of the first 1 .. M members, (M, B) int64.
+            predicted: the class that each member predicts, (M, B) int64.
+            predicted_by_first: the class that the ensemble of the first m members predicts, m = 1 .. M, (M, B) int64.
             labels: (B,) int64.
         """
         differ = (predicted[:, None] != predicted[None]).sum().double() / 2
@@ -94,6 +102,7 @@ class MembersMetric(Metric):
         self.count += len(labels)
 
     def compute(self) -> dict[str, Tensor]:
+        """Fractions of 1, float64: ``accuracy_by_members`` is (M,), the others are scalars."""
         return {
             "disagreement": self.differ / self.count,
             "member_accuracy": self.right / self.count,

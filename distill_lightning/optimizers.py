@@ -1,4 +1,4 @@
-"""Which parameters an optimizer gets, and in which groups."""
+"""The default optimizer, and the parameter groups of an optimizer."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,16 +9,17 @@ from torch.optim import Optimizer
 
 
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
-    """SGD as is usual for CIFAR."""
+    """SGD with the settings that are usual for CIFAR."""
     return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], decay_norms_and_biases: bool) -> list[dict[str, Any]]:
-    """Groups for an optimizer, of the parameters that are trained.
+    """The parameter groups for an optimizer. They contain the parameters that require a gradient.
 
     Args:
-        parameters: of the network, and of what is trained beside it.
-        decay_norms_and_biases: whether weight decay acts on norms and biases (parameters of one dimension) as well.
+        parameters: the parameters of the network and of the modules that are trained with it.
+        decay_norms_and_biases: whether weight decay also acts on norms and biases (parameters with at most one
+            dimension).
     """
     trained = [p for p in parameters if p.requires_grad]
     if decay_norms_and_biases:
@@ -30,7 +31,7 @@ def parameter_groups(parameters: Iterable[nn.Parameter], decay_norms_and_biases:
 
 
 def make_optimizer(make: Callable[[Iterable[Any]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
-    """The optimizer, each of whose groups remembers the learning rate that schedules start from (``initial_lr``)."""
+    """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule."""
     optimizer = make(groups)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]

@@ -1,4 +1,4 @@
-"""Line plots as SVG, drawn without a library: a page of them opens without a network."""
+"""Line plots as SVG, drawn without a plotting library. A page with them loads nothing from the internet."""
 
 import html
 import math
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f5af0", "#6b7280")
-"""Colour-blind people can tell most of them apart (Okabe & Ito 2008). Light ones are darkened for a white page."""
+"""Colour-blind people can distinguish most of them (Okabe & Ito 2008). Light colours are darkened for a white page."""
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 40, 52
 LARGEST = 1e100
-"""Larger numbers are no measurements, and would overflow in the arithmetic of the axes."""
+"""Points with larger values are not drawn: they are no measurements, and the arithmetic of the axes would overflow."""
 STYLE = """<style>
 .axis{stroke:#8a8f98;stroke-width:1}
 .grid{stroke:#8a8f98;stroke-opacity:.22}
@@ -22,26 +22,26 @@ STYLE = """<style>
 
 @dataclass
 class Line:
-    """One line of a plot."""
+    """One line of a plot: its label in the legend, and the coordinates of its points."""
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
     spread: Sequence[float | None] = field(default_factory=list)
-    """Half the height of the band around the line at each point, None for no band."""
+    """Half the height of the band around the line at each point; None at a point without a band."""
     place: int | None = None
-    """Chooses the colour, so that a line that is in several plots has the same colour in all; its number in the plot
-    by default."""
+    """The number of its colour, from 0. It gives a line the same colour in several plots. By default it is the position
+    of the line in the plot."""
 
     def stroke(self, default: int) -> str:
-        """Colour and dashes, for ``place`` or else for ``default``."""
+        """The SVG attributes for colour and dashes. ``default`` is used if ``place`` is None."""
         place = default if self.place is None else self.place
         dash = ' stroke-dasharray="6 3"' if place // len(COLOURS) % 2 else ""
         return f'stroke="{COLOURS[place % len(COLOURS)]}"{dash}'
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers from ``low`` to ``high``."""
+    """Round numbers from ``low`` to ``high``, about ``count`` of them."""
     if not high > low or (high - low) / count == 0:  # the difference may be too small to divide
         return [low]
     rough = (high - low) / count
@@ -58,6 +58,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def number(value: float) -> str:
+    """A number as text: four significant digits, or whole with commas from 10,000 on."""
     return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -69,15 +70,15 @@ def plot(
     log_x: bool = False,
     diagonal: bool = False,
 ) -> str:
-    """A plot as SVG, which is as wide as its place on the page.
+    """A plot as SVG. It scales to the width of its container on the page.
 
     Args:
-        title: above the plot.
-        lines: drawn in this order. Points that are not finite or beyond `LARGEST` are left out, and where x is
-            logarithmic so are those that are not above 0.
-        x_label, y_label: of the axes.
+        title: the text above the plot.
+        lines: the lines, drawn in this order. Points that are not finite or beyond `LARGEST` are not drawn; with
+            ``log_x`` points with x <= 0 are not drawn either.
+        x_label, y_label: the labels of the axes.
         log_x: whether the x axis is logarithmic.
-        diagonal: whether both axes go from 0 to 1, with the line on which they are equal.
+        diagonal: whether both axes go from 0 to 1 and the line x = y is drawn.
     """
     drawn = [(line, [p for p in _points(line) if p[0] > 0 or not log_x]) for line in lines]
     drawn = [(line, points) for line, points in drawn if points]
@@ -152,7 +153,7 @@ def plot(
 
 
 def _points(line: Line) -> list[tuple[float, float, float]]:
-    """(x, y, spread) of the points that can be drawn, from left to right."""
+    """The points (x, y, spread) that can be drawn, sorted by x."""
     spreads = line.spread or [None] * len(line.x)
     points = zip(line.x, line.y, spreads, strict=True)
     return sorted((x, y, s if s and _can_be_drawn(s) else 0.0) for x, y, s in points if _can_be_drawn(x, y))
@@ -167,7 +168,7 @@ def _joined(points: Sequence[tuple[float, float]]) -> str:
 
 
 def _legend_rows(labels: Sequence[str]) -> list[list[tuple[int, float]]]:
-    """Where the labels go: rows of (number of the label, x), with as many labels in a row as fit."""
+    """The layout of the legend: rows of (number of the label, x in pixels). Each row has as many labels as fit."""
     rows: list[list[tuple[int, float]]] = []
     x: float = WIDTH
     for number_of_label, label in enumerate(labels):

@@ -1,4 +1,4 @@
-"""Means over an epoch, and over the window since they were last logged."""
+"""Means of the loss and the training metrics: over an epoch, and over a window (the steps since the last log)."""
 
 import time
 from typing import Any
@@ -13,21 +13,21 @@ Sums = dict[str, Tensor | float]
 
 
 class RunningMeans:
-    """Running sums on the device: nothing waits for them.
+    """Running sums on the device, so that adding a step does not wait for the device.
 
-    The sums of each process are part of the checkpoint, so that a mean over an epoch is the same after a resume.
+    The checkpoint contains the sums of each process, so that the mean over an epoch is the same after a resume.
     """
 
     def __init__(self) -> None:
         self.window: Sums = {}
         self.epoch: Sums = {}
         self.exposures = 0
-        """Pictures that went through the network since training began, over all processes."""
+        """The number of pictures that all processes have trained on since training began, up to the last full epoch."""
         self._asked_at = time.perf_counter()
         self._rows_since = 0
 
     def add(self, batch: Batch, output: StepOutput, loss: Tensor) -> None:
-        """One step: the terms, right answers for the new samples, and counts of rows."""
+        """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
         window, weight = self.window, batch.weight
         values = {f"loss_{name}": term.detach() for name, term in output.terms.items()} | {"loss": loss.detach()}
         if weight != 1.0:
@@ -39,7 +39,7 @@ class RunningMeans:
                 window[key].add_(value)  # type: ignore[union-attr]
             else:
                 window[key] = value.to(torch.float64, copy=True)
-        # the running sum is finite until the first step whose loss is not
+        # the running sum is not finite from the first bad step on, so this counts the steps since then
         window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type,operator]
         counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
         for key, count in zip(("steps", "fresh", "rows"), counts, strict=True):
@@ -47,22 +47,26 @@ class RunningMeans:
         self._rows_since += counts[2]
 
     def mean_loss(self) -> float | None:
-        """Of the epoch so far, on this process, for the progress bar."""
+        """The mean loss of the epoch so far, on this process alone, for the progress bar. None before a step."""
         steps, loss = (self.epoch.get(k, 0) + self.window.get(k, 0) for k in ("steps", "loss"))
         return float(loss) / float(steps) if steps else None
 
     def samples_per_s(self) -> float:
-        """Pictures that passed through this process's network in a second, since this was last asked."""
+        """Pictures per second that this process has trained on since the last call."""
         now = time.perf_counter()
         rate = self._rows_since / max(now - self._asked_at, 1e-9)
         self._asked_at, self._rows_since = now, 0
         return rate
 
     def raise_if_not_finite(self, step: int, batches_per_step: int) -> None:
-        """Names the first bad step of the window, which ``step`` is the last of. All processes ask together.
+        """Checks the losses of the window. All processes must call it.
+
+        Args:
+            step: the number of the last step in the window.
+            batches_per_step: the number of batches whose gradients are accumulated for one optimizer step.
 
         Raises:
-            FloatingPointError: a loss in the window is not finite, on any process.
+            FloatingPointError: a loss in the window is not finite, on any process. The error names the first such step.
         """
         if not self.window:
             return
@@ -75,7 +79,7 @@ class RunningMeans:
             )
 
     def close_window(self) -> dict[str, float]:
-        """The window's means over all processes. Its sums move on to the epoch's."""
+        """The means of the window over all processes. Adds its sums to those of the epoch and starts a new window."""
         window, self.window = self.window, {}
         if not window:
             return {}
@@ -83,7 +87,7 @@ class RunningMeans:
         return _means(window)
 
     def close_epoch(self) -> dict[str, float]:
-        """The epoch's means over all processes, and the exposures since training began."""
+        """The means of the epoch over all processes, and ``exposures``. Starts a new epoch."""
         epoch, self.epoch = self.epoch, {}
         means = _means(epoch)
         rows = torch.tensor(float(epoch["rows"]), dtype=torch.float64, device=_device_of(epoch))
@@ -95,37 +99,46 @@ class RunningMeans:
         return {"window": dict(self.window), "epoch": dict(self.epoch), "exposures": self.exposures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from them."""
+        """Restores the sums that ``state_dict`` returned."""
         self.window, self.epoch, self.exposures = dict(state["window"]), dict(state["epoch"]), state["exposures"]
 
 
 def shared_out(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
-    """What a process holds where ``world`` of them go on from the sums of another number: the first has them all.
+    """Redistributes the sums of a run that is resumed with another number of processes.
 
-    Each process counts a step and its loss, so that an old step is to weigh as much as one of the new processes.
+    The first process gets all sums, the others get zeros. Each process counts every step and its loss; these sums are
+    therefore scaled by the ratio of new to old processes, so that steps before and after the resume have equal weight.
+
+    Args:
+        states: the state of each old process, from ``RunningMeans.state_dict``.
+        rank: the rank of the new process.
+        world: the number of new processes.
+
+    Returns:
+        The state of the new process.
     """
 
-    def of(part: str) -> Sums:
+    def merged(part: str) -> Sums:
         sums = {k: sum(state[part][k] for state in states) * (rank == 0) for k in states[0][part]}
         return {k: v * world / len(states) if k == "steps" or k.startswith("loss") else v for k, v in sums.items()}
 
-    return {"window": of("window"), "epoch": of("epoch"), "exposures": states[0]["exposures"]}
+    return {"window": merged("window"), "epoch": merged("epoch"), "exposures": states[0]["exposures"]}
 
 
 def right_answers(predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
-    """Counts over the new samples.
+    """Counts correct predictions for the new samples of a batch.
 
     Args:
-        predicted: (num_new,) int64.
-        batch: with their labels.
+        predicted: (num_new,) int64, the predicted classes.
+        batch: the batch, which has the labels.
 
     Returns:
-        How many are ``right``. Where some labels are wrong on purpose, and pictures are not mixed: how many labels are
-        ``flipped``, for how many of these the wrong label is predicted (``memorised``), and for how many the right one
-        (``recovered``).
+        ``right``: the number of correct predictions. With label noise and without mixing also ``flipped``: the number
+        of wrong labels; ``memorised``: how often the wrong label is predicted for these; and ``recovered``: how often
+        their clean label is.
     """
     labels = batch.labels[: len(predicted)]
-    if batch.label_probs is not None:  # of a mixture, the label that has the larger share
+    if batch.label_probs is not None:  # the label with the larger share in the mixture
         return {"right": (predicted == batch.label_probs[: len(predicted)].argmax(1)).sum()}
     counts = {"right": (predicted == labels).sum()}
     if batch.clean_labels is not None:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules as pure functions of the epoch: nothing to save, nothing to restore."""
+"""Learning-rate schedules as pure functions of the epoch. They have no state to save or restore."""
 
 import math
 from abc import ABC, abstractmethod
@@ -7,10 +7,14 @@ from distill_lightning.errors import InputError
 
 
 class Schedule(ABC):
-    """The factor on the learning rate. It is asked before each step.
+    """A factor for the learning rate, computed before each step.
 
     Args:
-        warmup_epochs: the learning rate rises in a straight line over so many epochs, from one step's worth on.
+        warmup_epochs: the number of epochs, 0 or more, over which the learning rate rises linearly from 0. The first
+            step already has one step's share of the rise.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(self, warmup_epochs: float = 0.0) -> None:
@@ -22,40 +26,45 @@ class Schedule(ABC):
         """The factor for the next step.
 
         Args:
-            epoch: how far training has come, with fractions, in [0, epochs).
-            epochs: how long training is.
-            step: how much of an epoch a step is.
+            epoch: the position in training, in epochs with fractions, in [0, epochs).
+            epochs: the length of training, in epochs.
+            step: the length of a step, in epochs.
         """
         warmup = min(1.0, (epoch + step) / self.warmup_epochs) if self.warmup_epochs else 1.0
         return warmup * self.after_warmup(epoch, epochs)
 
     @abstractmethod
     def after_warmup(self, epoch: float, epochs: float) -> float:
-        """The factor, warm-up aside."""
+        """The factor without warm-up; arguments as in ``factor``."""
 
 
 class Constant(Schedule):
-    """The same learning rate throughout."""
+    """The same learning rate during all of training."""
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
+        """1."""
         return 1.0
 
 
 class Cosine(Schedule):
-    """From 1 to 0 along half a cosine (Loshchilov & Hutter 2017, without restarts), after warm-up."""
+    """Falls from 1 to 0 along half a cosine after warm-up (Loshchilov & Hutter 2017, without restarts)."""
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
+        """In [0, 1]; it starts to fall at the end of warm-up."""
         done = max(0.0, epoch - self.warmup_epochs) / max(epochs - self.warmup_epochs, 1e-9)
         return (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 class MultiStep(Schedule):
-    """Multiplied by ``gamma`` at each milestone.
+    """The learning rate is multiplied by ``gamma`` at each milestone.
 
     Args:
-        milestones: epochs, rising.
-        gamma: in (0, 1].
+        milestones: epochs in ascending order.
+        gamma: the factor at each milestone, in (0, 1].
         warmup_epochs: see Schedule.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(self, milestones: list[float], gamma: float = 0.1, warmup_epochs: float = 0.0) -> None:
@@ -63,19 +72,23 @@ class MultiStep(Schedule):
         if not 0 < gamma <= 1:
             raise InputError(f"gamma is {gamma}: it must lie in (0, 1]")
         if sorted(milestones) != list(milestones):
-            raise InputError(f"milestones are {milestones}: they must rise")
+            raise InputError(f"milestones are {milestones}: they must be in ascending order")
         self.milestones, self.gamma = milestones, gamma
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
+        """``gamma`` to the power of the number of milestones that are reached."""
         return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
 
 
 class CosineCycles(Schedule):
-    """From 1 to 0 along half a cosine, several times over (Loshchilov & Hutter 2017, with restarts).
+    """Falls from 1 to 0 along half a cosine in each of several cycles (Loshchilov & Hutter 2017, with restarts).
 
     Args:
-        cycles: how many, of equal length.
-        warmup_epochs: see Schedule.
+        cycles: the number of cycles, 1 or more; all have the same length.
+        warmup_epochs: see Schedule. Warm-up is a part of the first cycle.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(self, cycles: int, warmup_epochs: float = 0.0) -> None:
@@ -85,5 +98,6 @@ class CosineCycles(Schedule):
         self.cycles = cycles
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
+        """In [0, 1]."""
         within = (epoch * self.cycles / epochs + 1e-9) % 1
         return (1 + math.cos(math.pi * within)) / 2

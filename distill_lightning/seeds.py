@@ -1,8 +1,9 @@
-"""The order of samples and every draw, as pure functions of names.
+"""The order of samples and all random draws, as pure functions of integers.
 
-Nothing here has a state. A draw is a hash of what it is for: (seed, view, index, purpose) for an augmented picture,
-(seed, epoch, index) for the order of an epoch. The same names give the same number on any device, in any process, in
-any order of asking; so there is nothing to save, and nothing that a resumed run could get wrong.
+There is no generator with a state. A random number is a hash of the integers that identify it, its names: for example
+(purpose, seed, view, index) for an augmented picture, (purpose, seed, epoch, index) for the order of an epoch. The same
+names give the same number on any device, in any process and in any order of the calls. So there is no state to save,
+and a resumed run draws the same numbers.
 """
 
 import itertools
@@ -19,17 +20,17 @@ _GOLDEN, _MULTIPLY_1, _MULTIPLY_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94
 
 
 def _signed(x: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit number."""
+    """The int64 that has the same bits as the unsigned 64-bit number ``x``."""
     x &= _LOW_64
     return x - (1 << 64) if x >> 63 else x
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)  # logical: int64's own shift copies the sign
+    return (x >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: >> on int64 copies the sign bit
 
 
 def hash_numbers(*names: int) -> int:
-    """Mixes integers into one of 64 bits, one after the other. The finaliser is SplitMix64's (Steele et al. 2014)."""
+    """Hashes integers to one integer in [0, 2^64), with the finaliser of SplitMix64 (Steele et al. 2014) for each."""
     state = 0
     for name in names:
         state = ((state + name) * _MULTIPLY_1 + _GOLDEN) & _LOW_64
@@ -40,13 +41,13 @@ def hash_numbers(*names: int) -> int:
 
 
 def hash_names(*names: int | Tensor) -> Tensor:
-    """The same as ``hash_numbers``, for int64 tensors that broadcast. Numbers must come before tensors.
+    """``hash_numbers`` for int64 tensors, which are broadcast. Numbers must come before tensors.
 
     Returns:
-        int64, of the broadcast shape; all 64 bits are usable.
+        int64 of the broadcast shape. All 64 bits are random.
     """
     numbers = list(itertools.takewhile(lambda name: not isinstance(name, Tensor), names))
-    state: Any = _signed(hash_numbers(*map(int, numbers)))  # a number until the first tensor comes
+    state: Any = _signed(hash_numbers(*map(int, numbers)))  # a number until the first tensor is mixed in
     for name in names[len(numbers) :]:
         state = (state + name) * _signed(_MULTIPLY_1) + _signed(_GOLDEN)  # int64 arithmetic wraps around
         state = (state ^ _shift_right(state, 30)) * _signed(_MULTIPLY_1)
@@ -57,36 +58,44 @@ def hash_names(*names: int | Tensor) -> Tensor:
 
 
 def uniform(*names: int | Tensor) -> Tensor:
-    """float32 in [0, 1), with 24 random bits, one for each tuple of names."""
+    """One float32 in [0, 1), with 24 random bits, for each tuple of names; broadcast as in ``hash_names``."""
     return ((hash_names(*names) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
 def seed_for(*names: int) -> int:
-    """A non-negative seed below 2^63 for a generator that is used for one thing only."""
+    """A seed in [0, 2^63) for a generator that is used for one purpose only."""
     return hash_numbers(*names) >> 1
 
 
 def run_seed() -> int:
-    """The seed of the run: what ``seed_everything`` was called with, the same on every rank; 0 if it was not."""
+    """The seed that ``seed_everything`` was called with, the same on every rank; 0 if it was not called."""
     return int(os.environ.get("PL_GLOBAL_SEED", 0))
 
 
-# what a hash is for: two purposes never share their draws
+# the purposes of random draws; each purpose is the first name of its hashes, so that two purposes never share numbers
 PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE = range(1, 10)
 
 
 def seed_of_order(seed: int, order: int) -> int:
-    """The seed that one of several orders of the samples is drawn from; order 0 is that of ``seed`` itself."""
+    """The seed for sample order number ``order``, if there are several. Order 0 uses ``seed`` itself."""
     return hash_numbers(PERMUTATION, seed, order) if order else seed
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of an epoch: a permutation of 0 .. count - 1, int64 (count,)."""
+    """The order of the samples in an epoch: a permutation of 0 .. count - 1, int64 (count,)."""
     return hash_names(PERMUTATION, seed, epoch, torch.arange(count)).argsort(stable=True)
 
 
 def rank_within_class(labels: Tensor, seed: int) -> Tensor:
-    """How many of the same class come before each sample, in an order drawn from ``seed``. int64 (N,)."""
+    """The rank of each sample among the samples of its class, from 0, in an order drawn from ``seed``.
+
+    Args:
+        labels: (N,) int64.
+        seed: the seed of the order.
+
+    Returns:
+        int64 (N,).
+    """
     shuffled = hash_names(SPLIT, seed, torch.arange(len(labels))).argsort(stable=True)
     grouped = shuffled[labels[shuffled].argsort(stable=True)]
     counts = labels.bincount()
@@ -97,7 +106,15 @@ def rank_within_class(labels: Tensor, seed: int) -> Tensor:
 
 
 def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """An order whose every beginning holds the classes in their proportions. A permutation, int64 (N,)."""
+    """A random order in which the first n samples, for every n, have about the class proportions of all samples.
+
+    Args:
+        labels: (N,) int64.
+        seed: the seed of the order.
+
+    Returns:
+        A permutation of 0 .. N - 1, int64 (N,).
+    """
     place = (rank_within_class(labels, seed).double() + 0.5) / labels.bincount()[labels]
     tie = hash_names(SPLIT, seed, torch.arange(len(labels))).argsort(stable=True)
     return tie[place[tie].argsort(stable=True)]

@@ -1,13 +1,13 @@
-"""The table of soft targets on disk: raw logits of a teacher, for V views of every training sample.
+"""The table of soft targets on disk: raw logits of a teacher for V views of every training sample.
 
-A folder, named by a digest of all that the logits depend on, holds
+The files of a table are in a folder. Its name is a digest of the manifest:
 
-    manifest.json   what they depend on, in words
-    logits.npy      (V, R, K) float32, memory-mapped
-    checks.npy      (V, blocks) int64: the CRC-32 of each block of rows, -1 where it is not written yet
+    manifest.json   everything that the logits depend on
+    logits.npy      (V, R, K) float32, memory-mapped; R is the number of training samples
+    checks.npy      (V, blocks) int64: the CRC-32 of each block of rows, -1 for a block that is not written yet
 
-so that a table of another teacher cannot be opened by mistake, generation goes on at the first missing block, and a
-torn or altered file is found out. Several processes fill a table together, each its own blocks.
+So the table of another teacher is never opened by mistake, an interrupted generation continues with the missing blocks,
+and truncated or changed files are detected. Several processes fill a table together; each writes its own blocks.
 """
 
 import hashlib
@@ -27,23 +27,21 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import write_whole
 
 BLOCK = 256
-"""Rows that are written and checked together."""
+"""The number of rows that are written and checked together."""
 
 
 def digest_of(manifest: dict[str, Any]) -> str:
+    """20 hexadecimal digits of SHA-256 over the manifest as JSON. The order of the keys does not matter."""
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:20]
 
 
 class SoftTargetTable:
-    """Logits by view and row.
+    """The logits of a teacher by view and row. Call ``create`` on one process, then ``open`` on all.
 
     Args:
-        parent: the folder that tables lie in.
-        manifest: what the logits depend on; plain values.
+        parent: the folder that contains the folders of all tables.
+        manifest: everything that the logits depend on, as values that JSON can store.
         views, rows, classes: V, R, K.
-
-    Raises:
-        InputError: the files there are torn, altered or foreign.
     """
 
     def __init__(self, parent: str | Path, manifest: dict[str, Any], views: int, rows: int, classes: int) -> None:
@@ -53,7 +51,7 @@ class SoftTargetTable:
         self.blocks = -(-rows // BLOCK)
 
     def create(self) -> None:
-        """Makes the files where they are not there. One process does it, before the others open."""
+        """Creates the files that do not exist yet. One process calls it before the others call ``open``."""
         if not (self.folder / "logits.npy").exists():
             write_whole(self.folder / "logits.npy", self._blank)
         if not (self.folder / "checks.npy").exists():
@@ -64,12 +62,20 @@ class SoftTargetTable:
             write_whole(self.folder / "manifest.json", lambda file: file.write(text.encode()))
 
     def _blank(self, file: BinaryIO) -> None:
-        """An array of zeros that takes no memory, nor, where the file system can, space."""
+        """Writes an array of zeros without allocating memory, and as a sparse file if the file system supports it."""
         header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + 4 * int(np.prod(self.shape)))
 
     def open(self, mode: Literal["r", "r+"] = "r+") -> None:
+        """Maps the files into memory.
+
+        Args:
+            mode: "r" for reading only, "r+" for reading and writing.
+
+        Raises:
+            InputError: a file is damaged or missing, or belongs to another table.
+        """
         self.logits = self._map("logits.npy", np.float32, self.shape, mode)
         self.checks = self._map("checks.npy", np.int64, (self.shape[0], self.blocks), mode)
         try:
@@ -77,16 +83,14 @@ class SoftTargetTable:
         except (OSError, ValueError):
             found = None
         if found != self.manifest:
-            raise self._bad("manifest.json", "does not say what this table is of")
+            raise self._bad("manifest.json", "is damaged or belongs to another table")
 
-    def _map(
-        self, name: str, dtype: type, shape: tuple[int, ...], mode: Literal["r", "r+"]
-    ) -> "np.memmap[Any, Any]":
+    def _map(self, name: str, dtype: type, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> "np.memmap[Any, Any]":
         try:
-            np.load(self.folder / name, mmap_mode="r", allow_pickle=False)  # for writing, numpy fills up a torn file
+            np.load(self.folder / name, mmap_mode="r", allow_pickle=False)  # "r+" would extend a truncated file
             array = np.load(self.folder / name, mmap_mode=mode, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise self._bad(name, "is torn or no array") from error
+            raise self._bad(name, "is torn (cut off) or is not an array") from error
         if array.dtype != dtype or array.shape != shape:
             raise self._bad(name, f"is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
         assert isinstance(array, np.memmap)
@@ -94,44 +98,44 @@ class SoftTargetTable:
 
     def _bad(self, name: str, what: str) -> InputError:
         return InputError(
-            f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make anew"
+            f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make them again"
         )
 
     # Generation
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One run at a time generates a table; another waits, and finds it done."""
+        """A context in which one run at a time generates this table. Other runs wait and then find it complete."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w") as lock:
-            with suppress(ImportError, OSError):  # not on this system, or not on this file system
+            with suppress(ImportError, OSError):  # this system or this file system has no locks
                 import fcntl
 
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def missing(self) -> list[tuple[int, int]]:
-        """Blocks (view, block) that are not written yet."""
+        """The pairs (view, block) that are not written yet."""
         return [(int(v), int(b)) for v, b in zip(*np.nonzero(self.checks == -1), strict=True)]
 
     def rows(self, block: int) -> Tensor:
-        """The numbers of its rows, (n,) int64."""
+        """The numbers of the rows of a block, (n,) int64."""
         return torch.arange(block * BLOCK, min((block + 1) * BLOCK, self.shape[1]))
 
     def fill(self, view: int, block: int, logits: Tensor) -> None:
         """Writes the logits (n, K) of one block.
 
         Raises:
-            OSError: with the file's name, when the disk is full, say.
+            OSError: the file cannot be written, for example because the disk is full.
         """
         content = logits.float().cpu().numpy().tobytes()
         self._write("logits.npy", self.logits, (view, block * BLOCK, 0), content)
-        # last: a block without it is written again
+        # the checksum is written last: a block without a checksum is generated again
         self._write("checks.npy", self.checks, (view, block), np.int64(zlib.crc32(content)).tobytes())
 
     def _write(self, name: str, array: "np.memmap[Any, Any]", index: tuple[int, ...], content: bytes) -> None:
-        """Not through the map, which writes whole pages: what another computer writes beside it would be lost, and a full
-        disk would end the process without a word."""
+        """Writes bytes with ordinary file access. The memory map would write whole pages, and so overwrite what another
+        computer writes to the same page; and on a full disk it would kill the process without an error message."""
         path, place = self.folder / name, int(np.ravel_multi_index(index, array.shape))
         try:
             with open(path, "r+b") as file:
@@ -157,5 +161,5 @@ class SoftTargetTable:
     # Use
 
     def as_tensor(self) -> Tensor:
-        """(V, R, K) float32 on the CPU, memory-mapped."""
+        """The logits, (V, R, K) float32 on the CPU, memory-mapped. ``open`` must have been called."""
         return torch.from_numpy(self.logits)

@@ -1,4 +1,4 @@
-"""Trained networks, opened for use on some data: teachers, and the members of an ensemble."""
+"""Trained networks without training: teachers, and the members of an ensemble."""
 
 from pathlib import Path
 from typing import Literal
@@ -17,12 +17,12 @@ from distill_lightning.values import TrainedOn
 
 
 class FrozenNetwork(nn.Module):
-    """A network that stays in eval mode, with the normalisation that it was trained with.
+    """A network in eval mode that converts its input to the normalisation that it was trained with.
 
     Args:
-        network: gives logits (B, K).
-        given: the normalisation of the pictures that it will be given.
-        own: the one that it was trained with; None for the same.
+        network: a network that returns logits (B, K).
+        given: the normalisation of its input pictures.
+        own: the normalisation that it was trained with; None if it is the same.
     """
 
     scale: Tensor | None
@@ -40,15 +40,16 @@ class FrozenNetwork(nn.Module):
 
     @classmethod
     def open(cls, given: str | PlainNetwork, data: ImageData, role: Literal["teacher", "member"]) -> "FrozenNetwork":
-        """Opens a checkpoint of any method here, or takes a network with weights.
+        """Opens the checkpoint of any method, or uses a network that has its weights already.
 
         Args:
-            given: which.
-            data: what it is to be used on.
-            role: what the errors call it.
+            given: the path of a checkpoint, or a network.
+            data: the data that the network is used on; after ``setup``.
+            role: the word for the network in error messages.
 
         Raises:
-            InputError: it cannot be opened, has other classes, or has seen the validation pictures of ``data``.
+            InputError: the file cannot be opened, the network has other channels, picture sizes or classes than
+                ``data``, or it was trained on validation pictures of ``data``.
         """
         who = f"the {role} {given if isinstance(given, str) else type(given.network).__name__}"
         normaliser = data.normaliser
@@ -69,11 +70,11 @@ class FrozenNetwork(nn.Module):
         return cls(network, normaliser, own)
 
     def train(self, mode: bool = True) -> "FrozenNetwork":
-        """Stays in eval mode, whatever it is part of."""
+        """Keeps eval mode, also when a module that contains this one is set to training mode."""
         return super().train(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K), float32, for pictures (B, C, H, W) in the given normalisation."""
+        """Logits (B, K) float32 for pictures (B, C, H, W) that are normalised with ``given``."""
         if self.scale is not None and self.shift is not None:
             images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
         logits: Tensor = self.network(images)
@@ -84,8 +85,8 @@ def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]
     if not Path(path).is_file():
         option = "--trainer.callbacks.teacher" if role == "teacher" else "--model.members"
         raise InputError(
-            f"there is no {role} {path}: train it first, as the first line of a YAML that needs one says, or give "
-            f"another with {option}"
+            f"there is no {role} {path}: train it first (the first line of each YAML that needs one has the command), "
+            f"or give another one with {option}"
         )
     checkpoint = checkpoints.read(path)
     return checkpoints.open_network(path, checkpoint), checkpoints.trained_on(checkpoint, path)
@@ -96,8 +97,8 @@ def _check_data(trained_on: TrainedOn, data: ImageData, who: str) -> None:
     if theirs != ours:
         odd = [a for a, b in zip(theirs, ours, strict=False) if a != b] or [*theirs[len(ours) :], "none more"]
         raise InputError(
-            f"{who} was trained on other classes: {len(theirs)} of {trained_on.info.name}, with {odd[0]} where "
-            f"{data.name} has another of its {len(ours)}: the classes must be the same"
+            f"{who} was trained on other classes: {trained_on.info.name} has {len(theirs)}, {data.name} has "
+            f"{len(ours)}, and the first difference is {odd[0]}: the classes must be the same"
         )
     refuse_seen(data.info, data.held_out, trained_on, who)
 
@@ -109,6 +110,8 @@ def _check_classes(network: nn.Module, data: ImageData, who: str) -> None:
         logits = network.eval()(blank)
     except RuntimeError as error:
         size = f"{data.channels}x{data.image_size}x{data.image_size}"
-        raise InputError(f"{who} cannot take pictures of {size}: use one for this data") from error
+        raise InputError(f"{who} cannot take pictures of {size}: use one that was trained on this data") from error
     if logits.shape != (1, data.num_classes):
-        raise InputError(f"{who} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: they must be the same")
+        raise InputError(
+            f"{who} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: they must be the same"
+        )

@@ -1,7 +1,7 @@
-"""The values that the rooms hand to each other. Each is immutable, and has one meaning.
+"""The values and interfaces that data modules, methods and callbacks exchange. The values are immutable.
 
-`Batch` and `TeacherOutput` are named tuples rather than dataclasses: Lightning converts and moves a batch with a function
-that refuses frozen dataclasses.
+`Batch` and `TeacherOutput` are named tuples, not dataclasses: Lightning converts and moves batches with a function that
+does not accept frozen dataclasses.
 """
 
 from abc import ABC, abstractmethod
@@ -19,37 +19,38 @@ NO_LABEL = -1
 
 
 class TeacherOutput(NamedTuple):
-    """What a teacher answers for the rows of a batch.
+    """The output of a teacher for the rows of a batch.
 
     Args:
-        logits: (B, K) float32, raw: no temperature applied.
+        logits: (B, K) float32, raw: no temperature is applied.
     """
 
     logits: Tensor
 
 
 class Batch(NamedTuple):
-    """The share that one process has of a global batch.
+    """The part of a global batch that one process gets.
 
-    Rows are new samples first, then each further view of them, then another sample of its class for each, then the last
-    batch's new samples, as far as `BatchNeeds` asks for them.
+    The rows are, in this order: the new samples; each further view of the new samples; for each new sample another one
+    of its class; the new samples of the last batch. All but the first are present only if `BatchNeeds` requires them.
 
     Args:
         images: (B, C, H, W) float32, normalised.
-        labels: (B,) int64; `NO_LABEL` where there is none.
-        index: (B,) int64, the sample's position in the full training part, or in the evaluated split.
-        num_new: how many rows are new samples.
-        view: (B,) int64, which view of the sample this is; None in evaluation.
-        weight: this process's share of the global batch times the number of processes. It is 1 unless the last partial
-            batch of an epoch is kept and does not divide evenly; 0 for a process without samples, which repeats one.
-        label_probs: (B, K) float32, where pictures are mixed.
-        clean_labels: (B,) int64, where some labels are wrong on purpose.
-        teacher: what the teacher says of these rows, where there is one.
+        labels: (B,) int64; `NO_LABEL` for a picture without a label.
+        index: (B,) int64, the position of the sample in the full training part, or in the evaluated split.
+        num_new: the number of rows with new samples.
+        view: (B,) int64, the number of the view of each sample; None in evaluation.
+        weight: the fraction of the global batch in this process, times the number of processes. It is 1 unless the last
+            partial batch of an epoch is kept and cannot be split evenly. It is 0 if no sample is left for this process,
+            which then repeats a sample of another process.
+        label_probs: (B, K) float32, the mixed labels; None without mixing.
+        clean_labels: (B,) int64, the correct labels; None without label noise.
+        teacher: the output of the teacher for these rows; None without a teacher.
     """
 
     images: Tensor
     labels: Tensor
-    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name, which nobody asks a batch for
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used for batches
     num_new: int
     view: Tensor | None = None
     weight: float = 1.0
@@ -58,7 +59,7 @@ class Batch(NamedTuple):
     teacher: TeacherOutput | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
-        """The same on a device."""
+        """The batch with its tensors on a device."""
 
         def moved(value: Any) -> Any:
             if isinstance(value, TeacherOutput):
@@ -69,20 +70,20 @@ class Batch(NamedTuple):
 
     @property
     def targets(self) -> Tensor:
-        """What cross-entropy compares with: labels (B,), or their distributions (B, K) where pictures are mixed."""
+        """The targets of cross-entropy: labels (B,) int64, or with mixing distributions (B, K) float32."""
         return self.labels if self.label_probs is None else self.label_probs
 
 
 @dataclass(frozen=True, slots=True)
 class BatchNeeds:
-    """What a method asks of its batches.
+    """The requirements of a method for its batches.
 
     Args:
-        views: how many views of each new sample a batch holds.
-        repeats_last_batch: whether a batch ends with the last one's new samples, under one further view.
-        pairs_classes: whether each new sample comes with another of its class.
-        teacher_logits: whether the loss reads a teacher's logits.
-        allows_mixing: whether the loss holds for pictures that are mixed of two samples.
+        views: the number of views of each new sample in a batch.
+        repeats_last_batch: whether a batch also contains the new samples of the last batch, in another view.
+        pairs_classes: whether a batch also contains another sample of the same class for each new sample.
+        teacher_logits: whether the loss uses the logits of a teacher.
+        allows_mixing: whether the loss is valid for pictures that are mixtures of two samples.
     """
 
     views: int = 1
@@ -93,17 +94,18 @@ class BatchNeeds:
 
     @property
     def views_per_epoch(self) -> int:
-        """How many views an epoch shows of a sample."""
+        """The number of views of a sample in one epoch."""
         return self.views + self.pairs_classes + self.repeats_last_batch
 
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What a method gives for a training batch.
+    """The result of a method for a training batch.
 
     Args:
-        terms: of the loss, by name, weights already in, means over the batch. Their sum is minimised.
-        logits: (num_new, K) of the new samples, which training metrics are taken from.
+        terms: the terms of the loss by name, scalars. Each is a mean over the batch, multiplied by its weight. The loss
+            is their sum.
+        logits: (num_new, K), the logits of the new samples, for the training metrics.
     """
 
     terms: dict[str, Tensor]
@@ -112,14 +114,14 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where training stands before a batch.
+    """The position of training before a batch.
 
     Args:
-        epoch, batch: which batch of which epoch. Rounds of pruning begin anew.
-        step: optimizer steps taken.
-        order: which order of the samples, 0 where there is only one.
-        schedule_epoch: where the schedule of the learning rate stands, in epochs.
-        epochs: how long the schedule is, in epochs.
+        epoch, batch: the numbers of the epoch and of the batch in it, from 0. They restart in each round of pruning.
+        step: the number of optimizer steps so far.
+        order: the number of the sample order; 0 if there is only one.
+        schedule_epoch: the position in the learning-rate schedule, in epochs.
+        epochs: the length of the schedule, in epochs.
     """
 
     epoch: int
@@ -131,29 +133,30 @@ class Position:
 
     @property
     def progress(self) -> float:
-        """How much of the schedule is done, in [0, 1)."""
+        """The completed fraction of the schedule, in [0, 1)."""
         return self.schedule_epoch / self.epochs
 
 
 class Timeline(Protocol):
-    """Tells where training stands, from the trainer's own counters."""
+    """Computes the position of training from the counters of the trainer."""
 
     @property
     def batches_per_epoch(self) -> int:
-        """That are trained on."""
+        """The number of training batches in an epoch."""
 
     def position(self, epoch: int, batch: int) -> Position | None:
-        """Before the trainer's batch; None past the end of training."""
+        """The position before the trainer's batch ``batch`` of epoch ``epoch``; None after the end of training."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlainTimeline:
-    """Training from the first epoch to the last.
+    """The timeline of training without rounds: from the first epoch to the last.
 
     Args:
-        batches_per_epoch: that are trained on.
-        epochs: how many.
-        batches_per_step: whose gradients are added up for an optimizer step. The end of an epoch completes a step.
+        batches_per_epoch: the number of training batches in an epoch.
+        epochs: the number of epochs.
+        batches_per_step: the number of batches whose gradients are accumulated for one optimizer step. The last batch
+            of an epoch always completes a step.
     """
 
     batches_per_epoch: int
@@ -161,65 +164,67 @@ class PlainTimeline:
     batches_per_step: int = 1
 
     def position(self, epoch: int, batch: int) -> Position:
-        """Before that batch."""
+        """The position before batch ``batch`` of epoch ``epoch``."""
         steps = -(-self.batches_per_epoch // self.batches_per_step)
         step = epoch * steps + batch // self.batches_per_step
         return Position(epoch, batch, step, 0, epoch + batch / self.batches_per_epoch, self.epochs)
 
 
 class TimelineGiver(ABC):
-    """A callback that trains in an order of its own."""
+    """A callback with its own timeline, for example training in rounds."""
 
     @property
     @abstractmethod
     def timeline(self) -> Timeline:
-        """Known once the callback is set up."""
+        """The timeline; available after the callback's ``setup``."""
 
 
 class TeacherGiver(ABC):
-    """A callback that asks a teacher."""
+    """A callback that provides the output of a teacher."""
 
     @property
     @abstractmethod
     def view_cycle(self) -> int | None:
-        """The number of views of a sample that it knows; views are taken modulo this number. None for any."""
+        """The number of views per sample that the teacher has outputs for. View numbers are taken modulo this number;
+        None means no limit."""
 
     @abstractmethod
     def teach(self, batch: Batch) -> TeacherOutput:
-        """Its answers for a batch."""
+        """The output of the teacher for a batch."""
 
 
 class ShowsNumbers(ABC):
-    """A callback that has something for the progress bar."""
+    """A callback that shows numbers in the progress bar."""
 
     @abstractmethod
     def numbers(self) -> dict[str, float]:
-        """By name, short."""
+        """The numbers by their names, which are short."""
 
 
 class Summarised(ABC):
-    """A callback that has something for summary.json."""
+    """A callback that adds entries to summary.json."""
 
     @abstractmethod
     def summary(self) -> dict[str, Any]:
-        """Plain data, by key."""
+        """The entries by key: numbers, strings, lists and dicts."""
 
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """What a data module says of itself: to networks, methods, teachers, checkpoints and predictions.
+    """The description of a data set, for networks, methods, teachers, checkpoints and predictions.
 
     Args:
-        name: of the data set, and of the folder of its runs.
-        class_names: in the order of their numbers.
-        channels: of a picture.
-        image_size: its height and width, in pixels.
-        mean, std: by channel, of the training pictures, in units of full scale; exact float32 values.
-        num_samples: of the full training part, before it is split; 0 where it is not known.
-        fingerprint: digest of the training part: labels, which picture is where, their shape, mean and std.
-        noise: the share of wrong labels, what each class is mistaken for, and the seed of their draw.
-        held_out: digest of the samples of the training part that are validated on; empty where there are none, or where
-            they have a part of their own.
+        name: the name of the data set, and of the folder with its runs.
+        class_names: the names of the classes, in the order of their numbers.
+        channels: the number of channels of a picture.
+        image_size: the height and width of a picture, in pixels.
+        mean, std: mean and standard deviation of each channel over the training pictures, in units of full scale (255).
+            They are exact float32 values.
+        num_samples: the size of the full training part, before it is split; 0 if it is unknown.
+        fingerprint: a digest of the training part: its labels, the order, shape, mean and standard deviation of its
+            pictures.
+        noise: the options label_noise, noise_map (as pairs) and noise_seed.
+        held_out: a digest of the samples that are held out of the training part for validation; empty if none are.
     """
 
     name: str
@@ -240,25 +245,32 @@ class DataInfo:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of a picture."""
+        """The shape (C, H, W) of a picture."""
         return self.channels, self.image_size, self.image_size
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for a checkpoint."""
+        """The fields as a dict of plain values, for a checkpoint."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any], where: str) -> "DataInfo":
-        """
+        """The inverse of ``as_dict``.
+
+        Args:
+            content: the dict, which may come from a damaged or foreign file.
+            where: the source of the dict, for the error message.
+
         Raises:
-            InputError: the content of ``where`` is not of this kind.
+            InputError: a field is missing or has the wrong type.
         """
         try:
             share, mistaken, seed = content["noise"]
-            if not isinstance(names := content["class_names"], list | tuple) or not all(isinstance(n, str) for n in names):
-                raise TypeError("class_names are no list of names")
+            if not isinstance(names := content["class_names"], list | tuple) or not all(
+                isinstance(n, str) for n in names
+            ):
+                raise TypeError("class_names is not a list of strings")
             if not isinstance(content["name"], str) or not isinstance(content["fingerprint"], str):
-                raise TypeError("name and fingerprint are no texts")
+                raise TypeError("name or fingerprint is not a string")
             return cls(
                 name=content["name"],
                 class_names=tuple(names),
@@ -277,11 +289,11 @@ class DataInfo:
 
 @dataclass(frozen=True, eq=False)
 class TrainedOn:
-    """The data that a checkpoint was trained on, and the samples that it has not seen.
+    """The data that a checkpoint was trained on, and the samples that were held out of training.
 
     Args:
-        info: of the data module.
-        held_out: (n,) int32, the samples of the training part that were validated on.
+        info: the description of the data.
+        held_out: (n,) int32, the positions in the training part of the samples that were held out for validation.
     """
 
     info: DataInfo

@@ -1,4 +1,4 @@
-"""Puts weights into a network, all of them or none."""
+"""Loads weights into a network: all of them, or none if one does not fit."""
 
 from collections.abc import Mapping
 
@@ -8,12 +8,12 @@ from distill_lightning.errors import InputError
 
 
 def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Puts weights of exactly this network into it.
+    """Loads weights into a network. Names and shapes must be exactly those of the network.
 
     Args:
-        network: of any class.
-        weights: its state.
-        what: where they come from, for the error: "the ticket x.pt".
+        network: a network of any class.
+        weights: a state dict of the network.
+        what: the source of the weights, for the error message, for example "the ticket x.pt".
 
     Raises:
         InputError: see ``must_fit``.
@@ -23,9 +23,10 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -
 
 
 def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """
+    """Checks that weights have exactly the names and shapes of a network's state; arguments as in ``load_weights``.
+
     Raises:
-        InputError: a tensor is missing, one too many, or of another shape.
+        InputError: a tensor is missing, is not in the network, or has another shape.
     """
     mine, name_of = network.state_dict(), type(network).__name__
     for name, value in weights.items():

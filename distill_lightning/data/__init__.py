@@ -1,4 +1,4 @@
-"""Data modules, the order of samples, augmentation. Importing the package imports every file of it."""
+"""Data modules, sample order and augmentation. Importing the package imports all of its modules."""
 
 from distill_lightning.discovery import import_all
 

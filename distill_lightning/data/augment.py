@@ -1,7 +1,7 @@
-"""Augmentation of a batch, each picture by itself, as a pure function of (seed, view, index).
+"""Augmentation of a batch. The result for each picture is a pure function of (seed, view, index).
 
-A transform takes uint8 pictures (B, C, H, W) and a `Draws`, and gives uint8 pictures. Whoever asks for the same view of
-the same sample gets the same picture: a resumed run, another number of processes, a teacher that was asked last week.
+A transform maps uint8 pictures (B, C, H, W) and a `Draws` to uint8 pictures. The same view of the same sample is always
+the same picture: after a resume, with another number of processes, and for a teacher whose logits were stored earlier.
 """
 
 import math
@@ -18,13 +18,13 @@ from distill_lightning.seeds import AUGMENT, hash_names, uniform
 
 
 class Draws:
-    """Random numbers for a batch, by name.
+    """The random numbers for a batch. Each is a hash of (purpose, seed, number of the call, view, index).
 
     Args:
-        seed: of the run.
-        view: (B,) int64, which view of each sample.
-        index: (B,) int64, which sample.
-        purpose: what they are for.
+        seed: the seed of augmentation.
+        view: (B,) int64, the number of the view.
+        index: (B,) int64, the position of the sample.
+        purpose: a constant of `seeds`; different purposes have independent numbers.
     """
 
     def __init__(self, seed: int, view: Tensor, index: Tensor, purpose: int = AUGMENT) -> None:
@@ -32,20 +32,20 @@ class Draws:
         self.asked = 0
 
     def uniform(self) -> Tensor:
-        """float32 (B,) in [0, 1). Each call is a new draw."""
+        """Uniform numbers, float32 (B,) in [0, 1). Each call draws new numbers."""
         self.asked += 1
         return uniform(self.purpose, self.seed, self.asked, self.view, self.index)
 
     def between(self, low: float, high: float) -> Tensor:
-        """float32 (B,) in [low, high)."""
+        """Uniform numbers, float32 (B,) in [low, high)."""
         return low + (high - low) * self.uniform()
 
     def integer(self, below: int) -> Tensor:
-        """int64 (B,) in [0, below)."""
+        """Uniform integers, int64 (B,) in [0, below)."""
         return (self.uniform() * below).long()
 
     def normal(self, count: int) -> Tensor:
-        """float32 (B, count), standard normal (Box & Muller 1958)."""
+        """Standard normal numbers, float32 (B, count) (Box & Muller 1958)."""
         self.asked += 1
         pairs = torch.arange(-(-count // 2), device=self.index.device)
         bits = hash_names(self.purpose, self.seed, self.asked, self.view[:, None], self.index[:, None], pairs)
@@ -59,14 +59,17 @@ class Transform(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        """uint8 (B, C, H, W) to uint8 (B, C, H, W). All randomness comes from ``draws``."""
+        """Transforms pictures: uint8 (B, C, H, W) to uint8 (B, C, H, W). All random numbers come from ``draws``."""
 
 
 class RandomCrop(Transform):
-    """Pads with zeros on all sides and cuts the original size out again, at a random place.
+    """Pads with zeros on all sides and crops the original size at a random position.
 
     Args:
-        padding: pixels, at least 1. 4 is usual for 32x32.
+        padding: the width of the padding in pixels, at least 1; usually 4 for 32x32.
+
+    Raises:
+        InputError: ``padding`` is out of range.
     """
 
     def __init__(self, padding: int = 4) -> None:
@@ -76,7 +79,7 @@ class RandomCrop(Transform):
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         height, width = images.shape[2:]
-        # every place at once, as a view: (B, C, places down, places across, H, W)
+        # a view of all possible crops: (B, C, vertical positions, horizontal positions, H, W)
         crops = F.pad(images, [self.padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
         places = 2 * self.padding + 1
         down, across = draws.integer(places), draws.integer(places)
@@ -84,10 +87,13 @@ class RandomCrop(Transform):
 
 
 class RandomFlip(Transform):
-    """Mirrors left and right.
+    """Flips a picture horizontally with a given probability.
 
     Args:
-        probability: in [0, 1].
+        probability: the probability of a flip, in [0, 1].
+
+    Raises:
+        InputError: ``probability`` is out of range.
     """
 
     def __init__(self, probability: float = 0.5) -> None:
@@ -101,10 +107,13 @@ class RandomFlip(Transform):
 
 
 class RandomRotation(Transform):
-    """Turns about the centre; the corners are filled with black.
+    """Rotates about the centre by a random angle. The corners become black.
 
     Args:
-        degrees: the most, to either side; above 0.
+        degrees: the largest angle in each direction, above 0.
+
+    Raises:
+        InputError: ``degrees`` is out of range.
     """
 
     def __init__(self, degrees: float = 15.0) -> None:
@@ -117,10 +126,13 @@ class RandomRotation(Transform):
 
 
 class RandomScale(Transform):
-    """Enlarges or shrinks about the centre; what is laid bare is filled with black.
+    """Enlarges or shrinks about the centre by a random factor. Pixels from outside the picture are black.
 
     Args:
-        smallest, largest: factors, above 0; drawn evenly in their logarithm.
+        smallest, largest: the range of the factor, above 0. The logarithm of the factor is uniformly distributed.
+
+    Raises:
+        InputError: a factor is out of range.
     """
 
     def __init__(self, smallest: float = 0.8, largest: float = 1.25) -> None:
@@ -135,12 +147,17 @@ class RandomScale(Transform):
 
 
 class ColorJitter(Transform):
-    """Changes brightness, contrast and saturation by factors from 1 - x to 1 + x, in this order, and then turns the hue
-    at equal luma. (torchvision's order is drawn, and its hue is that of HSV.)
+    """Changes brightness, contrast and saturation, in this order, by factors from 1 - x to 1 + x; then rotates the hue.
+
+    There are two differences to ColorJitter of torchvision, which draws the order at random and changes the hue in HSV.
+    The hue rotation here keeps the luma.
 
     Args:
-        brightness, contrast, saturation: x, in [0, 1]; 0 leaves it alone.
-        hue: the most, as a part of a full turn to either side, in [0, 0.5].
+        brightness, contrast, saturation: x, in [0, 1]; 0 means no change.
+        hue: the largest rotation in each direction, as a fraction of a full turn, in [0, 0.5].
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(
@@ -162,10 +179,13 @@ class ColorJitter(Transform):
 
 
 class GaussianNoise(Transform):
-    """Adds noise to every pixel and channel.
+    """Adds independent Gaussian noise to each value of each pixel.
 
     Args:
-        std: its standard deviation in units of full scale, above 0.
+        std: the standard deviation of the noise in units of full scale (255), above 0.
+
+    Raises:
+        InputError: ``std`` is out of range.
     """
 
     def __init__(self, std: float = 0.05) -> None:
@@ -179,12 +199,16 @@ class GaussianNoise(Transform):
 
 
 class Cutout(Transform):
-    """Blanks a square, whose centre lies anywhere in the picture (DeVries & Taylor 2017, arXiv:1708.04552).
+    """Covers a square whose centre is a random pixel of the picture (DeVries & Taylor 2017, arXiv:1708.04552).
 
-    The paper blanks with the mean of all pictures; this takes the picture's own, channel by channel.
+    The paper fills the square with the mean of all pictures; here it is filled with the mean of the same picture, for
+    each channel.
 
     Args:
-        size: of the side, in pixels; the paper has 16 for CIFAR-10 and 8 for CIFAR-100.
+        size: the side of the square in pixels, at least 1; the paper uses 16 for CIFAR-10 and 8 for CIFAR-100.
+
+    Raises:
+        InputError: ``size`` is out of range.
     """
 
     def __init__(self, size: int = 8) -> None:
@@ -204,7 +228,18 @@ class Cutout(Transform):
 
 
 def augment(images: Tensor, transforms: Sequence[Transform], seed: int, view: Tensor, index: Tensor) -> Tensor:
-    """The given view of each sample. uint8 (B, C, H, W); ``view`` and ``index`` are int64 (B,)."""
+    """Applies transforms to the pictures of a batch.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        transforms: the transforms in order.
+        seed: the seed of augmentation.
+        view: (B,) int64, the number of the view of each sample.
+        index: (B,) int64, the position of each sample.
+
+    Returns:
+        uint8 (B, C, H, W).
+    """
     draws = Draws(seed, view, index)
     for transform in transforms:
         images = transform(images, draws)

@@ -1,8 +1,7 @@
-"""What every data module does: it reads the parts of a data set, splits them, and gives loaders.
+"""The base class of the data modules: it reads the parts of a data set, splits them, and makes data loaders.
 
-A subclass reads; see ``ImageData.read``. How a batch is made of what is read stands in ``loaders`` and ``rendering``.
-Nothing here is saved in a checkpoint for the sake of order: a batch is a function of the seed and of where training
-stands.
+A subclass implements ``ImageData.read``. The modules ``loaders`` and ``rendering`` make batches from the pictures. The
+checkpoint contains no state of the sample order: a batch is a function of the seed and of the position of training.
 """
 
 import hashlib
@@ -32,42 +31,48 @@ NO_SAMPLES = torch.empty(0, dtype=torch.int32)
 
 
 class ImageData(pl.LightningDataModule):
-    """A data set of pictures. A subclass reads; everything else is done here.
+    """A data set of pictures. A subclass defines how it is read.
 
     Args:
-        root: the folder that the data set lies in, or is downloaded to.
-        batch_size: new samples in a global batch, shared out evenly over the processes.
-        eval_batch_size: samples per process in validation, test and prediction.
-        val_size: how much of the training part is held out for validation, as a fraction (below 1) or a number of
-            samples; 0 for none. The classes keep their proportions. Ignored where the data set has its own split.
-        split_seed: draws the validation split and the part; the same in every run unless set.
-        train_part: train on a part of what is left: a fraction (float), a number of samples (int), or
-            so many of each class ("10 per class", by their right labels); all by default.
-        leave_out: classes, by name, of which there are to be no training samples, by right label or wrong;
-            validation and test keep them.
-        label_noise: share of the training samples whose label is wrong; validation and test stay clean. A teacher keeps
-            what it was trained with, which may be the right labels.
-        noise_map: what each class is mistaken for, by name, {"4": "9"}; any other class by default.
-        noise_seed: draws them; 0, the same in every run, by default.
-        augment: transforms of the training pictures, in order.
-        mix: mixes training pictures and their labels, after that: Mixup or CutMix.
-        keep_last: keep the last partial batch of an epoch, instead of dropping it.
-        seed: of the order of samples and of augmentation; the run's by default.
-        num_workers: processes that decode pictures, where the data set does not fit in memory.
-        pictures: a folder of pictures to predict, with or without class folders, instead of the test split.
+        root: the folder that contains the data set, or that it is downloaded to.
+        batch_size: the number of new samples in a global batch, which is split evenly over the processes.
+        eval_batch_size: the number of samples per process in a batch of validation, test and prediction.
+        val_size: the size of the validation split, which is held out of the training part: a fraction (below 1) or a
+            number of samples; 0 for none. The classes keep their proportions. Ignored if the data set has its own
+            validation part.
+        split_seed: the seed of the validation split and of ``train_part``; by default the same in every run.
+        train_part: the part of the remaining training samples to use: a fraction (float), a number of samples (int), or
+            a number for each class ("10 per class", by their clean labels); all by default.
+        leave_out: names of classes without training samples. A sample is left out if its clean or its noisy label is
+            one of them. Validation and test keep these classes.
+        label_noise: the expected fraction of wrong labels in the training samples (with ``noise_map``, in the samples
+            of its classes). The labels of validation and test stay clean. A teacher is not trained again, so it may
+            have learned from clean labels.
+        noise_map: for each class with label noise the class of its wrong labels, by name, {"4": "9"}. By default a
+            wrong label is any other class.
+        noise_seed: the seed of the label noise; 0 by default, so that all runs have the same wrong labels.
+        augment: the transforms of the training pictures, in order.
+        mix: Mixup or CutMix, which mixes training pictures and their labels after augmentation.
+        keep_last: whether the last partial batch of an epoch is kept; by default it is dropped.
+        seed: the seed of sample order and augmentation; by default the seed of the run.
+        num_workers: the number of processes that decode pictures if the data set does not fit in memory.
+        pictures: a folder of pictures to predict, with or without class folders; the test split by default.
 
     Attributes:
-        num_classes, channels, image_size: known before any data is read.
-        train, val, test: the splits; None where they are not read, or there is none.
-        clean_labels: (N,) int64 of the full training part, without noise.
-        normaliser: by the mean and standard deviation of the training pictures, or by those that a checkpoint's network
-            was trained with.
+        num_classes, channels, image_size: available before any data is read.
+        train, val, test: the splits; None before they are read, or if the data set has none.
+        clean_labels: (N,) int64, the labels of the full training part without label noise.
+        normaliser: normalises with the mean and standard deviation of the training pictures or, for a checkpoint, of
+            the pictures that it was trained on.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
-    """Options that cannot change the result of a run."""
+    """Options that do not change the result of a run."""
     root_names_the_pictures = True
-    """Whether ``root`` says which pictures these are; a data set that is the same everywhere says no."""
+    """Whether another ``root`` means other pictures. False for a published data set, the same in every folder."""
 
     channels: int
     image_size: int
@@ -101,10 +106,10 @@ class ImageData(pl.LightningDataModule):
         if label_noise is not None and not 0 <= label_noise <= 1:
             raise InputError(f"label_noise is {label_noise}: give a fraction from 0 to 1")
         if noise_map and label_noise is None:
-            raise InputError("noise_map says which labels are mistaken for which: give label_noise as well")
+            raise InputError("noise_map is set without label_noise: give label_noise as well")
         for right, mistaken in (noise_map or {}).items():
             if str(right) == str(mistaken):
-                raise InputError(f"noise_map says that {right} is mistaken for itself: name another class")
+                raise InputError(f"in noise_map the class {right} is mistaken for itself: give another class")
         self.root = root
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed = val_size, split_seed
@@ -120,33 +125,33 @@ class ImageData(pl.LightningDataModule):
         self.clean_labels: Tensor | None = None
         self.normaliser: Normaliser | None = None
         self.trained_on: TrainedOn | None = None
-        """The data of the checkpoint that is evaluated, where one is."""
+        """The training data of the checkpoint that is evaluated; None if no checkpoint is."""
         self.needs = BatchNeeds()
         self.timeline: Timeline | None = None
         self.view_cycle: int | None = None
 
-    # What a data set says of itself
+    # Description of the data set
 
     @property
-    def name(self) -> str:  # type: ignore[override]  # Lightning has a text there, which it never reads
-        """The folder of its runs in logs/."""
+    def name(self) -> str:  # type: ignore[override]  # Lightning declares a string, but never reads it
+        """The name of the data set, and of the folder of its runs in logs/."""
         return type(self).__name__.lower()
 
     @property
     def num_classes(self) -> int:
-        """K, known before any data is read. A data set says it."""
+        """K, available before any data is read. A subclass defines it."""
         raise NotImplementedError
 
     @property
     def class_names(self) -> list[str]:
-        """A name for each class, in the order of their numbers."""
+        """The names of the classes, in the order of their numbers."""
         return [str(k) for k in range(self.num_classes)]
 
     def class_numbers(self, names: Iterable[str | int]) -> list[int]:
-        """Numbers of classes that are given by name.
+        """The numbers of the classes with the given names.
 
         Raises:
-            InputError: there is no such class.
+            InputError: there is no class with one of the names.
         """
         known = {name: number for number, name in enumerate(self.class_names)}
         wanted = [str(name) for name in names]
@@ -157,11 +162,22 @@ class ImageData(pl.LightningDataModule):
 
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
-        """The pictures and labels (N,) int64 of "train", "val" or "test"; None where the data set has no such part."""
+        """Reads the pictures and labels of a part.
+
+        Args:
+            part: "train", "val" or "test".
+
+        Returns:
+            The pictures, and labels (N,) int64; None if the data set has no such part.
+        """
 
     @property
     def info(self) -> DataInfo:
-        """Of the data as read. Only after ``setup``."""
+        """The description of the data.
+
+        Raises:
+            InputError: ``setup`` has not read the training part yet.
+        """
         if self.clean_labels is None:
             raise InputError(f"the training part of {self.name} is not read yet: call setup first")
         mistaken = self.noise_map and tuple((str(k), str(v)) for k, v in self.noise_map.items())
@@ -180,12 +196,17 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def held_out(self) -> Tensor:
-        """(n,) int32, the samples of the training part that are validated on; none where they have a part of their own."""
+        """(n,) int32, the positions of the samples that are held out of the training part for validation. It is empty
+        if there are none, or if the data set has its own validation part."""
         return NO_SAMPLES if self.val is None or self._has_own_val else self.val.taken.int()
 
     @property
     def training_split(self) -> Split:
-        """``train``, which is there after ``setup``."""
+        """The split ``train``, which is never None.
+
+        Raises:
+            InputError: ``setup`` has not read the training part yet.
+        """
         if self.train is None:
             raise InputError(f"the training part of {self.name} is not read yet: call setup first")
         return self.train
@@ -194,11 +215,19 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def seed(self) -> int:
-        """Of the order of samples and of augmentation."""
+        """The seed of sample order and augmentation."""
         return run_seed() if self.given_seed is None else self.given_seed
 
     def setup(self, stage: str) -> None:
-        """Reads what a stage needs."""
+        """Reads the parts that a stage needs, and sets the normalisation.
+
+        Args:
+            stage: Lightning's "fit", "validate", "test" or "predict".
+
+        Raises:
+            InputError: a part is missing or damaged, an option does not fit the data, or the checkpoint to validate was
+                trained on validation pictures.
+        """
         if stage == "predict" and self.pictures is not None and self.trained_on is not None:
             self.normaliser = _normaliser_of(self.trained_on.info)
             return
@@ -206,22 +235,23 @@ class ImageData(pl.LightningDataModule):
             self._read_training_part()
         if stage == "validate" and self.trained_on is not None:
             refuse_seen(self.info, self.held_out, self.trained_on, "the checkpoint")
-        # what the network was trained with, should the folder have changed since
+        # the normalisation that the network was trained with, also if the pictures in the folder have changed since
         own = Normaliser(self._mean, self._std)
         self.normaliser = own if self.trained_on is None else _normaliser_of(self.trained_on.info)
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
 
     def begin_fit(self, needs: BatchNeeds, timeline: Timeline, view_cycle: int | None = None) -> None:
-        """Takes what the training batches of a fit depend on. The method calls it once, before the first batch.
+        """Sets what the training batches of a fit depend on. The method calls it once, before the first batch.
 
         Args:
-            needs: of the method.
-            timeline: tells where training stands.
-            view_cycle: views are taken modulo this number: soft targets that are stored for V views ask for V.
+            needs: the requirements of the method.
+            timeline: computes the position of training.
+            view_cycle: view numbers are taken modulo this number, for example V for soft targets that are stored for V
+                views. None for no limit.
 
         Raises:
-            InputError: the data cannot give such batches.
+            InputError: this data cannot make batches with these requirements.
         """
         self.needs, self.timeline, self.view_cycle = needs, timeline, view_cycle
         self.samples.check_batches(self._share().world, needs.repeats_last_batch)
@@ -273,7 +303,7 @@ class ImageData(pl.LightningDataModule):
         return labels
 
     def read_test_part(self) -> None:
-        """Reads it where there is one: ``test`` stays None otherwise."""
+        """Reads the test part into ``test``. ``test`` stays None if the data set has no such part."""
         if self.test is None and (read := self.read("test")) is not None:
             source, labels = read
             self.test = Split(source, torch.arange(len(labels)), self._checked(labels, "test"))
@@ -282,14 +312,14 @@ class ImageData(pl.LightningDataModule):
 
     @property
     def samples(self) -> TrainingSamples:
-        """What is trained on."""
+        """The training samples, and how they are divided into batches."""
         clean = self.clean_labels if self.label_noise is not None else None
         split = self.training_split
         return TrainingSamples(split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean)
 
     @property
     def renderer(self) -> Renderer:
-        """Makes the training pictures."""
+        """The renderer that makes the training pictures. Available after ``setup``."""
         assert self.normaliser is not None
         views, taken = self.needs.views_per_epoch, self.training_split.taken
         return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken)
@@ -300,11 +330,12 @@ class ImageData(pl.LightningDataModule):
         return Share(self.trainer.global_rank, self.trainer.world_size, self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches from where the trainer's counters stand, which a checkpoint restores."""
+        """Training batches. The first one is given by the counters of the trainer, which a checkpoint restores."""
         return self.train_loader_from(self._next_batch)
 
     def train_loader_from(self, next_batch: Callable[[], tuple[int, int]]) -> TrainLoader:
-        """Batches from the epoch and batch that ``next_batch`` tells when the first one is asked for."""
+        """Training batches that start with the (epoch, batch) that ``next_batch`` returns. It is called only when the
+        first batch is requested."""
         samples = self.samples
         timeline = self.timeline or PlainTimeline(samples.batches, 1)
         return TrainLoader(samples, self.renderer, self.needs, timeline, self._share(), next_batch, self.view_cycle)
@@ -315,30 +346,34 @@ class ImageData(pl.LightningDataModule):
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> EvalLoader | list[Batch]:
-        """The validation split; nothing where there is none."""
+        """Batches of the validation split; an empty list if there is none."""
         return self.eval_loader(self.val) if self.val else []
 
     def test_dataloader(self) -> EvalLoader:
-        """The test split.
+        """Batches of the test split.
 
         Raises:
-            InputError: there is none.
+            InputError: there is no test split.
         """
         if self.test is None:
             raise InputError(
-                f"{self.name} in {self.root} has no test part: give it a folder test/, or, to predict, data.pictures"
+                f"{self.name} in {self.root} has no test part: add a folder test/ or, to predict, set data.pictures"
             )
         return self.eval_loader(self.test)
 
     def predict_dataloader(self) -> EvalLoader:
-        """The test split, or a folder of pictures, whose names are then in ``predicted_names``."""
+        """Batches of the folder ``pictures``, whose file names are then in ``predicted_names``, or of the test split.
+
+        Raises:
+            InputError: there are no pictures, or there is no test split.
+        """
         if self.pictures is None:
             return self.test_dataloader()
         source, self.predicted_names = pictures_in(self.pictures, self.channels, self.image_size, self.num_workers)
         return self.eval_loader(Split(source, torch.arange(len(source))))
 
     def eval_loader(self, split: Split) -> EvalLoader:
-        """Every sample of a split once."""
+        """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
         return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share())
 

@@ -1,4 +1,4 @@
-"""scikit-learn's digits: 1,797 pictures of 8x8 in 17 grey levels. They come with the library: nothing to download."""
+"""The digits of scikit-learn: 1,797 pictures of 8x8 in 17 grey levels. They are a part of the library: no download."""
 
 from typing import Any
 
@@ -15,11 +15,15 @@ TEST_SIZE = 360
 
 
 class Digits(ImageData):
-    """Handwritten digits, 10 classes, 1x8x8. A fixed fifth of them, 360, is the test part.
+    """Handwritten digits, 10 classes, 1x8x8. A fixed fifth of them (360 pictures) is the test part.
 
     Args:
-        image_size: side of the pictures, 8 or more: enlarged (bilinearly), they fit a network of MNIST.
+        image_size: the side of the pictures in pixels, 8 or more. With 28, enlarged by bilinear interpolation, they fit
+            networks for MNIST.
         kwargs: see ImageData.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     root_names_the_pictures = False
@@ -28,10 +32,11 @@ class Digits(ImageData):
     def __init__(self, image_size: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if image_size < 8:
-            raise InputError(f"image_size is {image_size}: the digits are 8 pixels wide, and can be enlarged")
+            raise InputError(f"image_size is {image_size}: it must be 8 or more, the width of the digits")
         self.image_size = image_size
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """See ImageData. There is no part "val"."""
         if part == "val":
             return None
         from sklearn.datasets import load_digits  # slow to import, and only needed here

@@ -1,4 +1,4 @@
-"""Pictures in folders: one folder a class."""
+"""Pictures in folders, with one folder for each class."""
 
 from pathlib import Path
 from typing import Any
@@ -12,35 +12,40 @@ from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
-"""What their folders are called, in small or capital letters."""
+"""The names of the folders of each part. Case is ignored."""
 LARGEST_SIDE = 8192
-"""Pixels. One picture of that size takes 800 MB as float32."""
+"""In pixels. One picture of this size takes 800 MB as float32."""
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """By name, hidden ones left out."""
+    """The folders in a folder, sorted by name, without hidden ones."""
     return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
 class ImageFolder(ImageData):
-    """A folder of class folders, or of ``train``, ``val`` and ``test`` (the last two if there are any) of such.
+    """A folder that contains class folders, or folders ``train``, ``val`` and ``test`` that contain class folders.
+    ``val`` and ``test`` may be missing.
 
     Args:
         root: the folder.
-        image_size: side of the square pictures: the shorter side is resized, the centre cut out.
-        grey: one channel instead of three.
-        cache: where decoded pictures are kept; by default in the user's cache folder.
+        image_size: the side of the square pictures in pixels. The shorter side of a file is resized to it, and the
+            centre is cropped.
+        grey: whether the pictures have one channel instead of three.
+        cache: the folder for decoded pictures; by default in the user's cache folder.
         kwargs: see ImageData.
 
     Raises:
-        InputError: the folder is missing or empty, or a class lacks in one of its parts.
+        InputError: an option is out of range. Reading raises it if the folder is missing or empty, or if a class is
+            missing in one of the parts.
     """
 
     free_options: tuple[str, ...] = ("cache",)
     writes_to = ("cache",)
-    """Options that name folders to write to: a file may not choose them."""
+    """Options that name folders to write to. Their values are not taken from a file, such as a checkpoint."""
 
-    def __init__(self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(root, **kwargs)
         if not 1 <= image_size <= LARGEST_SIDE:
             raise InputError(f"image_size is {image_size}: it must be from 1 to {LARGEST_SIDE} pixels")
@@ -49,14 +54,21 @@ class ImageFolder(ImageData):
 
     @property
     def name(self) -> str:  # type: ignore[override]
+        """The name of the folder ``root``."""
         return Path(self.root).resolve().name
 
     @property
     def num_classes(self) -> int:
+        """The number of class folders."""
         return len(self.class_names)
 
     @property
     def class_names(self) -> list[str]:
+        """The names of the class folders or, for a checkpoint, those that it was trained on.
+
+        Raises:
+            InputError: there are fewer than two class folders.
+        """
         if self.trained_on is not None:
             return list(self.trained_on.info.class_names)
         names = [folder.name for folder in class_folders(self._training_folder)]
@@ -67,7 +79,7 @@ class ImageFolder(ImageData):
     @property
     def _training_folder(self) -> Path:
         folder = self._part_folder("train")
-        assert folder is not None  # where there is no folder of that name, it is the root
+        assert folder is not None  # without a folder for training, it is the root
         return folder
 
     def _part_folder(self, part: str) -> Path | None:
@@ -76,7 +88,7 @@ class ImageFolder(ImageData):
             raise InputError(f"there is no folder {root}: data.root must be a folder of class folders")
         named = {folder.name.lower(): folder for folder in class_folders(root)}
         classes = named.keys() - {name for names in PARTS.values() for name in names}
-        # beside other classes, a folder of trains is one too
+        # a folder "train" beside other class folders is a class (pictures of trains), unless it contains folders
         found = [
             named[name] for name in PARTS[part] if name in named and not (classes and not class_folders(named[name]))
         ]
@@ -85,11 +97,13 @@ class ImageFolder(ImageData):
         return root if part == "train" else None
 
     def prepare_data(self) -> None:
+        """Decodes the pictures into the cache, on one process per node."""
         if self.pictures is None or self.trained_on is None:
-            for part in PARTS:  # one process a node fills the cache, the others find it filled
+            for part in PARTS:
                 self.read(part)
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """See ImageData."""
         folder = self._part_folder(part)
         if folder is None:
             return None
@@ -101,10 +115,21 @@ class ImageFolder(ImageData):
 def read_class_folders(
     folder: Path, classes: list[str], channels: int, size: int, workers: int, cache: Path
 ) -> tuple[Source, Tensor]:
-    """Pictures and labels (N,) of a folder of class folders, by class and name.
+    """Reads the pictures in a folder of class folders, sorted by class and name.
+
+    Args:
+        folder: the folder that contains the class folders.
+        classes: the names that the class folders must have.
+        channels: 1 or 3.
+        size: the side of the square pictures in pixels.
+        workers: the number of processes that decode pictures if they do not fit in memory.
+        cache: the folder for decoded pictures.
+
+    Returns:
+        The pictures, and labels (N,) int64.
 
     Raises:
-        InputError: it has other classes than ``classes``, a class without pictures, or a file that is none.
+        InputError: the class folders are not those of ``classes``, one is empty, or a file is not a picture.
     """
     found = [f.name for f in class_folders(folder)]
     for odd in sorted(set(found) ^ set(classes)):

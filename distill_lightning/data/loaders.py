@@ -1,8 +1,8 @@
-"""Batches, as pure functions of where training stands.
+"""Batches as pure functions of the position of training.
 
-The global batch b of epoch e is rows [b * batch_size, (b + 1) * batch_size) of ``epoch_order(seed, e)``; process r of W
-takes every W-th of them, from the r-th on. The rows of a batch are new samples first, then each further view of them,
-then another sample of its class for each, then the last batch's new samples, as far as the method needs them.
+The new samples of the global batch b of epoch e are the entries [b * batch_size, (b + 1) * batch_size) of the epoch's
+order, ``epoch_order``. Process r of W gets every W-th of them, starting with the r-th. `Batch` describes the order of
+the rows in a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,11 +23,12 @@ from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of each global batch a process takes, and where it puts it.
+    """The share of a process in each global batch, and the device of its batches.
 
     Args:
-        rank, world: which of how many processes.
-        device: of the batches.
+        rank: the rank of the process.
+        world: the number of processes.
+        device: the device of the batches.
     """
 
     rank: int = 0
@@ -37,15 +38,15 @@ class Share:
 
 @dataclass(frozen=True, eq=False)
 class TrainingSamples:
-    """What is trained on.
+    """The training samples, and how they are divided into batches.
 
     Args:
-        split: the pictures, with the labels that are trained on.
+        split: the pictures, with the labels for training.
         num_classes: K.
-        batch_size: new samples in a global batch.
+        batch_size: the number of new samples in a global batch.
         keep_last: whether the last partial batch of an epoch is kept.
-        seed: of the order of samples.
-        clean_labels: (N,) int64, where some labels are wrong on purpose.
+        seed: the seed of the sample order.
+        clean_labels: (N,) int64, the correct labels; None without label noise.
     """
 
     split: Split
@@ -57,14 +58,19 @@ class TrainingSamples:
 
     @property
     def batches(self) -> int:
-        """In an epoch."""
+        """The number of batches in an epoch."""
         full, rest = divmod(len(self.split), self.batch_size)
         return full + bool(rest and self.keep_last)
 
     def check_batches(self, world: int, repeats_last_batch: bool) -> None:
-        """
+        """Checks the batch size.
+
+        Args:
+            world: the number of processes.
+            repeats_last_batch: whether the method repeats the new samples of the last batch.
+
         Raises:
-            InputError: the batches cannot be shared out evenly over ``world`` processes, or there is no whole one.
+            InputError: a batch cannot be split evenly over the processes, or is larger than the training split.
         """
         size, count = self.batch_size, len(self.split)
         if size % world:
@@ -73,27 +79,25 @@ class TrainingSamples:
                 f"use {max(1, size // world) * world}"
             )
         if size > count:
-            raise InputError(
-                f"batch_size {size} is larger than the training split of {count} samples: make it smaller"
-            )
+            raise InputError(f"batch_size {size} is larger than the training split of {count} samples: make it smaller")
         if self.keep_last and repeats_last_batch and count % size % world:
             raise InputError(
                 f"keep_last with a method that repeats the last batch needs a last batch ({count % size} samples) that "
-                f"{world} processes can share evenly: drop it"
+                f"{world} processes can share evenly: leave keep_last out"
             )
 
 
 class TrainLoader:
-    """Training batches, from wherever training stands.
+    """The training batches of an epoch, starting with the next one.
 
     Args:
-        samples: what is trained on.
+        samples: the training samples.
         renderer: makes the pictures.
-        needs: what the method asks of a batch.
-        timeline: tells which batch belongs where the trainer stands.
-        share: of this process.
-        next_batch: tells the trainer's epoch and batch to go on from. It is asked when the first batch is.
-        view_cycle: views are taken modulo this number; None for as many as there are epochs.
+        needs: the requirements of the method for a batch.
+        timeline: computes the position of training from the trainer's epoch and batch.
+        share: the share of this process.
+        next_batch: returns the trainer's (epoch, batch) to start with. It is called when the first batch is requested.
+        view_cycle: view numbers are taken modulo this number; None for no limit.
     """
 
     def __init__(
@@ -119,7 +123,7 @@ class TrainLoader:
         return self.samples.batches
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch, first = self.next_batch()  # asked late: the trainer sets its counters after it has called iter()
+        epoch, first = self.next_batch()  # not earlier: the trainer sets its counters after it has called iter()
         for images, plan in self.images.stream(self._plans(epoch, first)):
             yield self.build(images.to(self.share.device, non_blocking=True), plan)
 
@@ -131,7 +135,13 @@ class TrainLoader:
             yield self.plan(position.epoch, position.batch, position.order)
 
     def plan(self, epoch: int, batch: int, order: int = 0) -> BatchPlan:
-        """The rows of batch b of epoch e: a function of (seed, e, b) and of the share."""
+        """The rows of a batch, as a function of the seed, the arguments and the share.
+
+        Args:
+            epoch: the number of the epoch.
+            batch: the number of the batch in it.
+            order: the number of the sample order.
+        """
         needs = self.needs
         new, weight = self._new(epoch, batch, order)
         index = [new] * needs.views
@@ -149,7 +159,7 @@ class TrainLoader:
 
     def _order(self, epoch: int, order: int) -> Tensor:
         if (epoch, order) not in self._orders:
-            while len(self._orders) > 1:  # this epoch's, and the last one's for the batch that is repeated
+            while len(self._orders) > 1:  # keeps two: of this epoch, and of the last epoch for the repeated batch
                 del self._orders[next(iter(self._orders))]
             taken = self.samples.split.taken
             drawn = epoch_order(len(taken), seed_of_order(self.samples.seed, order), epoch)
@@ -161,15 +171,24 @@ class TrainLoader:
         rows = self._order(epoch, order)[batch * size : (batch + 1) * size]
         mine = rows[share.rank :: share.world]
         weight = len(mine) * share.world / len(rows)
-        return (mine, weight) if len(mine) else (rows[:1], 0.0)  # a process with nothing to do still takes the step
+        # a process without samples repeats one with weight 0, because every process must take part in the step
+        return (mine, weight) if len(mine) else (rows[:1], 0.0)
 
     def _view(self, epoch: int, copy: int) -> int:
-        """The number of a view: the epoch, unless several views belong to an epoch or views come round again."""
+        """The view number of a copy in an epoch. With one view per epoch and no cycle it is the epoch."""
         view = epoch * self.needs.views_per_epoch + copy
         return view if self.view_cycle is None else view % self.view_cycle
 
     def partners(self, new: Tensor, epoch: int) -> Tensor:
-        """For each sample one of its class, perhaps itself: a function of (seed, epoch, index). int64 (B,)."""
+        """For each new sample a random sample of the same class, which may be itself.
+
+        Args:
+            new: (B,) int64, the positions of the new samples.
+            epoch: the epoch; the result is a function of (seed, epoch, position).
+
+        Returns:
+            int64 (B,), positions.
+        """
         labels, by_class, counts = self._classes
         mine = labels[new]
         place = (uniform(PAIR, self.samples.seed, epoch, new).double() * counts[mine]).long()
@@ -177,8 +196,8 @@ class TrainLoader:
 
     @cached_property
     def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
-        """All labels, (N,), the training samples, class by class, (n,), and how many there are of each, (K,); int64,
-        where the pictures are."""
+        """All labels (N,), the positions of the training samples sorted by class (n,), and the size of each class (K,).
+        All are int64 on the device of the pictures."""
         taken, labels = self.samples.split.taken, self.samples.split.labels
         assert labels is not None
         by_class = taken[labels[taken].argsort(stable=True)]
@@ -187,7 +206,12 @@ class TrainLoader:
         return labels.to(device), by_class.to(device), counts.to(device)
 
     def build(self, images: Tensor, plan: BatchPlan) -> Batch:
-        """The batch of a plan, from its pictures."""
+        """Makes a batch.
+
+        Args:
+            images: uint8 pictures on the device of the share: those at ``plan.fetched``.
+            plan: the plan of the batch.
+        """
         device = self.share.device
         index = plan.index.to(device)
         rendered, own_share = self.renderer.render(images, plan)
@@ -211,14 +235,14 @@ class TrainLoader:
 
 
 class EvalLoader:
-    """Every sample of a split once, over all processes together. A process may get empty batches at the end, so that
-    all take as many steps.
+    """The batches of a split. All processes together get every sample once. A process may get empty batches at the end,
+    so that all processes have the same number of batches.
 
     Args:
         split: the pictures.
-        batch_size: samples in a batch of a process.
-        normaliser: of the pictures.
-        share: of this process.
+        batch_size: the number of samples per batch and process.
+        normaliser: normalises the pictures.
+        share: the share of this process.
     """
 
     def __init__(self, split: Split, batch_size: int, normaliser: Normaliser, share: Share) -> None:

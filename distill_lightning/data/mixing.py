@@ -1,9 +1,9 @@
-"""Mixing a picture, and its label, with another of the training part.
+"""Mixing of training pictures and their labels in pairs.
 
-Which other, and how much of it, is a function of (seed, epoch, index), whoever is in the batch. All views that an epoch
-shows of a sample are of the same mixture, each picture in it augmented for itself: what a method compares (DLB's
-repeated batch with its last answers, DDGSD's two views) is of the same content. A teacher sees the mixture that its
-student sees, online and in a table.
+The partner of a sample and its share are functions of (seed, epoch, index); they do not depend on the rest of the
+batch. All views of a sample in an epoch have the same partner and share, and each of the two pictures is augmented
+separately. So methods that compare two views of a sample (DLB, DDGSD) compare pictures of the same content. The teacher
+gets the same mixed pictures as the student, also for a table of soft targets.
 """
 
 from abc import ABC, abstractmethod
@@ -19,24 +19,37 @@ QUANTILES = 2**16
 
 
 class Mixing(ABC):
-    """Pictures of two samples in one.
+    """Base class: mixes each picture with the picture of a partner.
 
     Args:
-        alpha: > 0; the share of the picture's own content is drawn from Beta(alpha, alpha).
-        probability: of mixing at all, in [0, 1].
+        alpha: > 0; the share of the picture itself is drawn from Beta(alpha, alpha).
+        probability: the probability that a picture is mixed, in [0, 1].
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(self, alpha: float = 1.0, probability: float = 1.0) -> None:
         if not alpha > 0 or not 0 <= probability <= 1:
-            raise InputError(f"alpha is {alpha}, probability {probability}: above 0, and from 0 to 1")
+            raise InputError(
+                f"alpha is {alpha}, probability {probability}: alpha must be above 0, probability from 0 to 1"
+            )
         self.alpha, self.probability = alpha, probability
 
     def partners(self, draws: Draws, taken: Tensor) -> Tensor:
-        """Which sample each is mixed with: (B,) int64, of the training samples ``taken`` (n,)."""
+        """Draws a partner for each sample.
+
+        Args:
+            draws: the random numbers of the batch; this must be their first use.
+            taken: (n,) int64, the positions of the training samples.
+
+        Returns:
+            (B,) int64, positions from ``taken``.
+        """
         return taken[(draws.uniform().double() * len(taken)).long()]
 
     def shares(self, draws: Draws) -> Tensor:
-        """float32 (B,) in [0, 1]: how much stays of the picture's own content."""
+        """Draws the share of each picture itself, float32 (B,) in [0, 1]; 1 for a picture that is not mixed."""
         if not hasattr(self, "_quantiles"):
             places = (torch.arange(QUANTILES, dtype=torch.float64) + 0.5) / QUANTILES
             self._quantiles = torch.from_numpy(beta(self.alpha, self.alpha).ppf(places.numpy())).float()
@@ -47,15 +60,24 @@ class Mixing(ABC):
 
     @abstractmethod
     def __call__(self, images: Tensor, others: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Mixes float pictures (B, C, H, W), row by row. Also gives the share (B,) of each picture's own label."""
+        """Mixes pictures row by row.
+
+        Args:
+            images: (B, C, H, W) float.
+            others: the pictures of the partners, with the same shape.
+            draws: the random numbers of the batch.
+
+        Returns:
+            The mixed pictures, and the share of each picture's own label, float32 (B,).
+        """
 
 
 class Mixup(Mixing):
     """share * picture + (1 - share) * other (Zhang et al., ICLR 2018, arXiv:1710.09412).
 
     Args:
-        alpha: as in Mixing; the paper takes 1.0 for CIFAR and 0.2 for ImageNet.
-        probability: as in Mixing.
+        alpha: see Mixing; the paper uses 1.0 for CIFAR and 0.2 for ImageNet.
+        probability: see Mixing.
     """
 
     def __call__(self, images: Tensor, others: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
@@ -64,10 +86,10 @@ class Mixup(Mixing):
 
 
 class CutMix(Mixing):
-    """A rectangle of the other picture in this one (Yun et al., ICCV 2019, arXiv:1905.04899).
+    """Replaces a rectangle by the same rectangle of the other picture (Yun et al., ICCV 2019, arXiv:1905.04899).
 
-    The rectangle has the picture's proportions and is cut off at its border; the share of the label is that of the
-    pixels that stay.
+    The rectangle has the aspect ratio of the picture and is clipped at its border. The share of the picture's own label
+    is the fraction of its pixels that remain. Arguments as in Mixing.
     """
 
     def __call__(self, images: Tensor, others: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Wrong labels, as a pure function of (seed, index): the same in every run, on every process, after every resume."""
+"""Label noise as a pure function of (seed, index): the same in every run and process, and after a resume."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,19 @@ from distill_lightning.seeds import NOISE, uniform
 def with_noise(
     labels: Tensor, fraction: float, classes: int, seed: int, class_map: Mapping[int, int] | None = None
 ) -> Tensor:
-    """Labels of which some are wrong.
+    """Replaces some labels by wrong ones.
 
     Args:
-        labels: int64 (N,), by index.
-        fraction: of the samples (of the mapped classes, where there is a map) whose label is flipped, in expectation.
+        labels: (N,) int64, the correct labels.
+        fraction: the expected fraction of wrong labels, in [0, 1]; with ``class_map``, among the samples of the classes
+            in the map.
         classes: K.
-        seed: of the draw.
-        class_map: what each class is mistaken for (asymmetric noise); any other class, each alike, without (symmetric).
+        seed: the seed of the label noise.
+        class_map: for each noisy class the class of its wrong labels (asymmetric noise). None for symmetric noise: each
+            other class is equally likely.
 
     Returns:
-        int64 (N,). A flipped label is never the right one.
+        (N,) int64. A replaced label is never the correct one.
     """
     index = torch.arange(len(labels))
     flipped = uniform(NOISE, seed, 0, index) < fraction

@@ -1,71 +1,81 @@
-"""Operations on a batch of pictures, each by an amount of its own. uint8 (B, C, H, W) in and out; amounts are (B,)."""
+"""Operations on a batch of pictures, with a separate parameter for each picture.
+
+Unless stated otherwise, pictures are uint8 (B, C, H, W), results have the type and shape of the input, and parameters
+are (B,).
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 GREY = (0.299, 0.587, 0.114)
-"""Luma of red, green and blue (ITU-R BT.601)."""
+"""The weights of red, green and blue in the luma (ITU-R BT.601)."""
 
 
 def to_bytes(images: Tensor) -> Tensor:
+    """Rounds and clips float pictures to uint8 of the same shape."""
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
 def affine(images: Tensor, matrix: Tensor, mode: str = "bilinear") -> Tensor:
-    """Moves pixels; what comes from outside is 0.
+    """Applies an affine transformation. Pixels from outside the picture are 0.
 
     Args:
         images: uint8 (B, C, H, W).
-        matrix: (B, 2, 3), where in the input (x, y) an output pixel (x, y, 1) is taken from, in pixels from the centre.
-        mode: "bilinear" or "nearest".
+        matrix: (B, 2, 3). It maps a position (x, y, 1) in the output to the position (x, y) in the input, in pixels
+            from the centre.
+        mode: the interpolation, "bilinear" or "nearest".
     """
     height, width = images.shape[2:]
     half = torch.tensor([width / 2, height / 2], device=images.device)
-    # in units of half the picture, as affine_grid counts
+    # affine_grid expects positions in units of half the picture size
     theta = torch.cat([matrix[:, :, :2] * half / half[:, None], matrix[:, :, 2:] / half[:, None]], 2)
     grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
     return to_bytes(F.grid_sample(images.float(), grid, mode=mode, padding_mode="zeros", align_corners=False))
 
 
 def matrices(xx: Tensor, xy: Tensor, x: Tensor, yx: Tensor, yy: Tensor, y: Tensor) -> Tensor:
-    """(B, 2, 3) out of its six (B,)."""
+    """Matrices (B, 2, 3) with the rows (xx, xy, x) and (yx, yy, y), from their six elements (B,)."""
     return torch.stack([torch.stack([xx, xy, x], 1), torch.stack([yx, yy, y], 1)], 1)
 
 
 def rotation(degrees: Tensor) -> Tensor:
-    """Counterclockwise, about the centre. (B,) to (B, 2, 3)."""
+    """The matrices (B, 2, 3) for ``affine`` that rotate about the centre, counterclockwise by ``degrees`` (B,)."""
     angle = torch.deg2rad(degrees)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return matrices(cos, -sin, zero, sin, cos, zero)
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor * images + (1 - factor) * other: 1 leaves a picture alone, 0 makes it the other, above 1 exaggerates."""
+    """factor * images + (1 - factor) * other. A factor above 1 increases the difference to ``other``."""
     return to_bytes(torch.lerp(other.float(), images.float(), factor[:, None, None, None]))
 
 
 def grey(images: Tensor) -> Tensor:
-    """float32 (B, 1, H, W) of pictures with one or three channels, not rounded."""
+    """The luma of pictures with one or three channels, float32 (B, 1, H, W), not rounded."""
     if images.shape[1] != 3:
         return images.float().mean(1, keepdim=True)
     return (images * torch.tensor(GREY, device=images.device)[:, None, None]).sum(1, keepdim=True)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Blends with black: factor 0 is black, 1 is the picture."""
     return blend(images, torch.zeros_like(images), factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blends with the mean luma of the picture: factor 0 is uniform grey, 1 is the picture."""
     return blend(images, grey(images).floor().mean((1, 2, 3), keepdim=True).expand(images.shape), factor)
 
 
 def saturation(images: Tensor, factor: Tensor) -> Tensor:
+    """Blends with the luma of each pixel: factor 0 is a grey picture, 1 is the picture."""
     return blend(images, grey(images).floor().expand(images.shape), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """0 is the picture blurred by a 3x3 kernel of ones with 5 in its middle; the border stays."""
+    """Blends with a blurred picture: factor 0 is blurred, 1 is the picture. The blur is a 3x3 kernel of ones with 5 in
+    the middle, normalised; pixels at the border are not blurred."""
     kernel = torch.ones(images.shape[1], 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
     blurred = images.float()
@@ -74,11 +84,13 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def hue(images: Tensor, turn: Tensor) -> Tensor:
-    """Turns colours about the grey axis, by a part of a full turn, from red towards green; luma stays, so that it is
-    not torchvision's turn in HSV. Grey pictures stay as they are."""
+    """Rotates the hue of each pixel in YIQ, from red towards green, by the fraction ``turn`` of a full turn.
+
+    The luma does not change, unlike in torchvision, which rotates in HSV. Pictures with one channel do not change.
+    """
     if images.shape[1] != 3:
         return images
-    # to luma and two colour differences (YIQ), turned, and back
+    # the matrix from RGB to YIQ: luma and two colour differences
     to_yiq = torch.tensor([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)], device=images.device)
     angle = -2 * torch.pi * turn
     turned = torch.zeros(len(turn), 3, 3, device=images.device)
@@ -89,17 +101,17 @@ def hue(images: Tensor, turn: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keeps the highest bits of every value. ``bits`` is int64, 0 to 8."""
+    """Keeps the highest ``bits`` bits of each value. ``bits`` is int64, 0 to 8."""
     return images & (256 - 2 ** (8 - bits)).to(torch.uint8)[:, None, None, None]
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Inverts values from the threshold on."""
+    """Inverts the values that are at least ``threshold``."""
     return torch.where(images >= threshold[:, None, None, None], 255 - images, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretches every channel to full scale; one that never varies stays."""
+    """Stretches the values of each channel to 0 .. 255. A constant channel does not change."""
     values = images.float()
     low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
     flat = high == low

@@ -1,4 +1,4 @@
-"""Which rows a process sees in one batch."""
+"""The plan of a batch: the samples in its rows and their views."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class BatchPlan:
-    """A batch before its pictures are fetched.
+    """The description of one process's batch, from which its pictures are fetched and rendered.
 
     Args:
-        index: (B,) int64, which samples.
-        view: (B,) int64, which view of each.
-        num_new: how many rows are new samples.
-        weight: of this process's share, see `Batch`.
-        partner: (B,) int64, what each picture is mixed with, where pictures are mixed.
+        index: (B,) int64, the position of the sample in each row.
+        view: (B,) int64, the number of its view.
+        num_new: the number of rows with new samples.
+        weight: see `Batch`.
+        partner: (B,) int64, the position of the sample that each picture is mixed with; None without mixing.
     """
 
     index: Tensor
@@ -26,10 +26,10 @@ class BatchPlan:
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> "BatchPlan":
-        """For evaluation: these rows as they are."""
+        """The plan of an evaluation batch with the samples at ``rows``, (B,) int64."""
         return cls(rows, torch.zeros_like(rows), len(rows))
 
     @property
     def fetched(self) -> Tensor:
-        """The positions of all pictures that it takes."""
+        """The positions of all pictures to fetch: (B,) int64, or (2B,) with mixing, partners last."""
         return self.index if self.partner is None else torch.cat([self.index, self.partner])

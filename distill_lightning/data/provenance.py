@@ -1,4 +1,4 @@
-"""Whether a checkpoint and data go together: what it was trained on, and which pictures it has seen."""
+"""Checks of a checkpoint against the data: were its data the same, and was it trained on validation pictures?"""
 
 import sys
 
@@ -11,19 +11,19 @@ from distill_lightning.values import DataInfo, TrainedOn
 
 
 def refuse_other(data: DataInfo, trained_on: TrainedOn) -> None:
-    """Refuses to go on with a run that was started on other data.
+    """Refuses to resume a run if the data have changed.
 
     Args:
-        data: that is there now.
-        trained_on: the data of the run.
+        data: the current data.
+        trained_on: the data that the run was started with.
 
     Raises:
-        InputError: labels, pictures or noise differ.
+        InputError: labels, pictures or label noise differ.
     """
     if trained_on.info.fingerprint != data.fingerprint:
         raise InputError(
-            f"the data of {data.name} is not what this run was trained on (its labels or pictures differ): "
-            "put the old data back, or start a new run"
+            f"the labels or pictures of {data.name} are not those that this run was trained on: "
+            "restore the old data, or start a new run"
         )
     if trained_on.info.noise != data.noise:
         raise InputError(
@@ -34,14 +34,17 @@ def refuse_other(data: DataInfo, trained_on: TrainedOn) -> None:
 def refuse_seen(data: DataInfo, held_out: Tensor, trained_on: TrainedOn, who: str) -> None:
     """Refuses a checkpoint that was trained on pictures of the validation split.
 
+    If the checkpoint was trained on another version of the data set, this cannot be determined: it prints a warning.
+
     Args:
-        data: that is there now.
-        held_out: (n,), the samples of its training part that are validated on; none where they have a part of their own.
-        trained_on: the data of the checkpoint.
-        who: the checkpoint, for the error.
+        data: the current data.
+        held_out: (n,) integer, the positions of the samples that are held out of its training part for validation;
+            empty if there are none.
+        trained_on: the data that the checkpoint was trained on.
+        who: the name of the checkpoint in messages.
 
     Raises:
-        InputError: it has seen some.
+        InputError: the checkpoint was trained on some of these samples.
     """
     if not len(held_out):
         return
@@ -49,8 +52,8 @@ def refuse_seen(data: DataInfo, held_out: Tensor, trained_on: TrainedOn, who: st
     if theirs.fingerprint != data.fingerprint:
         if (theirs.name, theirs.class_names) == (data.name, data.class_names) and is_first():
             print(
-                f"{who} was trained on other pictures of {data.name}, or at another size: whether it has seen the "
-                "validation pictures of this run cannot be told",
+                f"{who} was trained on other pictures of {data.name}, or at another size: it is unknown whether it has "
+                "seen the validation pictures of this run",
                 file=sys.stderr,
             )
         return

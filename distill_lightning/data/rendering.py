@@ -1,4 +1,4 @@
-"""From stored pictures to those that the network sees: augmented, mixed, normalised."""
+"""Makes the input of the network from stored pictures: augmentation, mixing, normalisation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ from distill_lightning.seeds import MIX
 
 @dataclass(frozen=True, eq=False)
 class Normaliser:
-    """(x / 255 - mean) / std, by channel.
+    """Normalises pictures: (x / 255 - mean) / std for each channel.
 
     Args:
-        mean, std: (C,) float32, in units of full scale.
+        mean, std: (C,) float32, in units of full scale (255).
     """
 
     mean: Tensor
@@ -25,7 +25,7 @@ class Normaliser:
     _on_device: dict[torch.device, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (B, C, H, W) to float32."""
+        """uint8 (B, C, H, W) to float32 (B, C, H, W)."""
         if images.device not in self._on_device:
             mean, std = (x.to(images.device)[:, None, None] for x in (self.mean, self.std))
             self._on_device[images.device] = 1 / (255 * std), -mean / std
@@ -35,15 +35,15 @@ class Normaliser:
 
 @dataclass(frozen=True, eq=False)
 class Renderer:
-    """Makes the training pictures of a plan. What a picture looks like is a function of (seed, view, index).
+    """Makes the training pictures of a plan. The result for a picture is a function of (seed, view, index).
 
     Args:
-        normaliser: of the pictures.
-        transforms: of augmentation, in order.
-        mixing: mixes pictures after that, where there is one.
-        seed: of all draws.
-        views_per_epoch: all views of one epoch are of the same mixture.
-        taken: (n,) int64, the training samples, which partners of a mixture are drawn from.
+        normaliser: normalises the pictures.
+        transforms: the transforms of augmentation, in order.
+        mixing: mixes pictures after augmentation; None for no mixing.
+        seed: the seed of all random numbers.
+        views_per_epoch: the number of views of a sample in an epoch; all of them have the same partner and share.
+        taken: (n,) int64, the positions of the training samples, from which partners are drawn.
     """
 
     normaliser: Normaliser
@@ -54,21 +54,28 @@ class Renderer:
     taken: Tensor
 
     def plan(self, index: Tensor, view: Tensor, num_new: int | None = None, weight: float = 1.0) -> BatchPlan:
-        """Which pictures to fetch for these views of samples, (B,) int64 each."""
+        """Plans a batch and draws the partners for mixing.
+
+        Args:
+            index: (B,) int64, the position of the sample in each row.
+            view: (B,) int64, the number of its view.
+            num_new: the number of rows with new samples; all by default.
+            weight: see `Batch`.
+        """
         partner = None
         if self.mixing is not None:
             partner = self.mixing.partners(self._mixture(view, index), self.taken.to(index.device))
         return BatchPlan(index, view, len(index) if num_new is None else num_new, weight, partner)
 
     def render(self, images: Tensor, plan: BatchPlan) -> tuple[Tensor, Tensor | None]:
-        """Training pictures as the network sees them.
+        """Makes the pictures of a batch for the network.
 
         Args:
-            images: uint8, those of ``plan.fetched``.
-            plan: as ``plan`` made it.
+            images: uint8 (B, C, H, W), or (2B, C, H, W) with mixing: the pictures at ``plan.fetched``.
+            plan: a plan that was made by ``plan``.
 
         Returns:
-            float32 (B, C, H, W), and, where they are mixed, the share of each one's own label, (B,).
+            float32 (B, C, H, W), and the share of each picture's own label, (B,); None without mixing.
         """
         index, view = plan.index.to(images.device), plan.view.to(images.device)
         if plan.partner is None or self.mixing is None:
@@ -76,7 +83,7 @@ class Renderer:
         own, others = images.split(len(index))
         others = self._augmented(others, view, plan.partner.to(images.device))
         draws = self._mixture(view, index)
-        draws.asked = 1  # the first draw was the partner
+        draws.asked = 1  # the first draw of this mixture was the partner, in plan()
         return self.mixing(self._augmented(own, view, index), others, draws)
 
     def _augmented(self, images: Tensor, view: Tensor, index: Tensor) -> Tensor:
@@ -85,5 +92,5 @@ class Renderer:
         return self.normaliser(images)
 
     def _mixture(self, view: Tensor, index: Tensor) -> Draws:
-        """The draws of a mixture: the same for all views that an epoch has of a sample."""
+        """The random numbers for mixing. They are the same for all views of a sample in an epoch."""
         return Draws(self.seed, view // self.views_per_epoch, index, MIX)

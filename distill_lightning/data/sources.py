@@ -1,6 +1,6 @@
-"""Where pictures come from: a tensor in memory, or files that worker processes decode as they are needed.
+"""Sources of pictures: a tensor in memory, or (in ``picture_files``) files that worker processes decode when needed.
 
-Both give the uint8 pictures (B, C, H, W) that a plan takes; what is done with them is the same.
+Both return the uint8 pictures (B, C, H, W) of a plan.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from distill_lightning.data.plans import BatchPlan
 
 
 class Source(Protocol):
-    """Pictures by position."""
+    """Stored pictures, addressed by position. ``shape`` is (C, H, W) of each picture, ``device`` is their device."""
 
     device: torch.device
     shape: tuple[int, int, int]
@@ -22,20 +22,20 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def on(self, device: torch.device) -> "Source":
-        """Itself, or a copy on the device where it fits there."""
+        """The source with its pictures on ``device`` if there is enough memory; otherwise the source itself."""
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
-        """Each plan with the pictures that it takes, uint8 (B, C, H, W), in order."""
+        """Fetches the pictures of each plan, in order: uint8 (B, C, H, W), at the positions ``plan.fetched``."""
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """Of all pictures, by channel, in units of full scale. float32 (C,) each."""
+        """Mean and standard deviation of each channel, float32 (C,) each, in units of full scale (255)."""
 
     def mark(self) -> bytes:
-        """Of what is where: another order of the same pictures has another."""
+        """A digest that identifies the pictures and their order."""
 
 
 class MemorySource:
-    """All pictures as one uint8 tensor (N, C, H, W)."""
+    """A source that holds all pictures in memory, as one uint8 tensor (N, C, H, W)."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -47,6 +47,7 @@ class MemorySource:
         return len(self.images)
 
     def on(self, device: torch.device) -> Source:
+        """See Source. A copy on a CUDA device is made once, if it needs less than a quarter of the free memory."""
         if device.type != "cuda":
             return self
         if self.copy is None and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
@@ -54,26 +55,33 @@ class MemorySource:
         return self if self.copy is None else self.copy
 
     def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
+        """See Source."""
         for plan in plans:
             yield self.images.index_select(0, plan.fetched), plan
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
+        """See Source. It uses all pictures."""
         return mean_and_std(self.images.split(1000))
 
     def mark(self) -> bytes:
-        """The row of pixels in the middle of each picture tells enough."""
+        """See Source. It hashes the middle row of pixels of each picture, which is enough to identify it."""
         rows = self.images[:, :, self.shape[1] // 2].cpu().contiguous()
         return hashlib.sha256(rows.numpy().tobytes()).digest()
 
 
 def mean_and_std(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and (population) standard deviation by channel of uint8 pictures, in units of full scale, from exact sums.
+    """Mean and population standard deviation of each channel, from exact integer sums.
 
-    A channel that never varies has a standard deviation of 1, so that it can be divided by.
+    Args:
+        chunks: uint8 pictures (n, C, H, W).
+
+    Returns:
+        float32 (C,) each, in units of full scale (255). The standard deviation of a constant channel is given as 1, so
+        that normalisation does not divide by 0.
     """
     count, total, squares = 0, torch.tensor(0), torch.tensor(0)
     for images in chunks:
-        values = images.transpose(0, 1).flatten(1).int()  # 255^2 times 30,000 pixels a picture still fit in int64 sums
+        values = images.transpose(0, 1).flatten(1).int()  # squares fit in int32; sum() adds them in int64
         count += values.shape[1]
         total = total + values.sum(1)
         squares = squares + (values * values).sum(1)

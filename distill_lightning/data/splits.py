@@ -1,4 +1,4 @@
-"""Which samples are trained on, and which are validated on: pure functions of labels, sizes and seeds."""
+"""The split into training and validation samples, as pure functions of labels, sizes and seeds."""
 
 import re
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ from distill_lightning.seeds import rank_within_class, stratified_order
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures of one kind.
+    """A subset of the pictures of a source, with labels.
 
     Args:
-        source: where they come from.
-        taken: (n,) int64, which of its pictures, by position.
-        labels: (N,) int64 of all pictures of the source; None where they have none.
+        source: the source of the pictures.
+        taken: (n,) int64, the positions of the pictures in the subset.
+        labels: (N,) int64, the labels of all pictures of the source; None if they have none.
     """
 
     source: Source
@@ -31,15 +31,19 @@ class Split:
 
 
 def hold_out(labels: Tensor, val_size: int | float, seed: int) -> tuple[Tensor, Tensor]:
-    """Samples to validate on, and the others in stratified order. (h,) and (N - h,) int64.
+    """Holds out a validation split with the class proportions of all samples.
 
     Args:
-        labels: (N,).
-        val_size: how many, or which fraction.
-        seed: of the draw.
+        labels: (N,) int64.
+        val_size: the size of the validation split: a number of samples (int) or a fraction (float).
+        seed: the seed of the split.
+
+    Returns:
+        The positions of the h validation samples in ascending order, (h,) int64, and those of the other samples in
+        stratified order, (N - h,) int64.
 
     Raises:
-        InputError: nothing is left to train on.
+        InputError: no training samples are left.
     """
     count = len(labels)
     held_out = val_size if isinstance(val_size, int) else round(val_size * count)
@@ -52,17 +56,20 @@ def hold_out(labels: Tensor, val_size: int | float, seed: int) -> tuple[Tensor, 
 def take_part(
     left: Tensor, part: int | float | str | None, labels: Tensor, class_names: Sequence[str], seed: int
 ) -> Tensor:
-    """The training samples to use, of those that are left.
+    """Selects a part of the training samples.
 
     Args:
-        left: (n,) int64, in stratified order.
-        part: a fraction, a number, "10 per class", or None for all.
-        labels: (N,) of the whole training part.
-        class_names: of the data set.
-        seed: of the draw.
+        left: (n,) int64, the positions of the training samples, in stratified order.
+        part: a fraction (float), a number of samples (int), a number for each class ("10 per class"), or None for all.
+        labels: (N,) int64, the labels of the whole training part.
+        class_names: the names of the K classes.
+        seed: the seed of the selection for each class.
+
+    Returns:
+        (m,) int64, the positions of the selected samples.
 
     Raises:
-        InputError: there are not so many.
+        InputError: ``part`` has another form, or there are not enough samples.
     """
     if part is None:
         return left
@@ -73,7 +80,9 @@ def take_part(
         rank = rank_within_class(labels[left], seed)
         short = [k for k in range(len(class_names)) if (labels[left] == k).sum() < int(match[1])]
         if short:
-            raise InputError(f'train_part "{part}" asks for more than class {class_names[short[0]]} has: make it smaller')
+            raise InputError(
+                f'train_part "{part}" asks for more than class {class_names[short[0]]} has: make it smaller'
+            )
         return left[rank < int(match[1])]
     count = round(part * len(left)) if isinstance(part, float) else part
     if not 0 < count <= len(left):
@@ -82,7 +91,17 @@ def take_part(
 
 
 def without_classes(taken: Tensor, gone: Sequence[int], *labels: Tensor) -> Tensor:
-    """The samples that none of the labels, (N,) each, puts into one of these classes."""
+    """Removes samples of some classes.
+
+    Args:
+        taken: (n,) int64, the positions of the samples.
+        gone: the numbers of the classes to remove.
+        labels: one or more labels for each sample, (N,) int64 each. A sample is removed if any of its labels is in
+            ``gone``.
+
+    Returns:
+        (m,) int64, the positions of the other samples.
+    """
     classes = torch.tensor(gone)
-    inside = torch.stack([torch.isin(of[taken], classes) for of in labels]).any(0)
+    inside = torch.stack([torch.isin(each[taken], classes) for each in labels]).any(0)
     return taken[~inside]

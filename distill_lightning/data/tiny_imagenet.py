@@ -1,4 +1,4 @@
-"""Tiny-ImageNet, in the folders that its archive unpacks to."""
+"""Tiny-ImageNet, read from the folders of its unpacked archive."""
 
 from pathlib import Path
 from typing import Any
@@ -16,19 +16,19 @@ FOLDER = "tiny-imagenet-200"
 
 
 class TinyImageNet(ImageData):
-    """100,000 pictures of 200 classes; its 10,000 validation pictures, the only other ones with labels, are the test
-    part. 3x64x64, or resized.
+    """100,000 training pictures of 200 classes, 3x64x64, or resized.
 
-    ``root`` is the folder ``tiny-imagenet-200``, or the one that it lies in. It is not downloaded: the archive is at
-    cs231n.stanford.edu/tiny-imagenet-200.zip.
+    Its 10,000 validation pictures are used as the test part, since its test pictures have no labels. The data set is
+    not downloaded: the archive is at cs231n.stanford.edu/tiny-imagenet-200.zip.
 
     Args:
-        root: see above.
-        image_size: 64, or 32 as in some papers, whose numbers are not comparable with those at 64.
+        root: the folder ``tiny-imagenet-200``, or the folder that contains it.
+        image_size: the side of the pictures in pixels: 64, or 32 as in some papers. Results at 32 and 64 are not
+            comparable.
         kwargs: see ImageData.
 
     Raises:
-        InputError: the folder is missing, or not as the archive has it.
+        InputError: an option is out of range. Reading raises it if folders or files of the archive are missing.
     """
 
     root_names_the_pictures = False
@@ -42,7 +42,8 @@ class TinyImageNet(ImageData):
 
     @property
     def class_names(self) -> list[str]:
-        """WordNet's numbers, as the archive has them."""
+        """The WordNet IDs of the classes, which are the names of their folders or, for a checkpoint, those that it was
+        trained on."""
         return list(self.trained_on.info.class_names) if self.trained_on is not None else self._classes()
 
     def _folder(self) -> Path:
@@ -62,11 +63,13 @@ class TinyImageNet(ImageData):
         return names
 
     def prepare_data(self) -> None:
+        """Decodes the pictures into the cache, on one process per node."""
         if self.pictures is None or self.trained_on is None:
-            for part in ("train", "test"):  # one process a node fills the cache, the others find it filled
+            for part in ("train", "test"):
                 self.read(part)
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """See ImageData. There is no part "val"."""
         if part == "val":
             return None
         folder, classes = self._folder(), self._classes()
@@ -79,10 +82,13 @@ class TinyImageNet(ImageData):
             lines = sorted(line.split("\t")[:2] for line in annotations.read_text().splitlines() if line)
             number = {name: label for label, name in enumerate(classes)}
             if odd := [name for _, name in lines if name not in number]:
-                raise InputError(f"{annotations} names the class {odd[0]}, which {folder / 'train'} has not")
+                raise InputError(
+                    f"{annotations} has the class {odd[0]}, which is not in {folder / 'train'}: unpack Tiny-ImageNet "
+                    "again"
+                )
             labels = [number[name] for _, name in lines]
             paths = [folder / "val" / "images" / file for file, _ in lines]
         if missing := [path for path in paths[:1] + paths[-1:] if not path.is_file()]:
-            raise InputError(f"there is no picture {missing[0]}: unpack Tiny-ImageNet anew")
+            raise InputError(f"there is no picture {missing[0]}: unpack Tiny-ImageNet again")
         source = read_pictures(paths, folder, 3, self.image_size, self.num_workers, default_cache())
         return source, torch.tensor(labels)

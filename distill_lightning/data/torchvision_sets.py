@@ -1,4 +1,4 @@
-"""MNIST, CIFAR-10 and CIFAR-100, as torchvision downloads them."""
+"""MNIST, CIFAR-10 and CIFAR-100, downloaded by torchvision."""
 
 from pathlib import Path
 
@@ -18,6 +18,11 @@ class _TorchvisionSet(ImageData):
     dataset: type
 
     def prepare_data(self) -> None:
+        """Downloads the data set if it is missing, on one process per node.
+
+        Raises:
+            InputError: it cannot be downloaded.
+        """
         if self.pictures is not None and self.trained_on is not None:
             return
         for train in (True, False):
@@ -25,7 +30,8 @@ class _TorchvisionSet(ImageData):
 
     def _open(self, train: bool, download: bool = False) -> datasets.VisionDataset:
         try:
-            return self.dataset(self.root, train=train)  # CIFAR's pickles are only opened if their checksums are right
+            # torchvision opens the pickles of CIFAR only if their checksums match
+            return self.dataset(self.root, train=train)
         except RuntimeError:
             if not download:
                 raise
@@ -38,6 +44,7 @@ class _TorchvisionSet(ImageData):
             ) from error
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """See ImageData. There is no part "val"."""
         if part == "val":
             return None
         dataset = self._open(part == "train", download=True)
@@ -47,25 +54,31 @@ class _TorchvisionSet(ImageData):
 
 
 class MNIST(_TorchvisionSet):
-    """Handwritten digits: 60,000 and 10,000 pictures of 1x28x28, 10 classes."""
+    """Handwritten digits: 60,000 training and 10,000 test pictures, 1x28x28, 10 classes."""
 
     num_classes, channels, image_size = 10, 1, 28
     dataset = datasets.MNIST
 
 
 class _CIFAR(_TorchvisionSet):
-    """Also reads class folders: ``root/<name>/{train,test}/<class>/`` or ``root/{train,test}/<class>/``."""
+    """CIFAR from torchvision's files or from class folders: ``root/<name>/{train,test}/<class>/`` or
+    ``root/{train,test}/<class>/``."""
 
     channels, image_size = 3, 32
 
     def _class_folders(self) -> Path | None:
-        """The folder that holds train and test of class folders, if there is one."""
+        """The folder whose subfolders train and test contain class folders; None if there is none."""
         for folder in (Path(self.root) / self.name, Path(self.root)):
             if (folder / "train").is_dir() and class_folders(folder / "train"):
                 return folder
         return None
 
     def prepare_data(self) -> None:
+        """Decodes class folders into the cache, or downloads the data set if it is missing, on one process per node.
+
+        Raises:
+            InputError: it cannot be downloaded, or the class folders are damaged.
+        """
         if self._class_folders() is None:
             super().prepare_data()
         else:
@@ -73,6 +86,7 @@ class _CIFAR(_TorchvisionSet):
                 self.read(part)
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
+        """See ImageData. There is no part "val"."""
         folder = self._class_folders()
         if folder is None or part == "val":
             return super().read(part)
@@ -83,14 +97,14 @@ class _CIFAR(_TorchvisionSet):
 
 
 class CIFAR10(_CIFAR):
-    """50,000 and 10,000 pictures of 3x32x32, 10 classes."""
+    """50,000 training and 10,000 test pictures, 3x32x32, 10 classes."""
 
     num_classes = 10
     dataset = datasets.CIFAR10
 
 
 class CIFAR100(_CIFAR):
-    """50,000 and 10,000 pictures of 3x32x32, 100 classes."""
+    """50,000 training and 10,000 test pictures, 3x32x32, 100 classes."""
 
     num_classes = 100
     dataset = datasets.CIFAR100

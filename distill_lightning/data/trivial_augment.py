@@ -1,4 +1,4 @@
-"""TrivialAugment (Müller & Hutter, ICCV 2021, arXiv:2103.10158): one operation a picture, of any strength."""
+"""TrivialAugment (Müller & Hutter, ICCV 2021, arXiv:2103.10158): a random operation of random strength per picture."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,11 @@ OPERATIONS = (
 
 
 class TrivialAugment(Transform):
-    """Draws for each picture one of 14 operations, one of 31 strengths and, where it matters, a sign: the paper's wide
-    space. Pixels are taken from the nearest; what comes from outside is black."""
+    """Applies to each picture one of 14 operations with one of 31 strengths and, for some operations, a random sign.
+
+    The operations are the paper's wide space. Geometric operations use the nearest pixel; pixels from outside the
+    picture are black.
+    """
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         chosen = draws.integer(len(OPERATIONS))
@@ -30,18 +33,21 @@ class TrivialAugment(Transform):
 
 
 def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
-    """One operation on all pictures, each with its own strength.
+    """Applies one operation to all pictures of a batch, with a separate strength for each.
 
     Args:
-        name: of OPERATIONS.
+        name: one of OPERATIONS.
         images: uint8 (B, C, H, W).
-        level: (B,) int64, 0 to 30, from nothing to the most.
-        sign: (B,) int64, 1 or -1.
+        level: (B,) int64, the strength, from 0 (weakest) to 30 (strongest).
+        sign: (B,) int64, the direction, 1 or -1.
+
+    Returns:
+        uint8 (B, C, H, W).
     """
     share = level / (LEVELS - 1)
     factor = 1 + 0.99 * share * sign
     amount, zero, one = 0.99 * share * sign, torch.zeros_like(share), torch.ones_like(share)
-    left, top = -images.shape[3] / 2, -images.shape[2] / 2  # shears fix the upper left corner
+    left, top = -images.shape[3] / 2, -images.shape[2] / 2  # the upper left corner is the fixed point of shears
     shift = 32 * share * sign
     match name:
         case "shear_x":

@@ -1,4 +1,4 @@
-"""A LightningModule per method, one paper a file. Importing the package imports every file of it."""
+"""The methods. Each is a LightningModule in its own file. Importing the package imports all of its modules."""
 
 from distill_lightning.discovery import import_all
 

@@ -1,8 +1,9 @@
-"""What every method does: optimizer, schedule, means of an epoch, evaluation, checkpoints.
+"""The base class of the methods: optimizer, schedule, training metrics, evaluation, checkpoints.
 
-A method states its loss, ``training_loss(batch, position) -> StepOutput``, and what it needs of a batch, ``needs``. The
-loss is called once for each training batch and nowhere else, and may update the method's memory there. Attributes that
-``memory`` names, and the running sums of the epoch, are in the checkpoint, for every process its own.
+A subclass implements its loss, ``training_loss(batch, position) -> StepOutput``, and declares its requirements for a
+batch in ``needs``. ``training_loss`` is called exactly once for each training batch, so it may also update the method's
+memory. The checkpoint contains, for each process, the attributes that are named in ``memory`` and the running sums of
+the epoch.
 """
 
 from typing import Any
@@ -40,27 +41,28 @@ from distill_lightning.values import (
 
 
 class Method(Evaluated):
-    """A way of training a classifier.
+    """A method to train a classifier.
 
     Args:
-        network: gives logits (B, K) for pictures (B, C, H, W). Classes, channels and picture size come from the data.
-        optimizer: makes the optimizer of the parameters.
-        schedule: of the learning rate.
-        decay_norms_and_biases: whether weight decay acts on norms and biases as well.
-        channels_last: whether pictures and weights lie in memory with the channels last.
-        compile: whether the network is compiled.
-        class_bias: added to the logits of classes, by name, in evaluation alone, {"3": 3.5}: for classes that the
-            training part had none or too few of (Hinton et al. 2015, section 3).
+        network: a network that returns logits (B, K) for pictures (B, C, H, W). Number of classes, channels and picture
+            size are set from the data.
+        optimizer: makes the optimizer from the parameters.
+        schedule: the schedule of the learning rate; constant by default.
+        decay_norms_and_biases: whether weight decay also acts on norms and biases.
+        channels_last: whether pictures and weights use the memory format channels_last.
+        compile: whether the network is compiled with torch.compile.
+        class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
+            classes with no or too few training samples (Hinton et al. 2015, section 3).
     """
 
     needs = BatchNeeds()
-    """What a batch must hold. A method whose options decide sets its own in ``__init__``."""
+    """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
     memory: tuple[str, ...] = ()
-    """Attributes (a tensor or None each) that are kept between steps, by each process for itself."""
+    """Names of attributes (each a tensor or None) that are kept between steps and differ between processes."""
     shared_memory: tuple[str, ...] = ()
-    """The same, of attributes that are equal on all processes (tensors, numbers, or dicts of them)."""
+    """Names of attributes (tensors, numbers, or dicts of them) that are kept and are equal on all processes."""
     trains = True
-    """Whether there is anything to train."""
+    """Whether the method trains a network."""
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class Method(Evaluated):
         super().__init__()
         self.save_hyperparameters(logger=False)
         for name in [k for k, v in self.hparams.items() if _is_object(v)]:
-            del self.hparams[name]  # built in Python: it would have to be executed to be read again
+            del self.hparams[name]  # an object cannot be read from a checkpoint without executing code
         self.set_network(network, channels_last, compile)
         self.make_optimizer = optimizer
         self.schedule = schedule or Constant()
@@ -88,28 +90,28 @@ class Method(Evaluated):
         self._built = False
         self._memory: Memory | None = None
 
-    # What a method states
+    # For subclasses
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms of the loss for a training batch.
 
         Args:
-            batch: as ``needs`` asks for it.
-            position: where training stands.
+            batch: a batch that fulfils ``needs``.
+            position: the position of training before this batch.
         """
         raise NotImplementedError
 
     def build(self, info: DataInfo) -> None:
-        """Makes what is trained beside the network and depends on the data. The weights follow from the seed alone."""
+        """Makes modules that depend on the data and are trained with the network. The weights depend on the seed."""
 
     @staticmethod
     def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-        """With the labels of the batch, or their distributions where the data mixes them."""
+        """Cross-entropy of logits (B, K) with the labels or mixed labels of the batch; mean over the batch."""
         return losses.cross_entropy(logits, batch.targets)
 
     @staticmethod
     def teacher_logits(batch: Batch) -> Tensor:
-        """(B, K), raw, as the teacher gave them.
+        """The raw logits of the teacher, (B, K) float32.
 
         Raises:
             InputError: there is no teacher.
@@ -121,10 +123,14 @@ class Method(Evaluated):
     # Before training
 
     def setup(self, stage: str) -> None:
-        """Checks the network against the data, and gives the data what a fit depends on."""
+        """Checks that the network fits the data, and prepares a fit and the evaluation.
+
+        Raises:
+            InputError: the network, the batches and the data do not fit together, or the accelerator is mps.
+        """
         data = self.image_data
         if self.trainer.strategy.root_device.type == "mps":
-            raise InputError("Apple's GPU cannot add up in float64: give --trainer.accelerator cpu")
+            raise InputError("the accelerator mps does not support float64: give --trainer.accelerator cpu")
         self.check_networks(data)
         if stage == "fit":
             self.data_info = data.info
@@ -135,13 +141,17 @@ class Method(Evaluated):
         self.prepare_evaluation(data, self.class_bias)
 
     def check_networks(self, data: ImageData) -> None:
-        """Refuses networks that do not fit the data."""
+        """Checks that each network fits the data.
+
+        Raises:
+            InputError: a network cannot take the pictures, or does not return K logits.
+        """
         refuse_misfit(self.model, data)
 
     def _find_givers(self, data: ImageData) -> None:
-        """Callbacks may keep the time, and ask a teacher."""
+        """Takes the timeline and the teacher from the callbacks, if they provide one."""
         if data.mix and not self.needs.allows_mixing:
-            raise InputError(f"{type(self).__name__} needs pictures of one sample each: leave data.mix out")
+            raise InputError(f"{type(self).__name__} needs pictures of one sample each, without mixing: leave data.mix out")
         trainer, samples = self.trainer, data.samples
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
@@ -153,7 +163,7 @@ class Method(Evaluated):
         data.begin_fit(self.needs, self.timeline, self._teacher.view_cycle if self._teacher else None)
 
     def build_once(self, info: DataInfo) -> None:
-        """``build``, once, with draws of its own: the same from the same seed, whatever was drawn before."""
+        """Calls ``build`` at most once. The random numbers depend only on the seed of the run, not on earlier draws."""
         if self._built:
             return
         with torch.random.fork_rng(devices=[]):
@@ -162,7 +172,7 @@ class Method(Evaluated):
         self._built = True
 
     def _forget(self) -> None:
-        """A fit begins without what an earlier one of the same object remembered. A checkpoint is read after this."""
+        """Resets the memory of an earlier fit of the same object. A checkpoint is loaded after this."""
         if self._memory is None:
             self._memory = Memory(self, self.memory, self.shared_memory)
         self._memory.forget()
@@ -173,23 +183,30 @@ class Method(Evaluated):
         norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
         if smallest < 2 and (norms or self.needs.repeats_last_batch):
             what = "batch norm" if norms else type(self).__name__
-            raise InputError(f"{what} needs 2 samples a process, here there is {smallest}: make batch_size larger")
+            raise InputError(
+                f"{what} needs 2 samples per process in each batch, there is only {smallest}: make batch_size larger"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One optimizer, over the network and what is trained beside it."""
+        """Makes one optimizer for the network and the modules that are trained with it."""
         return make_optimizer(self.make_optimizer, parameter_groups(self.parameters(), self.decay_norms_and_biases))
 
     # Training
 
     def position(self, batch_idx: int) -> Position:
-        """Where training stands before the trainer's batch of this epoch."""
+        """The position of training before batch ``batch_idx`` of the trainer's current epoch."""
         assert self.timeline is not None
         position = self.timeline.position(self.trainer.current_epoch, batch_idx)
         assert position is not None
         return position
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """The loss, and the logits of the new samples, which callbacks find in the outputs of the step."""
+        """Computes the loss of a batch.
+
+        Returns:
+            ``loss``, a scalar, and ``logits`` (num_new, K) of the new samples, which callbacks get as the outputs of
+            the step.
+        """
         position = self.position(batch_idx)
         self._start_step(position)
         if self._teacher is not None:
@@ -206,7 +223,7 @@ class Method(Evaluated):
 
     def _start_step(self, position: Position) -> None:
         trainer = self.trainer
-        # whatever the network draws is a function of seed, step and rank: no generator's state to save
+        # random numbers in the network (dropout) depend on seed, batch and rank alone: no generator state to save
         order = seed_of_order(run_seed(), position.order)
         seed = seed_for(STEP, order, position.epoch, position.batch, trainer.global_rank)
         torch.default_generator.manual_seed(seed)
@@ -222,7 +239,7 @@ class Method(Evaluated):
         trainer = self.trainer
         if completes_no_step(trainer):
             return
-        step = trainer.global_step + 1  # the step that the running batch completes
+        step = trainer.global_step + 1  # the step that the current batch completes
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and step % every == 0:
             self.means.raise_if_not_finite(step, trainer.accumulate_grad_batches)
@@ -230,20 +247,26 @@ class Method(Evaluated):
             self.log_metrics("train", self.means.close_window() | rates, step)
 
     def on_train_epoch_end(self) -> None:
+        """Logs the means of the epoch.
+
+        Raises:
+            FloatingPointError: a loss was not finite.
+        """
         step = self.trainer.global_step
         self.means.raise_if_not_finite(step, self.trainer.accumulate_grad_batches)
         self.means.close_window()
         self.log_metrics("train", self.means.close_epoch(), step)
 
-    # What is remembered
+    # Checkpoints
 
     @property
     def remembered(self) -> Memory:
-        """What is kept between steps; there after ``setup("fit")``."""
+        """The state that is kept between steps. Available after ``setup("fit")``."""
         assert self._memory is not None
         return self._memory
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the memory of all processes and the description of the data. All processes must call it."""
         memory = self._memory or Memory(self, self.memory, self.shared_memory)
         everyones = gather_objects(memory.own() | {"account": memory.on_cpu(self.means.state_dict())})
         checkpoint["method"] = {"of_ranks": everyones, "shared": memory.shared()}
@@ -252,6 +275,11 @@ class Method(Evaluated):
             checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Builds the modules that depend on the data and, in a fit, restores the memory.
+
+        Raises:
+            InputError: the run cannot be resumed with this data, these callbacks or this number of processes.
+        """
         of_run = trained_on(checkpoint, "the checkpoint")
         if of_run is not None:
             self.build_once(of_run.info)
@@ -261,11 +289,19 @@ class Method(Evaluated):
             refuse_other(self.image_data.info, of_run)
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in callbacks}:
-            raise InputError("this run is pruned, and without the callback Lottery its zeros would grow again: add it")
+            raise InputError(
+                "this run is pruned, and without the callback Lottery its zeros would grow again: add Lottery to "
+                "trainer.callbacks"
+            )
         self._take_up(checkpoint["method"]["of_ranks"], checkpoint["method"]["shared"])
 
     def _take_up(self, everyones: list[dict[str, Any]], shared: dict[str, Any]) -> None:
-        """Goes on from what every process remembered."""
+        """Restores the memory, from the saved states of all processes.
+
+        Args:
+            everyones: the state of each process that saved the checkpoint.
+            shared: the state that was equal on all processes.
+        """
         world, rank = self.trainer.world_size, self.trainer.global_rank
         if len(everyones) != world:
             synchronised = synchronises_batch_norm(self.trainer)
@@ -279,12 +315,12 @@ class Method(Evaluated):
             mine = everyones[rank]
         mine = pl.utilities.move_data_to_device(mine, self.trainer.strategy.root_device)
         self.means.load_state_dict(mine.pop("account"))
-        # what is shared may be large: the method puts it where it is used
+        # the shared memory may be large, so it is not moved here: the method chooses its device
         self.remembered.take_up(mine | shared)
 
 
 def trained_batches(trainer: pl.Trainer, batches: int) -> int:
-    """How many batches of an epoch are trained on, where the trainer limits them."""
+    """The number of training batches in an epoch, given ``batches`` in the data and ``limit_train_batches``."""
     limit = trainer.limit_train_batches
     return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
 

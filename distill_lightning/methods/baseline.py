@@ -1,4 +1,4 @@
-"""Training on the labels alone.
+"""Training on the labels without distillation.
 
     L = CE(q, s)        q = (1 - eps) onehot(y) + eps / K
 
@@ -6,7 +6,7 @@
     y   labels, (B,)
     eps label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7)
 
-Nothing is kept between steps.
+State between steps: none.
 """
 
 from typing import Any
@@ -20,12 +20,15 @@ from distill_lightning.values import Batch, Position, StepOutput
 
 
 class Baseline(Method):
-    """Cross-entropy, with label smoothing where asked for.
+    """Trains with cross-entropy, by default without label smoothing.
 
     Args:
         network: see Method.
         label_smoothing: eps in [0, 1).
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     def __init__(self, network: nn.Module, label_smoothing: float = 0.0, **kwargs: Any) -> None:
@@ -35,5 +38,6 @@ class Baseline(Method):
         self.label_smoothing = label_smoothing
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The term ``ce``."""
         logits = self(batch.images)
         return StepOutput({"ce": losses.cross_entropy(logits, batch.targets, self.label_smoothing)}, logits)

@@ -3,14 +3,14 @@
     L = CE(y, s) + KL(p(t) || p(s))        p(z) = softmax(z), T = 1
 
     s   logits of this generation, (B, K)
-    t   logits of the generation before, (B, K), no gradient, from the callback SoftTargets
+    t   logits of the previous generation, (B, K), no gradient, from the callback SoftTargets
     y   labels, (B,)
 
-One generation is one run: the same network from a fresh start under a new seed, taught by the checkpoint of the
-generation before. The paper's plain BAN leaves out the labels; ``hard_weight: 0`` gives it. The formula could not be
-verified against the paper.
+One run trains one generation: a new network of the same architecture, initialised with a new seed, whose teacher is the
+checkpoint of the previous generation. The paper's plain BAN does not use the labels: set ``hard_weight: 0``. The
+formula could not be verified against the paper.
 
-Nothing is kept between steps.
+State between steps: none.
 """
 
 from typing import Any
@@ -24,12 +24,15 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class BornAgain(Method):
-    """One generation, taught by the one before.
+    """Trains one generation with the previous generation as its teacher.
 
     Args:
         network: see Method.
-        hard_weight: of the labels, >= 0.
+        hard_weight: the weight of the cross-entropy with the labels, >= 0.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     needs = BatchNeeds(teacher_logits=True)
@@ -37,10 +40,11 @@ class BornAgain(Method):
     def __init__(self, network: nn.Module, hard_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if hard_weight < 0:
-            raise InputError(f"hard_weight is {hard_weight}: it may not be below 0")
+            raise InputError(f"hard_weight is {hard_weight}: it must be 0 or more")
         self.hard_weight = hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``hard`` (labels) and ``soft`` (teacher)."""
         logits = self(batch.images)
         terms = {
             "hard": self.hard_weight * self.cross_entropy(logits, batch),

@@ -2,19 +2,22 @@
 
     L = CE(y, s_C) + sum_{i < C} [ (1 - alpha) CE(y, s_i) + alpha T^2 KL(p^T(s_C) || p^T(s_i)) + lambda |f_i - f_C|^2 ]
 
-    s_i   logits at exit i, (B, K); C is the deepest, the network itself, and carries no gradient where it teaches
-    f_i   what goes into the linear layer of exit i, (B, D); squared distance, mean over the batch
+    s_i   logits at exit i, (B, K). Exit C is the deepest one, the output of the network; s_C has no gradient in KL
+    f_i   input of the linear layer of exit i, (B, D); f_C has no gradient; |.|^2 is averaged over the batch
     y     labels, (B,)                                                p^T(z) = softmax(z / T)
 
-A ResNet or VGG has an exit after each of its stages. An earlier one has a head: a bottleneck of three convolutions for
-each stage it leaves out, pooling, and a linear layer, so that its features are as many as the deepest's. Heads are
-there from the start, beside the network (the authors' code makes layers in the first step, and loses the optimizer's
-state at a resume). T^2 is this house's; the code's soft cross-entropy has none. alpha = 0.3, T = 3 and lambda = 0.03
-are the code's, whose distance is not squared and over the whole batch; the paper's could not be verified.
+A ResNet or VGG has an exit after each of its stages. Each exit but the deepest has a head: a bottleneck of three
+convolutions for each later stage, pooling, and a linear layer. So all exits have the same number of features D. The
+heads are made before the first step and are not part of the network. (The authors' code makes some layers in the first
+step and loses the optimizer state when a run is resumed.)
 
-The network is deployed alone; ``EarlyExit`` takes an exit and its head out of the checkpoint as a smaller network.
+Differences to the sources: the factor T^2 is our choice; the soft cross-entropy in the authors' code has no such
+factor. alpha = 0.3, T = 3 and lambda = 0.03 are from that code, where the distance is not squared and is taken over the
+whole batch. The values in the paper could not be verified.
 
-Nothing is kept between steps; the heads are in the checkpoint, under ``heads.``.
+Only the network is deployed. ``EarlyExit`` makes a smaller network from an exit and its head in the checkpoint.
+
+State between steps: none. The heads are in the checkpoint, under ``heads.``.
 """
 
 from typing import Any
@@ -31,17 +34,17 @@ from distill_lightning.values import Batch, DataInfo, Position, StepOutput
 
 
 class BYOT(Method):
-    """The end of a network teaches its earlier stages.
+    """The output of a network teaches its earlier stages.
 
     Args:
-        network: one that names its exits: a ResNet or VGG; see Method.
+        network: a network that defines ``exits``, such as a ResNet or VGG; see Method.
         temperature: T > 0.
-        alpha: in [0, 1].
+        alpha: the weight of the soft targets at the earlier exits, in [0, 1].
         feature_weight: lambda >= 0.
         kwargs: see Method.
 
     Raises:
-        InputError: the network names no exits.
+        InputError: an option is out of range, or the network defines no exits.
     """
 
     def __init__(
@@ -56,7 +59,7 @@ class BYOT(Method):
         if not temperature > 0 or not 0 <= alpha <= 1 or feature_weight < 0:
             raise InputError(
                 f"temperature is {temperature}, alpha {alpha}, feature_weight {feature_weight}: T must be above 0, "
-                "alpha in [0, 1], the weight not below 0"
+                "alpha in [0, 1], feature_weight 0 or more"
             )
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.heads = nn.ModuleList()
@@ -65,7 +68,7 @@ class BYOT(Method):
             hook.watch(network.get_submodule(name))
 
     def build(self, info: DataInfo) -> None:
-        """A head for each exit but the deepest."""
+        """Makes a head for each exit but the deepest."""
         shapes = feature_shapes(self.model, info.channels, info.image_size)
         parameter = next(self.model.parameters())
         for number in range(len(shapes) - 1):
@@ -73,6 +76,7 @@ class BYOT(Method):
             self.heads.append(head.to(memory_format=self.memory_format))
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The term ``ce``, and ``ce_i``, ``soft_i`` and ``features_i`` for each earlier exit i = 1 .. C - 1."""
         deepest = self(batch.images)
         *at_exits, last = (hook.take() for hook in self.exits)
         of_deepest = pooled(last).detach().float()

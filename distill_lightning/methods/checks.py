@@ -1,4 +1,4 @@
-"""Whether a network, batches and processes fit a method: said before the first step."""
+"""Checks before the first step: whether network, batches and number of processes fit together."""
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,10 @@ from distill_lightning.errors import InputError
 
 @torch.no_grad()
 def refuse_misfit(network: nn.Module, data: ImageData) -> None:
-    """One blank picture through the network tells whether it fits the data.
+    """Checks that a network fits the data, with a forward pass of one blank picture.
 
     Raises:
-        InputError: it takes other pictures, or gives something else than the data's K logits.
+        InputError: the network cannot take the pictures, or does not return K logits.
     """
     parameter = next(network.parameters())
     blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
@@ -32,17 +32,22 @@ def refuse_misfit(network: nn.Module, data: ImageData) -> None:
 
 
 def smallest_batch(data: ImageData, world: int) -> int:
-    """The fewest new samples that a process has in a training batch."""
+    """The smallest number of new samples of a process in a training batch.
+
+    Args:
+        data: the data; after ``setup``.
+        world: the number of processes.
+    """
     rows, rest = data.batch_size // world, len(data.training_split) % data.batch_size
     return min(rows, max(rest // world, 1)) if data.keep_last and rest else rows
 
 
 def depends_on_process_count(module: nn.Module, synchronised: bool) -> str | None:
-    """What of a module would turn out otherwise with another number of processes; None for nothing.
+    """The name of a layer type in a module whose results depend on the number of processes; None if there is none.
 
     Args:
-        module: with all that is trained.
-        synchronised: whether batch norm is shared by all processes.
+        module: the method, with all modules that are trained.
+        synchronised: whether batch norm is synchronised over all processes.
     """
     modules = list(module.modules())
     if not synchronised and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in modules):

@@ -3,15 +3,15 @@
     L = CE(y, f(x)) + lambda T^2 KL(p^T(f(x')) || p^T(f(x)))        p^T(z) = softmax(z / T)
 
     x    n new samples
-    x'   for each another training sample of its class, perhaps itself, under a view of its own; no gradient
-    f    the network, with this step's weights for both
+    x'   for each sample in x a random training sample of its class (possibly itself), in another view; no gradient
+    f    the logits (n, K) of the network; both passes use the current weights
     y    labels of x, (n,)
 
-The data module appends x' (``needs.pairs_classes``); x' is a function of seed, epoch and sample. As in the authors' code the
-second pass runs in training mode, so that batch norm's running statistics move twice a step. With label noise, x' is of
-the same label, not of the same class.
+The data module appends x' to the batch (``needs.pairs_classes``); x' is a function of seed, epoch and sample. The
+second pass runs in training mode, as in the authors' code, so the running statistics of batch norm are updated twice
+per step. With label noise, x' has the same noisy label.
 
-Nothing is kept between steps.
+State between steps: none.
 """
 
 from typing import Any
@@ -26,26 +26,28 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class CSKD(Method):
-    """Teaches a sample with the prediction for another of its class.
+    """The soft target of a sample is the prediction for another sample of its class.
 
     Args:
         network: see Method.
         temperature: T > 0.
-        weight: lambda >= 0; 1 for CIFAR-100, 3 for fine-grained data in the paper.
+        weight: lambda >= 0; the paper uses 1 for CIFAR-100 and 3 for fine-grained data.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(pairs_classes=True, allows_mixing=False)  # a mixture has no one class
+    needs = BatchNeeds(pairs_classes=True, allows_mixing=False)  # a mixture belongs to more than one class
 
     def __init__(self, network: nn.Module, temperature: float = 4.0, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or weight < 0:
-            raise InputError(
-                f"temperature is {temperature}, weight {weight}: T must be above 0, the weight not below 0"
-            )
+            raise InputError(f"temperature is {temperature}, weight {weight}: T must be above 0, weight 0 or more")
         self.temperature, self.weight = temperature, weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce`` (labels) and ``class`` (partners)."""
         n = batch.num_new
         logits = self(batch.images[:n])
         with torch.no_grad():

@@ -2,15 +2,15 @@
 
     L = CE(y, a) + CE(y, b) + lambda T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))] + mu |mean f_a - mean f_b|^2
 
-    a, b       logits of two views of the same samples, (n, K) each, from one pass over both
-    f_a, f_b   what goes into the last linear layer, (n, D); the mean is over the global batch (MMD, linear kernel)
+    a, b       logits of two views of the same samples, (n, K) each, from one forward pass over both views
+    f_a, f_b   inputs of the last linear layer, (n, D); the mean is over the global batch (MMD with a linear kernel)
     y          labels, (n,)
 
-Whether the paper keeps the gradient in both sides of each divergence could not be verified; the one public
-implementation does, and so does this. lambda = 1 is the paper's, and mu = 5e-4 within what it tries (1e-4 to 5e-4);
-T = 3 is that implementation's, which has no T^2.
+It could not be verified whether in the paper the gradient flows into both sides of each divergence. It does in the only
+public implementation, and here. lambda = 1 is the value of the paper; mu = 5e-4 is in the range that the paper tries
+(1e-4 to 5e-4). T = 3 is from the public implementation, which has no factor T^2.
 
-Nothing is kept between steps. A step costs two of the baseline.
+State between steps: none. A step costs two steps of the baseline.
 """
 
 from typing import Any
@@ -29,14 +29,14 @@ class DDGSD(Method):
     """Two views of a picture teach each other.
 
     Args:
-        network: with a linear layer at its end; see Method.
+        network: a network whose last layer is linear; see Method.
         temperature: T > 0.
         weight: lambda >= 0.
         feature_weight: mu >= 0.
         kwargs: see Method.
 
     Raises:
-        InputError: the network has no linear layer.
+        InputError: an option is out of range, or the network has no linear layer.
     """
 
     needs = BatchNeeds(views=2)
@@ -53,7 +53,7 @@ class DDGSD(Method):
         if not temperature > 0 or weight < 0 or feature_weight < 0:
             raise InputError(
                 f"temperature is {temperature}, weight {weight}, feature_weight {feature_weight}: "
-                "T must be above 0, no weight below 0"
+                "T must be above 0, both weights 0 or more"
             )
         self.temperature, self.weight, self.feature_weight = temperature, weight, feature_weight
         linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
@@ -63,6 +63,7 @@ class DDGSD(Method):
         self.features.watch(linears[-1])
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce`` (labels, both views), ``views`` (divergences) and ``features`` (MMD)."""
         n = batch.num_new
         logits = self(batch.images)
         first, second = logits.split(n)

@@ -2,25 +2,25 @@
 
     L = CE(y, s) + alpha T^2 KL(p^T(o') || p^T(r))        p^T(z) = softmax(z / T)
 
-    s   logits of the whole batch, (2n, K): n new samples, then the n of the last batch, under another view
-    y   their labels, (2n,)
-    r   the repeated half of s, (n, K)
-    o'  the last step's logits of the same samples as r, (n, K), made before its update, no gradient
+    s   logits of the whole batch, (2n, K): n new samples, then the n new samples of the last batch in another view
+    y   labels of the same samples, (2n,)
+    r   the rows of s with the repeated samples, (n, K)
+    o'  logits of the samples of r in the last step, before its update, (n, K), no gradient
     T, alpha  temperature and weight
 
-The data module repeats the last batch, across the ends of epochs too; an epoch is one pass of fresh samples, so that a
-step costs twice the baseline's. Equal exposures are half the epochs. T = 3 and alpha = 1 are the paper's by a third
-party's account of it; the authors' code has no defaults.
+The data module repeats the last batch, also from one epoch to the next. In an epoch each sample is new once and
+repeated once, so a step costs two steps of the baseline. For a comparison with equal exposures, train half the epochs.
+T = 3 and alpha = 1 are the values of the paper according to a third party; the authors' code has no defaults.
 
-One forward pass over 2n samples, as the paper has it. The authors' code makes two, which gives each half its own
-batch-norm statistics and moves the running ones twice a step: ``separate_halves``. It also starts each run, as here,
-with one step on n samples alone.
+By default there is one forward pass over 2n samples, as in the paper. The authors' code has two passes over n samples,
+in which each half has its own batch-norm statistics, and the running statistics are updated twice per step; the option
+``separate_halves`` does the same. The first step of a run has only n samples, here and in that code.
 
-Where the data mixes pictures (Mixup, CutMix), a repeated sample is of the same mixture as when it was fresh, so that r
-and o' are of the same content, and its label is mixed alike.
+With Mixup or CutMix, a repeated sample has the same partner and share as when it was new. So r and o' are logits for
+the same content, and the label is the same.
 
-Kept between steps: o', float32. It is in the checkpoint, for each process its own share; nothing is gathered for the
-loss, and no process needs another's. With accumulated gradients, "last" is the last batch, whatever the weights did.
+State between steps: o', float32. The checkpoint contains the part of each process; there is no communication for the
+loss. With gradient accumulation, "last" means the last batch, even if the weights have not changed since.
 """
 
 from typing import Any
@@ -35,14 +35,17 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class DLB(Method):
-    """Teaches itself with its own answers of one step before.
+    """The soft targets are the network's own logits from the last step.
 
     Args:
         network: see Method.
         temperature: T > 0.
-        alpha: weight of the soft term, >= 0.
-        separate_halves: one forward pass for each half, as in the authors' code.
+        alpha: the weight of the soft term, >= 0.
+        separate_halves: whether new and repeated samples have separate forward passes, as in the authors' code.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     needs = BatchNeeds(repeats_last_batch=True)
@@ -60,11 +63,12 @@ class DLB(Method):
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}: it must be greater than 0")
         if alpha < 0:
-            raise InputError(f"alpha is {alpha}: it may not be below 0")
+            raise InputError(f"alpha is {alpha}: it must be 0 or more")
         self.temperature, self.alpha, self.separate_halves = temperature, alpha, separate_halves
         self.last_logits: Tensor | None = None
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The term ``ce`` (labels) and, from the second step on, ``last_batch`` (soft targets)."""
         images, n = batch.images, batch.num_new
         halves = images.split([n, len(images) - n]) if self.separate_halves and len(images) > n else [images]
         logits = torch.cat([self(half) for half in halves])

@@ -2,16 +2,18 @@
 
     L = sum_i [ CE(y, s_i) + 1 / (M - 1) sum_{j != i} KL(p(s_j) || p(s_i)) ]        p(z) = softmax(z)
 
-    s_i   logits of network i, (B, K); the others' carry no gradient in its divergence
-    M     networks, 2 or more, equal or not
+    s_i   logits of network i, (B, K); s_j has no gradient in KL(p(s_j) || p(s_i))
+    M     number of networks, 2 or more; their architectures may differ
     y     labels, (B,)
 
-Each network's gradient is that of its own term alone, so one optimizer over all is M optimizers (but for clipping,
-whose norm is over all). All predictions are made once, before the update, as in the authors' code; the paper's
-algorithm makes them anew after each network's update.
+The gradient of each network comes from its own term i alone. So one optimizer over all networks is equivalent to M
+optimizers, except for gradient clipping, whose norm is over all networks. All logits are computed before the update, as
+in the authors' code; in the paper's algorithm they are computed again after the update of each network.
 
-The first network is the one that is evaluated and deployed. Its peers are trained beside it, and are in the checkpoint
-under ``peers.``. A step costs M of the baseline, where the networks are equal.
+The first network is evaluated and deployed. Its peers are trained with it and are in the checkpoint under ``peers.``.
+With equal networks, a step costs M steps of the baseline.
+
+State between steps: none.
 """
 
 from typing import Any
@@ -28,12 +30,15 @@ from distill_lightning.values import Batch, Position, StepOutput
 
 
 class DML(Method):
-    """Networks that teach each other.
+    """Several networks are trained together and teach each other.
 
     Args:
-        network: the one that is kept; see Method.
-        peers: the others.
+        network: the network that is evaluated and deployed; see Method.
+        peers: the other networks, 1 or more.
         kwargs: see Method.
+
+    Raises:
+        InputError: ``peers`` is empty.
     """
 
     def __init__(self, network: nn.Module, peers: list[nn.Module], **kwargs: Any) -> None:
@@ -43,10 +48,12 @@ class DML(Method):
         self.peers = nn.ModuleList(peer.to(memory_format=self.memory_format) for peer in peers)
 
     def check_networks(self, data: ImageData) -> None:
+        """See Method; checks the peers as well."""
         for network in (self.model, *self.peers):
             refuse_misfit(network, data)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce_i`` and ``mutual_i`` for each network i; network 0 is the one that is evaluated."""
         images = batch.images.contiguous(memory_format=self.memory_format)
         logits = [self(images), *(peer(images).float() for peer in self.peers)]
         terms = {}

@@ -1,19 +1,20 @@
 """An ensemble of trained networks: the unweighted average of their outputs (Allen-Zhu & Li 2020, arXiv:2012.09816).
 
-    F = 1/M (F_1 + ... + F_M)        logits, as in the paper, or the members' probabilities
+    F = 1/M (F_1 + ... + F_M)
 
-    F_m   logits of member m, (B, K), from a checkpoint, each with its own normalisation of the pictures
-    M     members, in the order given
+    F_m   logits of member m, (B, K), as in the paper, or its probabilities. The member comes from a checkpoint and uses
+          the normalisation that it was trained with
+    M     number of members
 
-There is nothing to train: ``distill fit`` evaluates it and leaves a run folder like any other. Besides the metrics of
-every method it gives
+There is nothing to train: ``distill fit`` evaluates the ensemble and makes a run folder, as for other methods. In
+addition to the metrics of every method it logs
 
-    disagreement          share of pictures on which two members predict different classes, mean over all pairs
+    disagreement          fraction of pictures for which two members predict different classes, mean over all pairs
     member_accuracy       mean accuracy of the members
-    accuracy_by_members   of the ensemble of the first m members; m stands where the step does elsewhere
+    accuracy_by_members   accuracy of the ensemble of the first m members; m is logged as the step
 
-An ensemble of one evaluates a checkpoint anew, with a ``class_bias``, say. As a teacher, an ensemble is the list of its
-members (SoftTargets).
+An ensemble of one member evaluates a checkpoint again, for example with a ``class_bias``. To use an ensemble as a
+teacher, give the list of its members to SoftTargets.
 """
 
 from typing import Literal
@@ -31,11 +32,11 @@ from distill_lightning.values import Batch
 
 
 class Members(nn.Module):
-    """The average of networks.
+    """A module that averages the outputs of networks.
 
     Args:
-        members: M of them.
-        average: of what.
+        members: the M networks.
+        average: whether logits or probabilities are averaged.
     """
 
     def __init__(self, members: list[nn.Module], average: Literal["logits", "probs"]) -> None:
@@ -43,18 +44,25 @@ class Members(nn.Module):
         self.members, self.average = nn.ModuleList(members), average
 
     def each(self, images: Tensor) -> Tensor:
-        """Logits of every member, (M, B, K)."""
+        """The logits of each member, (M, B, K), for pictures (B, C, H, W)."""
         return torch.stack([member(images) for member in self.members])
 
     def of_first(self, logits: Tensor) -> Tensor:
-        """Logits of the ensembles of the first 1 .. M members, (M, B, K). Averaged probabilities come as their
-        logarithms."""
+        """The outputs of the ensembles of the first m members, m = 1 .. M.
+
+        Args:
+            logits: the logits of each member, (M, B, K).
+
+        Returns:
+            (M, B, K): the average logits, or the logarithm of the average probabilities.
+        """
         counts = torch.arange(1, len(logits) + 1, device=logits.device)[:, None, None]
         if self.average == "logits":
             return logits.cumsum(0) / counts
         return logits.log_softmax(2).logcumsumexp(0) - counts.log()
 
     def forward(self, images: Tensor) -> Tensor:
+        """The output of the ensemble of all members, (B, K), for pictures (B, C, H, W)."""
         return self.of_first(self.each(images))[-1]
 
 
@@ -62,9 +70,12 @@ class Ensemble(Method):
     """Evaluates the average of trained networks.
 
     Args:
-        members: checkpoints, or networks with weights.
-        average: their logits or their probabilities.
+        members: paths of checkpoints, or networks that have their weights.
+        average: whether logits or probabilities are averaged.
         class_bias: see Method.
+
+    Raises:
+        InputError: ``members`` is empty.
     """
 
     trains = False
@@ -82,6 +93,11 @@ class Ensemble(Method):
         self._members_metric: Unregistered | None = None
 
     def setup(self, stage: str) -> None:
+        """Opens the members; otherwise see Method.
+
+        Raises:
+            InputError: a member cannot be opened or does not fit the data.
+        """
         if not isinstance(self.model, Members):
             data, device = self.image_data, self.trainer.strategy.root_device
             members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]
@@ -90,6 +106,7 @@ class Ensemble(Method):
         super().setup(stage)
 
     def evaluate(self, batch: Batch) -> None:
+        """See Evaluated. It also adds the batch to the metrics of the members."""
         if len(batch.labels):
             assert isinstance(self.model, Members) and self._members_metric is not None
             logits = self.model.each(batch.images)
@@ -99,6 +116,7 @@ class Ensemble(Method):
             self._members_metric.module.update(predicted, of_first.argmax(2), batch.labels)
 
     def end_evaluation(self, stage: str) -> None:
+        """See Evaluated. It also logs the metrics of the members."""
         assert self._members_metric is not None
         seen = self._members_metric.module.compute()
         self._members_metric.module.reset()

@@ -1,4 +1,4 @@
-"""A network that is validated, tested and predicted with."""
+"""Validation, test and prediction with a network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,37 +15,37 @@ from distill_lightning.values import NO_LABEL, Batch
 
 
 class Unregistered:
-    """Holds a module beside the module tree: it is no part of the state dict."""
+    """Holds a module without registering it as a submodule, so that it is not in the state dict."""
 
     def __init__(self, module: Any) -> None:
         self.module = module
 
 
 class Evaluated(LeanModule):
-    """What a method does with its network when it does not train it."""
+    """The part of a method that does not train: network, validation, test, prediction."""
 
     def __init__(self) -> None:
         super().__init__()
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
-        """Of the last test, by bin: pictures, sum of confidences, right answers."""
+        """The ``Evaluation.calibration`` of the last test."""
 
     def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
-        """Takes a network, as ``model``.
+        """Sets the network, as ``model``.
 
         Args:
-            network: gives logits (B, K) for pictures (B, C, H, W).
-            channels_last: whether pictures and weights lie in memory with the channels last.
-            compile: whether it is compiled.
+            network: a network that returns logits (B, K) for pictures (B, C, H, W).
+            channels_last: whether pictures and weights use the memory format channels_last.
+            compile: whether the network is compiled with torch.compile.
         """
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = network.to(memory_format=self.memory_format) if channels_last else network
         self.compiled = compile
-        # what is compiled is called, and what is not is saved: the keys stay those of the plain network
+        # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
         self._called = Unregistered(torch.compile(network) if compile else network)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) in float32, whatever the precision of the network."""
+        """Logits (B, K) for pictures (B, C, H, W), in float32 for any precision of the network."""
         logits: Tensor = self._called.module(images.contiguous(memory_format=self.memory_format))
         return logits.float()
 
@@ -54,19 +54,22 @@ class Evaluated(LeanModule):
         """The data module of the trainer.
 
         Raises:
-            InputError: it has none, or another.
+            InputError: the trainer has no data module, or one of another class.
         """
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, ImageData):
-            raise InputError(f"{type(self).__name__} needs an ImageData data module, not {type(data).__name__}")
+            raise InputError(f"{type(self).__name__} needs a data module of class ImageData, not {type(data).__name__}")
         return data
 
     def prepare_evaluation(self, data: ImageData, class_bias: Mapping[str | int, float]) -> None:
-        """Makes the metrics, once.
+        """Makes the metrics if they do not exist yet.
 
         Args:
-            data: whose classes.
-            class_bias: added to the logits of classes, by name.
+            data: the data, which define the classes.
+            class_bias: numbers that are added to the logits of classes, by class name.
+
+        Raises:
+            InputError: ``class_bias`` has a class that is not in the data.
         """
         if self.evaluation is not None:
             return
@@ -76,31 +79,37 @@ class Evaluated(LeanModule):
         self.evaluation = Evaluation(data.num_classes, self.trainer.strategy.root_device, bias)
 
     def log_metrics(self, stage: str, metrics: dict[str, float], step: int) -> None:
-        """Sends numbers to every logger, as ``stage/name``."""
+        """Logs metrics to all loggers, with the tags ``stage/name``. Only the process with rank 0 logs."""
         if self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
                 logger.log_metrics({f"{stage}/{name}": value for name, value in metrics.items()}, step)
 
     @property
     def metrics(self) -> Evaluation:
-        """Of validation and test; there after ``setup``."""
+        """The metrics of validation and test. Available after ``setup``."""
         assert self.evaluation is not None
         return self.evaluation
 
     def evaluate(self, batch: Batch) -> None:
-        """Counts a batch of validation or test, which may be empty."""
+        """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
             self.metrics.update(self.metrics.biased(self(batch.images)), batch.labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """See ``evaluate``."""
         self.evaluate(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """See ``evaluate``."""
         self.evaluate(batch)
 
     @torch.no_grad()
     def measure(self, loader: EvalLoader) -> dict[str, float]:
-        """Metrics of the network as it is, in the middle of a fit. All processes ask together."""
+        """Evaluates the network with its current weights during a fit. All processes must call it.
+
+        Returns:
+            The metrics over all processes, by name.
+        """
         training, precision = self.training, self.trainer.precision_plugin
         self.eval()
         with precision.forward_context():
@@ -110,13 +119,15 @@ class Evaluated(LeanModule):
         return self.metrics.compute()
 
     def on_validation_epoch_end(self) -> None:
+        """See ``end_evaluation``."""
         self.end_evaluation("val")
 
     def on_test_epoch_end(self) -> None:
+        """See ``end_evaluation``."""
         self.end_evaluation("test")
 
     def end_evaluation(self, stage: str) -> None:
-        """Logs what was counted, and hands it to callbacks that monitor."""
+        """Computes, logs and resets the metrics. ``stage`` is "val" or "test". Callbacks can monitor the metrics."""
         results = self.metrics.compute()
         if stage == "test":
             self.calibration = self.metrics.calibration()
@@ -125,10 +136,14 @@ class Evaluated(LeanModule):
             self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Probabilities (B, K), index and labels (B,) of a batch; nothing for an empty one."""
+        """Predicts a batch.
+
+        Returns:
+            ``probs`` (B, K) float32, ``index`` (B,) int64 and, if the pictures have labels, ``label`` (B,) int64. An
+            empty dict for an empty batch.
+        """
         if not len(batch.index):
             return {}
         probs = self.metrics.biased(self(batch.images)).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}
-

@@ -2,20 +2,20 @@
 
     L = w_hard CE(y, s) + w_soft T^2 KL(p^T(t) || p^T(s))        p^T(z) = softmax(z / T)
 
-    s   the student's logits, (B, K)
-    t   the teacher's, (B, K), raw, no gradient: from the callback SoftTargets
+    s   logits of the student, (B, K)
+    t   raw logits of the teacher, (B, K), no gradient, from the callback SoftTargets
     T   temperature
     y   labels, (B,)
 
-The paper gives the soft term no factor and asks for a small weight on the hard one; since the soft gradients shrink as
-1 / T^2, it multiplies them by T^2 when both are used. The other form seen in use weighs the hard term by 1 / T^2 and
-leaves the soft one alone: L' = L / T^2. The two have the same minimum, and under plain SGD the same path where L' has
-T^2 times the learning rate (and 1 / T^2 of the weight decay).
+The paper recommends a small weight for the hard term. Since the gradients of the soft targets scale as 1 / T^2, it
+multiplies them by T^2 if both terms are used. In another common form the hard term has the factor 1 / T^2 and the soft
+term has none: L' = L / T^2. Both forms have the same minimum. With plain SGD they also have the same trajectory, if L'
+is used with T^2 times the learning rate and 1 / T^2 times the weight decay.
 
-KL and the paper's cross-entropy with soft targets differ by the teacher's entropy, which has no gradient. The default
-weights (0.1 and 0.9 at T = 4) are those of the common CIFAR-100 comparisons, not the paper's, which names none.
+The paper uses cross-entropy with soft targets. It differs from KL by the entropy of the teacher, which has no gradient.
+The paper gives no weights; the defaults (0.1 and 0.9 at T = 4) are usual in comparisons on CIFAR-100.
 
-Nothing is kept between steps; the teacher is not part of the method.
+State between steps: none. The teacher is not part of the method.
 """
 
 from typing import Any
@@ -37,6 +37,9 @@ class KD(Method):
         soft_weight: w_soft >= 0.
         hard_weight: w_hard >= 0.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     needs = BatchNeeds(teacher_logits=True)
@@ -53,10 +56,11 @@ class KD(Method):
         if not temperature > 0:
             raise InputError(f"temperature is {temperature}: it must be greater than 0")
         if soft_weight < 0 or hard_weight < 0:
-            raise InputError(f"soft_weight is {soft_weight}, hard_weight {hard_weight}: neither may be below 0")
+            raise InputError(f"soft_weight is {soft_weight}, hard_weight {hard_weight}: both must be 0 or more")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``hard`` (labels) and ``soft`` (teacher)."""
         logits = self(batch.images)
         soft = soft_target_loss(self.teacher_logits(batch), logits, self.temperature)
         hard = self.cross_entropy(logits, batch)

@@ -1,4 +1,4 @@
-"""What a method keeps between steps."""
+"""The state that a method keeps between steps."""
 
 import copy
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from torch import nn
 
 
 class Memory:
-    """The attributes of a method that are in the checkpoint beside its weights.
+    """Access to the attributes of a method that the checkpoint contains in addition to the weights.
 
     Args:
-        method: whose.
-        own: attributes that each process has for itself.
-        shared: attributes that are equal on all processes.
+        method: the method.
+        own: names of attributes that differ between processes.
+        shared: names of attributes that are equal on all processes.
     """
 
     def __init__(self, method: nn.Module, own: Sequence[str], shared: Sequence[str]) -> None:
@@ -23,24 +23,24 @@ class Memory:
         self._blank = {name: copy.deepcopy(getattr(method, name)) for name in (*own, *shared)}
 
     def forget(self) -> None:
-        """Puts back what the attributes were when this was made."""
+        """Resets all attributes to the values that they had when this object was made."""
         self.take_up(self._blank)
 
     def own(self) -> dict[str, Any]:
-        """What this process has for itself, on the CPU."""
+        """The attributes of this process that differ between processes, on the CPU, by name."""
         return self.on_cpu({name: getattr(self._method, name) for name in self._own})
 
     def shared(self) -> dict[str, Any]:
-        """What is equal on all processes, on the CPU."""
+        """The attributes that are equal on all processes, on the CPU, by name."""
         return self.on_cpu({name: getattr(self._method, name) for name in self._shared})
 
     def take_up(self, values: dict[str, Any]) -> None:
-        """Sets attributes to copies of these values."""
+        """Sets attributes to copies of the given values, by name."""
         for name, value in values.items():
             setattr(self._method, name, copy.deepcopy(value))
 
     @staticmethod
     def on_cpu(state: dict[str, Any]) -> dict[str, Any]:
-        """The same, with its tensors on the CPU."""
+        """The state with its tensors on the CPU."""
         moved: dict[str, Any] = pl.utilities.move_data_to_device(state, torch.device("cpu"))
         return moved

@@ -3,18 +3,19 @@
     L = CE(y, s) + lambda T^2 mean_j KL(p^T(KA(h_j)) || p^T(s)) + CE(y, F)        p^T(z) = softmax(z / T)
 
     s      logits, (B, K)
-    h_j    those of the network as it was at n earlier moments, (B, K); eval mode, no gradient. From the moment that
-           there are n of them, F is one more
-    F      what a small fully connected network makes of h_1 .. h_n side by side, (B, K); its cross-entropy trains it
-           alone
-    KA     knowledge adjustment: where a teacher is wrong, its logits of the right class and of its answer change places
+    h_j    logits of copy j of the network from an earlier step, j = 1 .. n, (B, K); eval mode, no gradient. Once there
+           are n copies, F is one more teacher in the mean
+    F      logits of a small fully connected network with the input (h_1, .., h_n), (B, K). CE(y, F) trains only this
+           network
+    KA     knowledge adjustment: if a teacher predicts a wrong class, the logits of this class and of the correct class
+           are exchanged
     y      labels, (B,)
 
-A copy is taken every kappa steps, and the oldest is dropped. No public code was found: n, kappa, lambda, T, the width
-of F and the place of F among the teachers are this house's, for the paper's could not be verified.
+A copy is made every kappa steps; the oldest copy is then dropped. No public code was found, and the paper's values
+could not be verified: n, kappa, lambda, T, the width of F and the use of F as a teacher are our choice.
 
-Kept between steps: the copies, weights and buffers, the same on all processes. They are in the checkpoint, once; F is,
-under ``fusion.``. A step costs 1 + n / 3 of the baseline.
+State between steps: the weights and buffers of the copies, which are equal on all processes. The checkpoint contains
+them once, and F under ``fusion.``. A step costs about 1 + n / 3 steps of the baseline.
 """
 
 from typing import Any
@@ -32,14 +33,22 @@ HIDDEN = 128
 
 
 def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
-    """Knowledge adjustment. (B, K), for labels (B,)."""
+    """Knowledge adjustment: exchanges the largest logit and the logit of the label in each row.
+
+    Args:
+        logits: (B, K).
+        labels: (B,) int64.
+
+    Returns:
+        (B, K).
+    """
     most, answer = logits.max(1, keepdim=True)
     of_label = logits.gather(1, labels[:, None])
     return logits.scatter(1, answer, of_label).scatter(1, labels[:, None], most)
 
 
 class MrKD(Method):
-    """Learns from what it was a while ago.
+    """The teachers are copies of the network from earlier steps.
 
     Args:
         network: see Method.
@@ -48,9 +57,12 @@ class MrKD(Method):
         temperature: T > 0.
         weight: lambda >= 0.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(allows_mixing=False)  # knowledge adjustment knows one right class
+    needs = BatchNeeds(allows_mixing=False)  # knowledge adjustment needs a single correct class
     shared_memory = ("copies",)
 
     def __init__(
@@ -66,33 +78,35 @@ class MrKD(Method):
         if copies < 1 or every_n_steps < 1:
             raise InputError(f"copies is {copies}, every_n_steps {every_n_steps}: both must be 1 or more")
         if not temperature > 0 or weight < 0:
-            raise InputError(
-                f"temperature is {temperature}, weight {weight}: T must be above 0, the weight not below 0"
-            )
+            raise InputError(f"temperature is {temperature}, weight {weight}: T must be above 0, weight 0 or more")
         self.most_copies, self.every_n_steps = copies, every_n_steps
         self.temperature, self.weight = temperature, weight
-        self.copies: dict[str, dict[str, Tensor]] = {}  # by the step that they were taken at, oldest first
+        self.copies: dict[str, dict[str, Tensor]] = {}  # by the step at which they were made, oldest first
         self.fusion: nn.Sequential | None = None
         self.frozen = FrozenCopies()
 
     def build(self, info: DataInfo) -> None:
+        """Makes the fusion network F."""
         classes = info.num_classes
         layers = nn.Linear(self.most_copies * classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
         self.fusion = nn.Sequential(*layers).to(self.device, next(self.model.parameters()).dtype)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce`` (labels), ``fusion`` (F) and, once there is a copy, ``memory`` (copies)."""
         assert self.fusion is not None
         self._remember(position.step)
         logits, labels = self(batch.images), batch.labels
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
-            teachers = [teacher(batch.images).float() for teacher in self.frozen.networks(self.model, [*self.copies.values()])]
+            teachers = [
+                teacher(batch.images).float() for teacher in self.frozen.networks(self.model, [*self.copies.values()])
+            ]
         if len(teachers) == self.most_copies:
             dtype = next(self.fusion.parameters()).dtype
             fused = self.fusion(torch.cat(teachers, 1).to(dtype)).float()
             terms["fusion"] = self.cross_entropy(fused, batch)
             teachers.append(fused.detach())
-        else:  # its parameters are part of the step, as DDP expects
+        else:  # DDP expects that each step uses all parameters
             terms["fusion"] = 0 * torch.stack([p.sum() for p in self.fusion.parameters()]).sum()
         if teachers:
             soft = [soft_target_loss(adjusted(t, labels), logits, self.temperature) for t in teachers]
@@ -100,7 +114,7 @@ class MrKD(Method):
         return StepOutput(terms, logits)
 
     def _remember(self, step: int) -> None:
-        """A copy of the network before this step, when one is due."""
+        """Makes a copy of the network before every kappa-th step."""
         if step and step % self.every_n_steps == 0 and str(step) not in self.copies:
             now = {name: value.clone() for name, value in self.model.state_dict().items()}
             kept = [*self.copies.items(), (str(step), now)][-self.most_copies :]

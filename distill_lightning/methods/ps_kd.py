@@ -4,16 +4,16 @@
 
     s         logits, (B, K)
     q         the label as a distribution, (B, K)
-    P_{t-1}   what the network said of the sample when it was last seen, softmax(s), (N, K); at first the label
-    t, E      epoch, from 0, and how many there are
-    a_T       weight at the end
+    P_{t-1}   last prediction of the network for each training sample, softmax(s), (N, K); q before the first one
+    t, E      the epoch, from 0, and the number of epochs
+    a_T       the weight in the last epoch
 
-P is not the prediction of the last epoch's network, but, as in the authors' code, that made in training mode, on the
-augmented picture, when the sample came up. The code starts its table with zeros, which samples keep that are dropped
-with the last partial batch; here a sample that was never seen counts with its label.
+P is not computed by the network at the end of the last epoch. As in the authors' code, it contains the prediction that
+was made for the sample in training, in training mode and for the augmented picture. In that code the table starts with
+zeros, and a sample in the dropped last batch of the first epoch is trained with zeros; here its label is used.
 
-Kept between steps: P, float32, N x K (20 MB for CIFAR-100, 5 GB for ImageNet), on the CPU if larger than 1 GB. It is in
-the checkpoint, once; under DDP every process holds all of it, and the rows of each step are gathered.
+State between steps: P, float32, N x K (20 MB for CIFAR-100, 5 GB for ImageNet), on the CPU if it is larger than 1 GiB.
+The checkpoint contains it once. With DDP each process holds the whole table, and the rows of each step are gathered.
 """
 
 from typing import Any
@@ -32,16 +32,19 @@ LARGE = 2**30
 
 
 class PSKD(Method):
-    """Softens labels with its own past predictions.
+    """The targets are mixtures of the labels and the network's own past predictions.
 
     Args:
         network: see Method.
         alpha: a_T in [0, 1].
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     shared_memory = ("past_probs",)
-    needs = BatchNeeds(allows_mixing=False)  # the last mixture of a sample is not this one
+    needs = BatchNeeds(allows_mixing=False)  # the past prediction would be for another mixture
 
     def __init__(self, network: nn.Module, alpha: float = 0.8, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
@@ -52,21 +55,24 @@ class PSKD(Method):
         self.shape = (0, 0)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The term ``ce``, with the mixed targets."""
         logits = self(batch.images)
         labels = F.one_hot(batch.labels, logits.shape[1]).float()
         past = self._past(batch.index, labels)
         alpha = self.alpha * min(1.0, (position.epoch + 1) / position.epochs)
-        seen = slice(None if batch.weight else 0)  # a process with nothing to do repeats a sample
+        seen = slice(None if batch.weight else 0)  # with weight 0 the only sample belongs to another process
         self._remember(batch.index[seen], logits.detach()[seen].softmax(1))
         return StepOutput({"ce": cross_entropy(logits, (1 - alpha) * labels + alpha * past)}, logits)
 
     def build(self, info: DataInfo) -> None:
+        """Sets the shape (N, K) of the table. There is no module to make."""
         self.shape = info.num_samples, info.num_classes
 
     def _past(self, index: Tensor, labels: Tensor) -> Tensor:
-        """(B, K): what was predicted for these samples when they were last seen; at first their labels."""
+        """The last predictions for the samples ``index`` (B,), (B, K). For a sample without one it is the row of
+        ``labels`` (B, K)."""
         if self.past_probs is None:
-            self.past_probs = torch.zeros(self.shape)  # of a sample that was seen, the sum is 1
+            self.past_probs = torch.zeros(self.shape)  # a row of zeros means that there is no prediction yet
         if self.past_probs.nbytes <= LARGE:
             self.past_probs = self.past_probs.to(index.device)
         past = self.past_probs[index.to(self.past_probs.device)].to(labels.device)
@@ -75,5 +81,5 @@ class PSKD(Method):
     def _remember(self, index: Tensor, probs: Tensor) -> None:
         table = self.past_probs
         assert table is not None
-        index, probs = gather_rows(index), gather_rows(probs)  # shares may be unequal
+        index, probs = gather_rows(index), gather_rows(probs)  # processes may have different numbers of rows
         table[index.to(table.device)] = probs.to(table.device)

@@ -4,15 +4,15 @@
     cycle c    L = (1 + 1/T) CE(y, s) + KL(p^T(t) || p(s))        p^T(z) = softmax(z / T)
 
     s   logits, (B, K)
-    t   those of the network as it was at the end of cycle c - 1, on the same pictures, (B, K); eval mode, no gradient
-    T   softens the teacher alone
+    t   logits of the network from the end of cycle c - 1, for the same pictures, (B, K); eval mode, no gradient
+    T   temperature of the teacher only
     y   labels, (B,)
 
-The learning rate falls along half a cosine in each of the C cycles: the method's own schedule, which a comparison
-should give to the baseline as well. C = 4, T = 2 and the weights could not be verified against the paper.
+The learning rate falls along half a cosine in each of the C cycles. This schedule is part of the method; a fair
+comparison uses it for the baseline as well. C = 4, T = 2 and the weights could not be verified against the paper.
 
-Kept between steps: the teacher's weights and buffers, and the number of the cycle. They are in the checkpoint, once;
-all processes hold the same.
+State between steps: the weights and buffers of the teacher, and the number of the cycle. They are equal on all
+processes, and the checkpoint contains them once.
 """
 
 from typing import Any
@@ -29,13 +29,16 @@ from distill_lightning.values import Batch, Position, StepOutput
 
 
 class Snapshot(Method):
-    """Each cycle of training is taught by the end of the one before.
+    """The teacher of each cycle is the network from the end of the previous cycle.
 
     Args:
         network: see Method.
         cycles: C, 2 or more.
-        temperature: T > 0, of the teacher.
-        kwargs: see Method; the schedule is CosineCycles(cycles) unless one is given.
+        temperature: T > 0, the temperature of the teacher.
+        kwargs: see Method; the default schedule is CosineCycles(cycles).
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     shared_memory = ("cycle", "snapshot")
@@ -51,6 +54,7 @@ class Snapshot(Method):
         self.frozen = FrozenCopies()
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The term ``ce`` (labels) and, from the second cycle on, ``snapshot`` (teacher)."""
         cycle = int(position.progress * self.cycles + 1e-9)
         if cycle != self.cycle:
             self.cycle, self.snapshot = cycle, {k: v.clone() for k, v in self.model.state_dict().items()}

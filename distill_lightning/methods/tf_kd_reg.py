@@ -4,16 +4,17 @@
 
     s     logits, (B, K)
     y     labels, (B,)
-    d     a teacher by hand: probability a for the right class, (1 - a) / (K - 1) for each other
-    d^T   its softmax(log d / T)
+    d     a virtual teacher: probability a for the correct class, (1 - a) / (K - 1) for each other class
+    d^T   softmax(log d / T)
 
-T^2 is this house's, and keeps the size of the gradient as in all of distillation: the paper writes the term without it,
-which at T = 20 makes it next to nothing. The authors' code is another loss, ``form: code``: the teacher is
-softmax(d / T), of probabilities, which at T = 20 is almost uniform, the student is not tempered, and there is no T^2:
-label smoothing. The code averages over the classes and multiplies by a factor for each network, 1, 50 or 100; for
-ResNet-18 on CIFAR-100 the two cancel out, as here.
+The factor T^2 is our choice; it keeps the size of the gradient independent of T. The paper has no such factor, and its
+soft term is almost 0 at T = 20. The authors' code has another loss, which ``form: code`` selects. There the teacher is
+softmax(d / T), a softmax of probabilities, which is almost uniform at T = 20; the student has no temperature, and there
+is no factor T^2. This is close to label smoothing. The code also averages the divergence over the classes and
+multiplies it by 1, 50 or 100, depending on the network. For ResNet-18 on CIFAR-100 these cancel out; here neither is
+done.
 
-Nothing is kept between steps, and nothing is trained before.
+State between steps: none. No teacher has to be trained.
 """
 
 from typing import Any, Literal
@@ -28,18 +29,21 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class TfKDReg(Method):
-    """Learns from labels and from a teacher made by hand.
+    """Learns from labels and from a virtual teacher, a fixed distribution for each class.
 
     Args:
         network: see Method.
         temperature: T > 0.
-        alpha: in [0, 1].
-        right: a, the teacher's probability of the right class, in (0, 1).
-        form: the paper's, times T^2, or that of the authors' code.
+        alpha: the weight of the soft targets, in [0, 1].
+        right: a, the teacher's probability of the correct class, in (0, 1).
+        form: "paper" for the loss of the paper with the factor T^2, "code" for the loss of the authors' code.
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(allows_mixing=False)  # its teacher knows one right class
+    needs = BatchNeeds(allows_mixing=False)  # the virtual teacher needs a single correct class
 
     def __init__(
         self,
@@ -59,12 +63,14 @@ class TfKDReg(Method):
         self.temperature, self.alpha, self.right, self.form = temperature, alpha, right, form
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce`` (labels) and ``virtual`` (teacher)."""
         logits = self(batch.images)
         probs = torch.full_like(logits, (1 - self.right) / (logits.shape[1] - 1))
         probs.scatter_(1, batch.labels[:, None], self.right)
         if self.form == "paper":
             virtual = soft_target_loss(probs.log(), logits, self.temperature)
         else:
-            virtual = kl_divergence(probs / self.temperature, logits)  # a softmax of probabilities, as published
+            # kl_divergence takes the softmax of the probabilities, as the authors' code does
+            virtual = kl_divergence(probs / self.temperature, logits)
         terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "virtual": self.alpha * virtual}
         return StepOutput(terms, logits)

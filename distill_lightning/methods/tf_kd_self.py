@@ -2,14 +2,16 @@
 
     L = (1 - alpha) CE(y, s) + alpha T^2 KL(p^T(t) || p^T(s))        p^T(z) = softmax(z / T)
 
-    s   the student's logits, (B, K)
-    t   those of the same network, trained before on the labels alone, (B, K): SoftTargets with its checkpoint
+    s   logits of the student, (B, K)
+    t   logits of the teacher, (B, K), no gradient: a network of the same architecture that was trained on the labels
+        alone. Give its checkpoint to the callback SoftTargets
     y   labels, (B,)
 
-The authors' code averages the divergence over the classes as well and multiplies it by a constant for each network:
-for ResNet-18 on CIFAR-100 (alpha 0.95, T 6, factor 50) that is 0.05 CE + 0.475 T^2 KL. Here it is the paper's formula.
+This is the formula of the paper. The authors' code also averages the divergence over the classes and multiplies it by a
+constant that depends on the network: for ResNet-18 on CIFAR-100 (alpha 0.95, T 6, factor 50) it is 0.05 CE + 0.475 T^2
+KL.
 
-Nothing is kept between steps; the teacher is not part of the method.
+State between steps: none. The teacher is not part of the method.
 """
 
 from typing import Any
@@ -23,13 +25,16 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class TfKDSelf(Method):
-    """Learns from labels and from a copy of itself that was trained before.
+    """Learns from labels and from a trained teacher of the same architecture.
 
     Args:
         network: see Method.
         temperature: T > 0.
-        alpha: in [0, 1].
+        alpha: the weight of the soft targets, in [0, 1].
         kwargs: see Method.
+
+    Raises:
+        InputError: an option is out of range.
     """
 
     needs = BatchNeeds(teacher_logits=True)
@@ -41,6 +46,7 @@ class TfKDSelf(Method):
         self.temperature, self.alpha = temperature, alpha
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``ce`` (labels) and ``self`` (teacher)."""
         logits = self(batch.images)
         soft = soft_target_loss(self.teacher_logits(batch), logits, self.temperature)
         terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "self": self.alpha * soft}

@@ -1,4 +1,4 @@
-"""Networks: plain torch modules that give logits (B, K) for pictures (B, C, H, W)."""
+"""Networks: plain torch modules that return logits (B, K) for pictures (B, C, H, W)."""
 
 from distill_lightning.discovery import import_all
 

@@ -1,9 +1,10 @@
-"""The average of networks, trained as one (Allen-Zhu & Li 2020, arXiv:2012.09816, section 1.1).
+"""An average of networks that are trained together (Allen-Zhu & Li 2020, arXiv:2012.09816, section 1.1).
 
     F = 1/n (F_1 + ... + F_n)        one loss, on F
 
-The counterpart of an ensemble, whose members are trained one by one: each F_i starts from its own initialisation, but
-all learn together, from the gradient of their average. The paper finds that this gains nothing over one network.
+It is the counterpart of an ensemble, in which each network is trained separately. Each F_i has its own initialisation,
+but all are trained with the gradient of the loss of their average. The paper finds no improvement over a single
+network.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 
 
 class AveragedTraining(nn.Module):
-    """Logits (B, K), the mean of those of n networks.
+    """The mean of the logits of n networks.
 
     Args:
-        network: makes one of them; in YAML, a network by class_path.
-        n: how many.
+        network: makes one of the networks; in YAML it is a network with a class_path.
+        n: the number of networks, 1 or more.
 
     Raises:
         ValueError: n is less than 1.
@@ -30,4 +31,5 @@ class AveragedTraining(nn.Module):
         self.networks = nn.ModuleList(network() for _ in range(n))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         return torch.stack([network(images) for network in self.networks]).mean(0)

@@ -4,11 +4,12 @@ from torch import nn
 
 
 class ConvNet(nn.Sequential):
-    """Three 3x3 convolutions with batch norm, the last two with stride 2, global average pooling, one linear layer.
+    """Three 3x3 convolutions with batch norm (the last two with stride 2), global average pooling, and a linear layer.
 
     Args:
-        num_classes, in_channels: of the data.
-        width: channels of the first convolution; the others have twice and four times as many.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        width: the channels of the first convolution; the others have twice and four times as many.
         dropout: probability of dropping a feature before the last layer.
     """
 

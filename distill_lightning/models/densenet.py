@@ -1,7 +1,8 @@
 """DenseNet for small pictures, without bottlenecks (Huang et al. 2017, arXiv:1608.06993, section 3).
 
-DenseNet-40-12 has 1,019,722 parameters with 10 classes, DenseNet-100-12 7.0 million, as in the paper's table 2. (The
-DLB repository's, with bottlenecks and compression, are others: 188,092 and 800,032 with 100 classes.)
+With 10 classes DenseNet-40-12 has 1,019,722 parameters and DenseNet-100-12 has 7.0 million, as in table 2 of the paper.
+(The networks of these names in the DLB repository have bottlenecks and compression, and 188,092 and 800,032 parameters
+with 100 classes.)
 """
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 3x3 convolution to ``growth`` channels, appended to what came in."""
+    """Batch norm, ReLU and a 3x3 convolution with ``growth`` output channels, which are appended to the input."""
 
     def __init__(self, channels: int, growth: int, dropout: float) -> None:
         super().__init__()
@@ -19,6 +20,7 @@ class DenseLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, channels + growth, H, W)."""
         return torch.cat([x, self.dropout(self.conv(F.relu(self.norm(x))))], 1)
 
 
@@ -26,13 +28,14 @@ class SmallDenseNet(nn.Module):
     """Three blocks of dense layers, with 1x1 convolutions and 2x2 average pooling between them.
 
     Args:
-        num_classes, in_channels: of the data.
-        depth: 3 n + 4, with n layers a block.
-        growth: channels that each layer adds.
-        dropout: probability of dropping a feature after each convolution; the paper uses 0.2 without augmentation.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        depth: the number of layers, 3 n + 4 with n dense layers in each block.
+        growth: the number of channels that each dense layer adds.
+        dropout: the probability of dropping a feature after each convolution; the paper uses 0.2 without augmentation.
 
     Raises:
-        ValueError: the depth is not 3 n + 4.
+        ValueError: ``depth`` is not 3 n + 4 with n >= 1.
     """
 
     def __init__(
@@ -41,7 +44,7 @@ class SmallDenseNet(nn.Module):
         super().__init__()
         layers, rest = divmod(depth - 4, 3)
         if rest or layers < 1:
-            raise ValueError(f"depth is {depth}: it must be 3 n + 4, as 22, 40, 100")
+            raise ValueError(f"depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
         channels = 16
         parts: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)]
         for block in range(3):
@@ -58,6 +61,7 @@ class SmallDenseNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         logits: Tensor = self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
         return logits
 

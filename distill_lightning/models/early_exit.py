@@ -1,7 +1,7 @@
-"""Exits on the way through a network: its front, and a classifier on what comes out there.
+"""Early exits of a network: its first layers with their own classifier.
 
-A network names its exits in ``exits``: modules, deepest last, whose output is a map of features (B, C, H, W). Its
-children stand in the order in which it calls them.
+A network defines its exits in ``exits``: the names of modules, the deepest last, whose outputs are feature maps
+(B, C, H, W). The children of the network must be in the order in which it calls them.
 """
 
 from collections import OrderedDict
@@ -15,7 +15,11 @@ from distill_lightning.errors import InputError
 
 
 def exit_names(network: nn.Module) -> tuple[str, ...]:
-    """The network's own. Raises InputError where it names none."""
+    """The names of the exits of a network.
+
+    Raises:
+        InputError: the network defines fewer than two exits.
+    """
     names = getattr(network, "exits", ())
     if len(names) < 2:
         raise InputError(f"{type(network).__name__} names no exits: take a ResNet or VGG of this program")
@@ -23,7 +27,7 @@ def exit_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def trunk(network: nn.Module, last: str) -> nn.Sequential:
-    """The network up to a module of it, under the same names."""
+    """The layers of a network up to and including the module ``last``, with the same names."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     outer, _, inner = last.partition(".")
     for name, child in network.named_children():
@@ -36,7 +40,7 @@ def trunk(network: nn.Module, last: str) -> nn.Sequential:
 
 @torch.no_grad()
 def feature_shapes(network: nn.Module, in_channels: int, image_size: int) -> list[tuple[int, int]]:
-    """Channels and height of the features at each exit."""
+    """The channels and the height of the feature map at each exit, for square pictures of ``image_size`` pixels."""
     parameter = next(network.parameters())
     features = torch.zeros(1, in_channels, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
     training, shapes = network.training, []
@@ -49,11 +53,11 @@ def feature_shapes(network: nn.Module, in_channels: int, image_size: int) -> lis
 
 
 class ExitHead(nn.Module):
-    """A bottleneck for each stage that is left out, and a linear classifier of as many features as the deepest's.
+    """A bottleneck for each later stage, pooling, and a linear classifier. It has as many features as the deepest exit.
 
     Args:
-        shapes: of the features at this exit and at all deeper ones.
-        num_classes: of the data.
+        shapes: (channels, height) of the feature maps at this exit and at all deeper exits.
+        num_classes: K.
     """
 
     def __init__(self, shapes: list[tuple[int, int]], num_classes: int) -> None:
@@ -72,23 +76,32 @@ class ExitHead(nn.Module):
         return nn.Sequential(*layers)
 
     def forward(self, at_exit: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) and what goes into the linear layer (B, D)."""
+        """Computes logits from a feature map (B, C, H, W).
+
+        Returns:
+            The logits (B, K), and the input of the linear layer (B, D).
+        """
         features = pooled(self.bottlenecks(at_exit))
         return self.head(features), features
 
 
 def pooled(features: Tensor) -> Tensor:
-    """The mean over the map: (B, C, H, W) to (B, C)."""
+    """The mean over the positions of a feature map: (B, C, H, W) to (B, C)."""
     return torch.flatten(F.adaptive_avg_pool2d(features, 1), 1)
 
 
 class EarlyExit(nn.Module):
-    """The smaller network that ends at an exit. Takes its weights from a checkpoint of the method BYOT.
+    """The smaller network that ends at an early exit. Its weights come from a checkpoint of the method BYOT.
 
     Args:
-        network: whose exits; any weights it has are not used.
-        exit: which, from 1; the deepest is the network itself, and not meant here.
-        num_classes, in_channels, image_size: of the data.
+        network: the network with the exits. Its own weights are not used.
+        exit: the number of the exit, from 1. The deepest exit is the whole network and is not allowed here.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        image_size: the side of the pictures in pixels, from the data.
+
+    Raises:
+        InputError: the network does not have this exit.
     """
 
     def __init__(
@@ -103,11 +116,19 @@ class EarlyExit(nn.Module):
         self.head = ExitHead(feature_shapes(network, in_channels, image_size)[exit - 1 :], num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         logits: Tensor = self.head(self.trunk(images))[0]
         return logits
 
     def weights_in(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Its own weights out of a method's, where they are BYOT's."""
+        """Selects the weights of this network from the state dict of a method.
+
+        Args:
+            weights: the state dict of BYOT, or of a method that trained this network itself.
+
+        Returns:
+            The weights by their names in this network. Missing ones are left out.
+        """
         head = f"heads.{self.exit - 1}."
         if not any(name.startswith(head) for name in weights):
             return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}

@@ -1,16 +1,19 @@
-"""Fully connected networks on the flat picture, as in Hinton, Vinyals & Dean (2015), section 3."""
+"""Fully connected networks for flattened pictures (Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 3)."""
 
 from torch import nn
 
 
 class FullyConnected(nn.Sequential):
-    """Hidden layers of rectified units. 784-1200-1200-10 on MNIST has 2,395,210 parameters.
+    """Linear layers with ReLU. With the default options (784-1200-1200-10, for MNIST) it has 2,395,210 parameters.
 
     Args:
-        num_classes, in_channels, image_size: of the data.
-        units: of each hidden layer.
-        input_dropout: probability of dropping a pixel; 0.2 in the source of the paper's teacher (Hinton et al. 2012).
-        dropout: of dropping a hidden unit; 0.5 there.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        image_size: the side of the pictures in pixels, from the data.
+        units: the number of units of each hidden layer.
+        input_dropout: the probability of dropping an input value. For the teacher the paper refers to Hinton et al.
+            (2012), who use 0.2.
+        dropout: the probability of dropping a hidden unit. Hinton et al. (2012) use 0.5.
     """
 
     def __init__(

@@ -1,15 +1,18 @@
-"""LeNet-300-100 (LeCun et al. 1998): two hidden layers of 300 and 100 units on the flat picture."""
+"""LeNet-300-100 (LeCun et al. 1998): a fully connected network with two hidden layers, for flattened pictures."""
 
 from torch import nn
 
 
 class LeNet300100(nn.Sequential):
-    """784-300-100-10 on MNIST, 266,610 parameters.
+    """Hidden layers of 300 and 100 units with ReLU. For MNIST (784-300-100-10) it has 266,610 parameters.
 
-    Weights are drawn from Glorot's normal distribution, biases are zero, as in Frankle & Carbin (2019), appendix G.
+    The initial weights have Glorot's normal distribution and the biases are 0 (Frankle & Carbin 2019, arXiv:1803.03635,
+    appendix G).
 
     Args:
-        num_classes, in_channels, image_size: of the data.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        image_size: the side of the pictures in pixels, from the data.
     """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:

@@ -1,19 +1,22 @@
 """Conv-2, Conv-4 and Conv-6: small VGGs (Frankle & Carbin 2019, arXiv:1803.03635, figure 2), for 32x32 pictures.
 
-Pairs of 3x3 convolutions, each followed by 2x2 max pooling, then two linear layers of 256 and the output. Weights are
-drawn from Glorot's normal distribution, biases are zero (appendix G). Conv-2 has 4.3 million parameters, Conv-4 2.4;
-Conv-6 has 2.3 (the paper prints 1.7, which its own densities contradict).
+They have pairs of 3x3 convolutions, a 2x2 max pooling after each pair, two linear layers of 256 units, and a linear
+output layer. The initial weights have Glorot's normal distribution and the biases are 0 (appendix G). Conv-2 has 4.3
+million parameters, Conv-4 has 2.4 million and Conv-6 has 2.3 million. (The paper gives 1.7 million for Conv-6, which
+contradicts the densities in the paper.)
 """
 
 from torch import nn
 
 
 class LotteryConv(nn.Sequential):
-    """Two convolutions for each width.
+    """A network with two convolutions for each width.
 
     Args:
-        num_classes, in_channels, image_size: of the data; the size must be divisible by 2 for each pair.
-        widths: channels of each pair.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        image_size: the side of the pictures in pixels, from the data; at least 2 to the power of the number of pairs.
+        widths: the channels of each pair of convolutions.
     """
 
     def __init__(self, num_classes: int, in_channels: int, image_size: int, widths: tuple[int, ...]) -> None:
@@ -33,21 +36,21 @@ class LotteryConv(nn.Sequential):
 
 
 class Conv2(LotteryConv):
-    """64, 64."""
+    """Two convolutions, with 64 channels."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64,))
 
 
 class Conv4(LotteryConv):
-    """64, 64, 128, 128."""
+    """Four convolutions, with 64, 64, 128 and 128 channels."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64, 128))
 
 
 class Conv6(LotteryConv):
-    """64, 64, 128, 128, 256, 256."""
+    """Six convolutions, with 64, 64, 128, 128, 256 and 256 channels."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64, 128, 256))

@@ -1,8 +1,9 @@
-"""Residual networks for 32x32 pictures (He et al. 2016, arXiv:1512.03385, section 4.2), and ResNet-18/34 for them.
+"""Residual networks for 32x32 pictures (He et al. 2016, arXiv:1512.03385, section 4.2), and ResNet-18/34 for this size.
 
-The parameter counts are those of the networks that the CIFAR-100 distillation literature compares (shortcuts with a
-1x1 convolution, basic blocks): ResNet-20 278,324, ResNet-8x4 1,233,540 with 100 classes. Two of the DLB repository's are
-of bottlenecks instead, under names that elsewhere mean other networks: its "resnet110" and its "wide_resnet20_8".
+The networks are those of the distillation literature on CIFAR-100: basic blocks, and shortcuts with a 1x1 convolution.
+With 100 classes ResNet-20 has 278,324 parameters and ResNet-8x4 has 1,233,540. The DLB repository has two networks with
+bottlenecks whose names mean other networks elsewhere: "resnet110" and "wide_resnet20_8". They are
+``BottleneckResNet110`` and ``WideResNet20x8`` here.
 """
 
 from torch import Tensor, nn
@@ -17,13 +18,16 @@ class CIFARResNet(nn.Module):
     """Three stages of basic blocks, or of bottlenecks, at full, half and quarter resolution.
 
     Args:
-        num_classes, in_channels: of the data.
-        depth: 6 n + 2, with n blocks a stage; 9 n + 2 with bottlenecks.
-        widths: channels of the stem and of the three stages; a stage of bottlenecks gives four times as many.
-        bottleneck: how many times its width the 3x3 convolution of a bottleneck has; None for basic blocks.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        depth: the number of layers: 6 n + 2 with n basic blocks in each stage, or 9 n + 2 with n bottlenecks.
+        widths: the channels of the stem and of the three stages. The output of a stage of bottlenecks has four times as
+            many.
+        bottleneck: the factor between the width of a stage and the channels of the 3x3 convolution in its bottlenecks;
+            None for basic blocks.
 
     Raises:
-        ValueError: the depth is not 6 n + 2, or 9 n + 2.
+        ValueError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
     """
 
     exits = ("stages.0", "stages.1", "stages.2")
@@ -40,7 +44,9 @@ class CIFARResNet(nn.Module):
         layers = 6 if bottleneck is None else 9
         blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
-            raise ValueError(f"depth is {depth}: it must be {layers} n + 2, as {layers + 2}, {2 * layers + 2}")
+            raise ValueError(
+                f"depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
+            )
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         outputs = [widths[0], *(width if bottleneck is None else 4 * width for width in widths[1:])]
         self.stages = nn.Sequential(
@@ -70,76 +76,77 @@ class CIFARResNet(nn.Module):
         return nn.Sequential(block(n_in, stride, shortcut), *(block(n_out) for _ in range(blocks - 1)))
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         logits: Tensor = self.head(self.pool(self.stages(self.stem(images))))
         return logits
 
 
 class ResNet8(CIFARResNet):
-    """78,042 parameters with 10 classes."""
+    """One block per stage; 78,042 parameters with 10 classes."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=8)
 
 
 class ResNet20(CIFARResNet):
-    """272,474 parameters with 10 classes."""
+    """Three blocks per stage; 272,474 parameters with 10 classes."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=20)
 
 
 class ResNet32(CIFARResNet):
-    """Five blocks a stage."""
+    """Five blocks per stage."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=32)
 
 
 class ResNet56(CIFARResNet):
-    """Nine blocks a stage."""
+    """Nine blocks per stage."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=56)
 
 
 class ResNet110(CIFARResNet):
-    """Eighteen basic blocks a stage; the network of that name in the DLB repository is another."""
+    """Eighteen basic blocks per stage. The "resnet110" of the DLB repository is ``BottleneckResNet110``."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=110)
 
 
 class BottleneckResNet110(CIFARResNet):
-    """Twelve bottlenecks a stage: "resnet110" of the DLB repository, 1,170,868 parameters with 100 classes."""
+    """Twelve bottlenecks per stage: "resnet110" of the DLB repository, 1,170,868 parameters with 100 classes."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=110, bottleneck=1)
 
 
 class WideResNet20x8(CIFARResNet):
-    """Two bottlenecks a stage, eight times as wide within: "wide_resnet20_8" of the DLB repository, 6,871,220 parameters
-    with 100 classes."""
+    """Two bottlenecks per stage, whose 3x3 convolutions are eight times as wide: "wide_resnet20_8" of the DLB
+    repository, 6,871,220 parameters with 100 classes."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=20, bottleneck=8)
 
 
 class ResNet8x4(CIFARResNet):
-    """ResNet-8 of four times the width."""
+    """ResNet-8 with stages of four times the width and a stem of twice the width."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=8, widths=(32, 64, 128, 256))
 
 
 class ResNet32x4(CIFARResNet):
-    """ResNet-32 of four times the width."""
+    """ResNet-32 with stages of four times the width and a stem of twice the width."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=32, widths=(32, 64, 128, 256))
 
 
 class _SmallPictures(ResNet):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's, with a 3x3 stem of stride 1 and no pooling, as usual for 32x32."""
+    """A ResNet of torchvision with a 3x3 stem of stride 1 and no max pooling, as is usual for 32x32 pictures."""
 
     exits = ("layer1", "layer2", "layer3", "layer4")
 

@@ -1,8 +1,9 @@
-"""VGG with batch norm for small pictures (Simonyan & Zisserman 2015, arXiv:1409.1556), one linear layer at its end.
+"""VGG with batch norm for small pictures (Simonyan & Zisserman 2015, arXiv:1409.1556), with a single linear layer.
 
-Five stages of 3x3 convolutions, each closed by 2x2 max pooling, then global average pooling, so that 32x32 and 64x64
-both fit. The networks that CIFAR papers call VGG-16 and VGG-19: 14,728,266 and 20,040,522 parameters with 10 classes.
-(The DLB repository's have three linear layers: 15,299,748 and 20,612,004 with 100 classes.)
+Each of five stages has 3x3 convolutions and a 2x2 max pooling. Global average pooling follows, so the size of the
+pictures can be 32x32 or 64x64. These are the networks that CIFAR papers call VGG-16 and VGG-19; they have 14,728,266
+and 20,040,522 parameters with 10 classes. (Those of the DLB repository have three linear layers, and 15,299,748 and
+20,612,004 parameters with 100 classes.)
 """
 
 import torch
@@ -12,11 +13,12 @@ WIDTHS = (64, 128, 256, 512, 512)
 
 
 class SmallVGG(nn.Module):
-    """Convolutions by stage.
+    """A VGG with a given number of convolutions in each stage.
 
     Args:
-        num_classes, in_channels: of the data.
-        convolutions: how many in each of the five stages.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        convolutions: the number of convolutions in each of the five stages.
     """
 
     exits = tuple(f"stages.{number}" for number in range(len(WIDTHS)))
@@ -40,19 +42,20 @@ class SmallVGG(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         logits: Tensor = self.head(torch.flatten(nn.functional.adaptive_avg_pool2d(self.stages(images), 1), 1))
         return logits
 
 
 class VGG16(SmallVGG):
-    """Thirteen convolutions."""
+    """Thirteen convolutions and a linear layer."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, (2, 2, 3, 3, 3))
 
 
 class VGG19(SmallVGG):
-    """Sixteen convolutions."""
+    """Sixteen convolutions and a linear layer."""
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, (2, 2, 4, 4, 4))

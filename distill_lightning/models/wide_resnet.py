@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko & Komodakis 2016, arXiv:1605.07146), for 32x32 pictures.
 
-Pre-activation blocks of two 3x3 convolutions, with dropout between them where asked for. WRN-28-10 has 36,536,884
-parameters with 100 classes.
+The blocks are pre-activation blocks of two 3x3 convolutions, with optional dropout between them. WRN-28-10 has
+36,536,884 parameters with 100 classes.
 """
 
 import torch
@@ -10,7 +10,17 @@ from torch import Tensor, nn
 
 
 class WideBlock(nn.Module):
-    """BN, ReLU, 3x3, BN, ReLU, 3x3, beside the identity, or a 1x1 convolution of the activated input."""
+    """A pre-activation block: twice batch norm, ReLU and a 3x3 convolution.
+
+    The shortcut is the identity. If stride or number of channels change, it is a 1x1 convolution of the activated
+    input.
+
+    Args:
+        n_in: the input channels.
+        n_out: the output channels.
+        stride: the stride of the first convolution.
+        dropout: the probability of dropping a feature between the convolutions.
+    """
 
     def __init__(self, n_in: int, n_out: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -23,6 +33,7 @@ class WideBlock(nn.Module):
             self.shortcut = nn.Conv2d(n_in, n_out, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) to (B, n_out, H / stride, W / stride)."""
         active = F.relu(self.norm1(x))
         residual = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
         output: Tensor = residual + (x if self.shortcut is None else self.shortcut(active))
@@ -33,13 +44,14 @@ class WideResNet(nn.Module):
     """Three stages of wide blocks.
 
     Args:
-        num_classes, in_channels: of the data.
-        depth: 6 n + 4, with n blocks a stage.
-        widen: how many times 16, 32 and 64 channels.
-        dropout: probability of dropping a feature between the convolutions of a block.
+        num_classes: K, from the data.
+        in_channels: C, from the data.
+        depth: the number of layers, 6 n + 4 with n blocks in each stage.
+        widen: the widening factor k: the stages have 16 k, 32 k and 64 k channels.
+        dropout: the probability of dropping a feature between the convolutions of a block.
 
     Raises:
-        ValueError: the depth is not 6 n + 4.
+        ValueError: ``depth`` is not 6 n + 4 with n >= 1.
     """
 
     def __init__(
@@ -48,7 +60,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth is {depth}: it must be 6 n + 4, as 16, 22, 28")
+            raise ValueError(f"depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)]
         for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
@@ -62,5 +74,6 @@ class WideResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) for pictures (B, C, H, W)."""
         logits: Tensor = self.head(torch.flatten(F.adaptive_avg_pool2d(self.features(images), 1), 1))
         return logits
