@@ -1,4 +1,4 @@
-"""The command, as a user meets it."""
+"""The command, as a user calls it."""
 
 import csv
 import json

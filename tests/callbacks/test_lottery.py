@@ -1,4 +1,4 @@
-"""Rounds of pruning inside one fit: what is pruned, what is rewound, what stays zero, what goes on after a cut."""
+"""Rounds of pruning in one fit: which weights are pruned, rewound and zero, and how an interrupted fit is resumed."""
 
 import csv
 import json

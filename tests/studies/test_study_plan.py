@@ -1,4 +1,4 @@
-"""Studies: what a YAML is planned as, and what is refused."""
+"""Plans of studies: the runs that a YAML gives, and the mistakes that are refused."""
 
 import copy
 import json
