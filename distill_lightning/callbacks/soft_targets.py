@@ -44,7 +44,8 @@ class SoftTargets(Callback, TeacherGiver):
         folder: the folder of all tables. Each table has its own folder in it, and runs share the tables.
 
     Raises:
-        InputError: ``teacher`` is an empty list, or ``views`` is less than 1.
+        InputError: ``teacher`` is an empty list, or ``views`` is less than 1. When the fit starts: see
+            ``FrozenNetwork.open`` and ``SoftTargetTable``.
     """
 
     free_options = ("folder",)
