@@ -1,4 +1,4 @@
-"""The command ``distill``: finds the verb, and turns what goes wrong into one line and an exit status."""
+"""The command ``distill``: runs a verb, and turns an error into one line and an exit status."""
 
 import os
 import sys
@@ -11,12 +11,15 @@ from distill_lightning.errors import first_input_error
 def main(args: list[str] | None = None) -> int:
     """Runs the command.
 
+    Args:
+        args: the words after ``distill``; by default those of this process.
+
     Returns:
-        Its exit status: 0, 1 for a run that failed, 2 for wrong input, 128 + n for signal n.
+        The exit status: 0; 1 for an error; 2 for wrong input; 128 + n for signal n.
     """
     args = sys.argv[1:] if args is None else args
     try:
-        if args[:1] == ["report"]:  # does not wait for torch
+        if args[:1] == ["report"]:  # without the slow import of torch
             from distill_lightning.cli import report
 
             return report.main(args[1:])
@@ -29,7 +32,7 @@ def main(args: list[str] | None = None) -> int:
         return app.main(args)
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # whoever read has seen enough
+    except BrokenPipeError:  # the reader of the output, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
@@ -39,7 +42,8 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _where(error: Exception) -> str:
-    """The last line of one's own that the error came through: of a method or network that one has written."""
+    """The last line of the user's own code in the traceback, in a method or network for example; empty if there is
+    none."""
     libraries = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib", "stdlib")} | {os.path.dirname(__file__)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename)]
     own = [frame for frame in frames if not os.path.abspath(frame.filename).startswith(tuple(libraries))]

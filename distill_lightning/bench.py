@@ -1,10 +1,13 @@
-"""What a run's step costs, beside the bare PyTorch loop on the same network.
+"""Measures the time of a training step, and compares it with a bare PyTorch loop on the same network.
 
-These are timed in turns, a few steps each, so that what else the machine does falls on all alike: the bare loop
-(forward, cross-entropy, backward, optimizer) with batches at hand and as many rows as the method's; the same on the
-new samples alone, which is what training with cross-entropy would cost; the data path; and the run as trained, with
-its method, callbacks, loggers and checkpoints, validation aside. Memory is that of the run's turns at their highest,
-beside it the size of its checkpoint.
+Four parts are timed in turns of a few steps, so that other work on the machine affects all of them alike:
+
+    bare    forward, cross-entropy, backward and optimizer on ready batches, with as many rows as the method's batches
+    fresh   the same on the new samples only, which is the cost of training with cross-entropy
+    data    the data path alone
+    run     the run with its method, callbacks, loggers and checkpoints, but without validation
+
+The peak memory is that of the run's turns. The size of the checkpoint is measured too.
 """
 
 import copy
@@ -27,34 +30,34 @@ from distill_lightning.lightning_internals import dump_checkpoint
 from distill_lightning.methods.base import Method
 
 WARM_UP = 3
-"""Turns that are not counted."""
+"""The number of first turns that are not counted."""
 
 
 def time_steps(trainer: pl.Trainer, method: Method, data: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
-    """Time per step of the bare loop, of the data path, and of the run as trained.
+    """Times a step of the bare loop, of the data path, and of the run.
 
     Args:
-        trainer: with all that the run has; its options are changed.
-        method: what is trained.
-        data: its data.
-        turns: how often each is timed.
-        steps: how many steps a time.
+        trainer: the trainer of the run, with its callbacks and loggers. Its options are changed.
+        method: the method of the run.
+        data: the data of the run.
+        turns: how often each part is timed.
+        steps: the number of steps in each turn.
 
     Returns:
-        Seconds a step (bare_s, fresh_s, data_s, run_s), quartiles of the ratios turn by turn (run_to_bare,
-        run_to_fresh, data_to_bare), peak_bytes (None where it cannot be told), checkpoint_bytes, rows, fresh,
-        turns, steps.
+        Median seconds per step (bare_s, fresh_s, data_s, run_s); the quartiles of the ratios within each turn
+        (run_to_bare, run_to_fresh, data_to_bare), three numbers each; peak_bytes (None if it cannot be measured);
+        checkpoint_bytes; the number of rows of a batch (rows) and of its new samples (fresh); turns; steps.
     """
     watch = _Turns(turns + WARM_UP, steps)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
-    trainer.fit_loop.max_epochs = 10**6  # until the watch says stop
+    trainer.fit_loop.max_epochs = 10**6  # the callback stops the fit
     trainer.limit_val_batches = 0
     trainer.fit(method, datamodule=data)
     return watch.summary()
 
 
 class _Turns(Callback):
-    """Stops the run every few steps, for the bare loop and the data path to have their turn."""
+    """Pauses the run every few steps, and times the bare loop and the data path."""
 
     def __init__(self, turns: int, steps: int) -> None:
         self.turns, self.steps = turns, steps
@@ -131,7 +134,7 @@ class _Turns(Callback):
                     break
 
     def summary(self) -> dict[str, Any]:
-        """Medians, in seconds a step, and of the ratios turn by turn, with their quartiles."""
+        """The median times in seconds per step, and the quartiles of the ratios within each turn."""
         times = {name: took[WARM_UP:] for name, took in self.times.items()}
         result: dict[str, Any] = {f"{name}_s": statistics.median(took) for name, took in times.items()}
         for name, other in (("run", "bare"), ("run", "fresh"), ("data", "bare")):
@@ -151,8 +154,10 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak(device: torch.device) -> int | None:
-    """The most memory since it was forgotten, in bytes: of tensors on a GPU, of the whole process on a CPU under Linux;
-    None elsewhere."""
+    """The peak memory since the last reset, in bytes: of tensors on a GPU, of the whole process on a CPU under Linux.
+
+    It is None on other systems.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:

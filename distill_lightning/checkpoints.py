@@ -1,6 +1,6 @@
-"""Opens a checkpoint of ours and gives the plain network, without its method.
+"""Reads checkpoints of this program, and builds the network of a checkpoint without its method.
 
-A checkpoint is data: see ``tensor_files`` for how it is read, and ``specs`` for what it may ask to have built.
+A checkpoint is read as plain data (``tensor_files``), and may use only some classes (``specs``).
 """
 
 import sys
@@ -32,11 +32,11 @@ PARTS: dict[str, tuple[type, ...]] = {
     "global_step": (int,),
     "pytorch-lightning_version": (str,),
 }
-"""What the parts of a checkpoint are, where it has them."""
+"""The types of the parts of a checkpoint. Each part may be missing."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints so that a cut never leaves half of one, and reads them as data."""
+    """Writes each checkpoint as a whole or not at all, and reads checkpoints as plain data."""
 
     def __init__(self) -> None:
         self._held: tuple[Path, dict[str, Any]] | None = None
@@ -45,11 +45,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         write_tensors(path, checkpoint)
 
     def hold(self, path: str | Path, checkpoint: dict[str, Any]) -> None:
-        """Keeps what was read from a file until the trainer loads it."""
+        """Keeps a checkpoint that was read from ``path`` until the trainer loads it."""
         self._held = Path(path).resolve(), checkpoint
 
     def read_ahead(self, path: str | Path) -> dict[str, Any]:
-        """The checkpoint that the trainer is going to load: it is read once. May raise as ``read``."""
+        """Reads the checkpoint that the trainer will load, and keeps it, so that it is read once.
+
+        Raises:
+            InputError: see ``read``.
+        """
         if self._held is None or self._held[0] != Path(path).resolve():
             self.hold(path, read(path))
         assert self._held is not None
@@ -64,10 +68,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """A checkpoint that this program wrote.
+    """Reads a checkpoint that this program wrote.
 
     Raises:
-        InputError: no such file, torn, another program's, or with parts that are not what they should be.
+        InputError: the file does not exist, is damaged, was written by another program, or has parts of wrong types.
     """
     checkpoint = read_tensors(path, "checkpoint")
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "method"} <= checkpoint.keys():
@@ -76,24 +80,26 @@ def read(path: str | Path) -> dict[str, Any]:
     if is_old(checkpoint):
         where = printable(path)
         print(
-            f"{where} was written by version 0.1, without a digest: whether it is damaged cannot be told",
+            f"{where} was written by version 0.1, without a digest: it cannot be checked for damage",
             file=sys.stderr,
         )
     return checkpoint
 
 
 def _check_parts(checkpoint: dict[str, Any], path: str | Path) -> None:
-    """Refuses parts of other kinds than `distill fit` writes, which would fail later and less clearly."""
+    """Refuses parts with other types than `distill fit` writes. Later they would cause errors that are less clear."""
     for name, kind in PARTS.items():
         if name in checkpoint and type(checkpoint[name]) not in kind:
-            raise InputError(f"{path} holds a {type(checkpoint[name]).__name__} as {name}: it is damaged, or not ours")
+            raise InputError(
+                f"{path} holds a {type(checkpoint[name]).__name__} as {name}: it is damaged, or of another program"
+            )
     if not _are_weights(checkpoint["state_dict"]):
-        raise InputError(f"{path} holds something else than weights as state_dict: it is damaged, or not ours")
+        raise InputError(f"{path} holds no weights as state_dict: it is damaged, or of another program")
     trained_on(checkpoint, str(path))
 
 
 def _is_said(name: str, value: Any) -> bool:
-    """Whether what a data module of version 0.1 wrote is of the right kind."""
+    """Whether a value that a data module of version 0.1 wrote under ``name`` has the right type."""
     if name == "class_names":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if name in ("mean", "std"):
@@ -108,15 +114,23 @@ def _are_weights(content: Any) -> bool:
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """The run's configuration, as it stands in a checkpoint: plain data, not checked. May raise as ``read``."""
+    """Reads the configuration of the run from a checkpoint, as plain data that are not checked.
+
+    Raises:
+        InputError: see ``read`` and ``config_of``.
+    """
     return config_of(read(path), str(path))
 
 
 def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
-    """The run's configuration in a checkpoint: plain data, not checked.
+    """The configuration of the run in a checkpoint, as plain data that are not checked.
+
+    Args:
+        checkpoint: the content of the checkpoint.
+        where: the checkpoint's file, for the error.
 
     Raises:
-        InputError: it has none.
+        InputError: the checkpoint has no configuration, or its options have no names.
     """
     config = parse_yaml(str(checkpoint.get("config") or ""), where)
     if not isinstance(config, dict):
@@ -127,7 +141,13 @@ def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None) -> dict[str, Tensor]:
-    """The plain network's state: what lies under ``model.``, or what a network that has ``weights_in`` says."""
+    """The state dict of a checkpoint's network, without the method.
+
+    Args:
+        checkpoint: the content of the checkpoint.
+        network: the network to load. If it has a method ``weights_in``, that finds the weights; otherwise they are
+            those under ``model.``.
+    """
     weights = checkpoint["state_dict"]
     weights_in: Any = getattr(network, "weights_in", None)
     if weights_in is not None:
@@ -137,10 +157,15 @@ def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None
 
 
 def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> nn.Module:
-    """The plain network of a checkpoint, with its weights, in eval mode, on the CPU.
+    """Builds the network of a checkpoint with its weights, in eval mode, on the CPU.
+
+    Args:
+        path: the checkpoint's file.
+        checkpoint: the content of the checkpoint, if it has been read already.
 
     Raises:
-        InputError: see ``read``; or the network's class cannot be had, or may not be named by a file.
+        InputError: see ``read``; or the checkpoint does not describe its network, the network cannot be built, or a
+            file may not use its class.
     """
     checkpoint = read(path) if checkpoint is None else checkpoint
     config = checkpoint["hyper_parameters"].get("network")
@@ -155,12 +180,25 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
 
 
 def build_network(config: Any, where: str, weights: int | None = None) -> nn.Module:
-    """The network that a file's ``{"class_path": ..., "init_args": ...}`` describes. May raise as ``NetworkSpec.build``."""
+    """Builds the network that a file's ``{"class_path": ..., "init_args": ...}`` describes.
+
+    Args:
+        config: the specification, as plain data.
+        where: the file, for errors.
+        weights: the count of numbers in the file's weights, which limits the network's memory; None for no limit.
+
+    Raises:
+        InputError: see ``NetworkSpec.of`` and ``NetworkSpec.build``.
+    """
     return NetworkSpec.of(config, where).build(where, weights)
 
 
 def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
-    """Weights of a plain network: from a checkpoint of ours, or a state dict as ``torch.save`` writes it.
+    """Reads the weights of a network from a checkpoint of this program or from a state dict that ``torch.save`` wrote.
+
+    Args:
+        path: the file.
+        network: the network to load, see ``network_weights``.
 
     Raises:
         InputError: see ``read_tensors``; or the file holds something else.
@@ -170,32 +208,36 @@ def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str
         _check_parts(content, path)
         return network_weights(content, network)
     if not _are_weights(content):
-        raise InputError(f"{path} holds no weights: give a checkpoint of ours or a saved state dict")
+        raise InputError(f"{path} holds no weights: give a checkpoint of this program or a saved state dict")
     return dict(content)
 
 
 def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
-    """The data that a checkpoint was trained on; None where it does not say.
+    """The data that a checkpoint was trained on; None if the checkpoint does not contain them.
+
+    Args:
+        checkpoint: the content of the checkpoint.
+        where: the checkpoint's file, for the error.
 
     Raises:
-        InputError: what it says is damaged.
+        InputError: this part of the checkpoint is damaged.
     """
     content = checkpoint.get("data")
-    if content is None:  # version 0.1 wrote what its data module said, under the name of its class
+    if content is None:  # version 0.1 wrote these under the name of the data module's class
         old = next((v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys()), {})
         if not old:
             return None
         content = _in_todays_form(old) if all(_is_said(name, value) for name, value in old.items()) else None
     held_out = content.get("held_out") if isinstance(content, dict) else None
     if not isinstance(content, dict) or not isinstance(held_out, Tensor) or not isinstance(content.get("info"), dict):
-        raise InputError(f"{where} does not say what data it was trained on: it is damaged, or not ours")
+        raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
     if held_out.ndim != 1 or held_out.is_floating_point() or held_out.is_complex():
-        raise InputError(f"{where} does not say what data it was trained on: it is damaged, or not ours")
+        raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
     return TrainedOn(DataInfo.from_dict(content["info"], where), held_out)
 
 
 def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:
-    """What version 0.1 wrote, of which each part is of the right kind."""
+    """Converts the values of version 0.1, whose types are already checked, to the form of today."""
     held_out, noise = old["held_out"], old.get("noise")
     share, mistaken, seed = noise if isinstance(noise, list | tuple) and len(noise) == 3 else (None, None, 0)
     info = old | {
@@ -209,12 +251,18 @@ def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:
 
 
 class PlainNetwork:
-    """A network with weights that another program trained.
+    """A network that another program trained, for use as a teacher.
 
     Args:
-        network: by class_path, with as many classes as the data.
-        weights: a state dict as ``torch.save`` writes it, or a checkpoint of ours; None for those it is made with.
-        mean, std: by channel, in units of full scale, of the pictures it was trained on; the data's by default.
+        network: the network. It must have as many classes as the data.
+        weights: a file with a state dict that ``torch.save`` wrote, or a checkpoint of this program; None keeps the
+            weights that the network has.
+        mean: the mean of the pictures that it was trained on, for each channel, with pixels in [0, 1]; by default the
+            mean of the data.
+        std: their standard deviation, likewise.
+
+    Raises:
+        InputError: the file of weights cannot be read, or does not fit the network.
     """
 
     def __init__(

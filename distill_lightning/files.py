@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and YAML that is read as data and nothing else."""
+"""Writes files as a whole or not at all, and reads YAML and JSON as plain data."""
 
 import itertools
 import json
@@ -13,24 +13,24 @@ import yaml
 from distill_lightning.errors import InputError
 
 LARGEST_YAML = 4 << 20
-"""Bytes of a YAML file that is read. A configuration has some thousands."""
+"""The largest size of a YAML file in bytes. A configuration has a few thousand."""
 MOST_VALUES = 1_000_000
-"""Values that plain data may hold in all, counted where they are repeated by an alias or a shared reference too."""
+"""The largest number of values in plain data. A value that an alias or a shared reference repeats counts each time."""
 DEEPEST = 64
-"""Levels of lists and dicts in plain data."""
+"""The largest number of levels of lists and dicts in plain data."""
 LONGEST_NUMBER = 100
-"""Characters of a number in YAML: reading one takes the square of its length."""
+"""The largest length of a number in YAML. The time to read a number grows with the square of its length."""
 MOST_MERGED = 100_000
-"""Keys that the merges (``<<``) of a YAML file may bring in, in all."""
+"""The largest number of keys that all merges (``<<``) of a YAML file may add together."""
 LARGEST_JSON = 256 << 20
-"""Bytes of a JSON file that is read."""
+"""The largest size of a JSON file in bytes."""
 
 
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Reads plain data, makes no objects, and takes no more time and memory than the text has a right to."""
+    """Reads plain data and makes no objects. It limits merges and the length of numbers, which could take much time."""
 
     merged = 0
-    """Keys that merges have brought in so far: merges of merges multiply."""
+    """The number of keys that merges have added so far. Merges of merges multiply it."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, value in node.value:
@@ -50,14 +50,16 @@ class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes under a temporary name in the same folder, syncs, renames: a cut leaves the old file or the new one.
+    """Writes a file so that an interruption leaves the old file or the new one, and never a part.
+
+    The content is written under a temporary name in the same folder, synced to the disk, and then renamed.
 
     Args:
-        path: the file to make or to replace; its folder is made if missing.
-        write: is given the open file.
+        path: the file to make or to replace. Its folder is made if it does not exist.
+        write: writes the content into the open file that it gets.
 
     Raises:
-        OSError: with the path in its text, when the disk is full, say. Nothing is left behind.
+        OSError: the file cannot be written, because the disk is full for example. No temporary file is left.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,18 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def link_whole(source: Path, target: Path) -> Path:
-    """Gives a file a second name, in place of what had it; a copy where the file system has no links."""
+    """Makes ``target`` a hard link to ``source``, or a copy if the file system has no hard links.
+
+    Args:
+        source: an existing file.
+        target: the new name. A file with this name is replaced.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        OSError: the link and the copy both fail.
+    """
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
@@ -89,7 +102,7 @@ def link_whole(source: Path, target: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames in a folder last through a power cut."""
+    """Syncs a folder to the disk, so that its renamed files survive a power cut."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -99,21 +112,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what writers left in a folder when they were killed."""
+    """Removes temporary files that killed processes have left in a folder."""
     for leftover in folder.glob(".*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 def nested_values(data: Any, where: str) -> Iterator[Any]:
-    """Every value in nested dicts, lists, tuples and sets, keys of dicts included.
+    """Yields every value in nested dicts, lists, tuples and sets, and the keys of dicts.
 
     Args:
-        data: what a file held.
+        data: the content of a file.
         where: the file, for the error.
 
     Raises:
-        InputError: there are more values than any file of this program holds, or deeper ones: a small file can describe
-            them by repeating what it has named. Or a set holds something else than numbers and texts.
+        InputError: there are too many values or levels, which a small file can describe by shared references; or a set
+            holds something other than numbers and strings.
     """
     left = MOST_VALUES
     stack: list[tuple[Any, int]] = [(data, 0)]
@@ -136,7 +149,7 @@ def _inside(value: dict[Any, Any] | list[Any] | tuple[Any, ...] | set[Any], wher
         return value
     if not all(v is None or isinstance(v, str | bytes | int | float) for v in value):
         raise InputError(f"{where} holds a set of something else than numbers and texts: this file is not read")
-    return sorted(value, key=repr)  # sets have no order of their own
+    return sorted(value, key=repr)  # sets have no fixed order
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -147,7 +160,7 @@ def parse_yaml(text: str, where: str) -> Any:
         where: the file that it comes from, for the error.
 
     Raises:
-        InputError: it is no YAML, names Python objects, or is too large once its aliases are followed.
+        InputError: the text is no YAML, names Python objects, or is too large when its aliases are followed.
     """
     if len(text) > LARGEST_YAML:
         raise InputError(
@@ -163,7 +176,12 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> Any:
-    """The plain data of a YAML file. May raise as ``parse_yaml``, and OSError where the file cannot be read."""
+    """The plain data of a YAML file.
+
+    Raises:
+        InputError: the file is too large, or see ``parse_yaml``.
+        OSError: the file cannot be read.
+    """
     path = Path(path)
     if path.stat().st_size > LARGEST_YAML:
         raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected at most {LARGEST_YAML:,}: it is not read")
@@ -174,7 +192,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
     """The dict in a JSON file.
 
     Raises:
-        InputError: it is torn, no JSON, or holds something else.
+        InputError: the file is too large, is no JSON, or holds no dict.
+        OSError: the file cannot be read.
     """
     path = Path(path)
     if path.stat().st_size > LARGEST_JSON:
@@ -189,15 +208,20 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def printable(text: Any) -> str:
-    """A text for the terminal: what would move the cursor, colour or break the line stands as its escape."""
+    """Text that is safe to print on a terminal. Control characters are replaced by escapes such as \\x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def refuse_odd_name(name: str, option: str) -> None:
-    """Refuses a name that is no name of one visible folder.
+    """Refuses a name that is not the name of a single visible folder.
+
+    Args:
+        name: the name.
+        option: the option that gives it, for the error.
 
     Raises:
-        InputError: it is empty, begins with a dot or a dash, or has a separator or a character that cannot be printed.
+        InputError: the name is empty or too long, begins with a dot or a dash, or has a separator or a character that
+            cannot be printed.
     """
     if not name or name[0] in ".-" or not name.isprintable() or set(name) & set("/\\:") or len(name.encode()) > 200:
         raise InputError(

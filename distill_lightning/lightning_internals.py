@@ -1,7 +1,7 @@
-"""The private names of Lightning that this program touches, and the only file that may.
+"""All uses of private names of Lightning. No other file may use them.
 
-Checked against Lightning 2.6.4 to 2.6.6. Each function says why the public way does not do;
-``tests/test_lightning_internals.py`` fails when a new Lightning has moved one of them.
+They are checked with Lightning 2.6.4 to 2.6.6. Each function says why the public interface is not enough.
+``tests/test_lightning_internals.py`` fails if a new version of Lightning has moved one of these names.
 """
 
 import copy
@@ -16,17 +16,18 @@ from lightning.pytorch.cli import LightningCLI
 
 
 class LeanModule(pl.LightningModule):
-    """A LightningModule without two costs that a short step feels."""
+    """A LightningModule without two costs that slow down short steps."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning sets this text many times a step; torch's own way of setting an attribute costs a tenth of a small step
+        # Lightning sets this string many times in a step; torch's __setattr__ would take a tenth of a short step for it
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Batches are built on the device: looking for hooks that would move them costs a tenth of a small step."""
+        """Does nothing: batches are built on the device. Lightning's search for hooks would take a tenth of a short
+        step."""
         return batch
 
     def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
@@ -34,35 +35,39 @@ class LeanModule(pl.LightningModule):
 
     @property
     def has_trainer(self) -> bool:
-        """Whether a trainer is attached: asking for ``trainer`` raises where there is none."""
+        """Whether a trainer is attached. The public ``trainer`` raises an error if there is none."""
         return self._trainer is not None
 
 
 def completes_no_step(trainer: pl.Trainer) -> bool:
-    """Whether the running batch only adds to the gradients: there is no public word for it."""
+    """Whether the current batch only accumulates gradients. Lightning has no public name for this."""
     return trainer.accumulate_grad_batches > 1 and trainer.fit_loop.epoch_loop._should_accumulate()
 
 
 def validation_is_due(trainer: pl.Trainer) -> bool:
-    """Whether a validation follows the running batch: the rule has five options, and is Lightning's own."""
+    """Whether a validation follows the current batch. Lightning's rule depends on five options and is private."""
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None
     return bool(loop.epoch_loop._should_check_val_fx(loop._data_fetcher))
 
 
 def epoch_ends(trainer: pl.Trainer) -> bool:
-    """Whether the epoch ends with the running batch, early stopping and its minimum of epochs included."""
+    """Whether the epoch ends with the current batch, also by early stopping. Its rule for a minimum of epochs is
+    private."""
     return trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
-    """Lightning's own handler for SIGTERM makes processes wait for each other in the middle of a step."""
+    """Turns off Lightning's signal handlers. The one for SIGTERM makes processes wait for each other within a step.
+
+    Lightning has no public option for this.
+    """
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def skip_signature_lookup(trainer: pl.Trainer) -> None:
-    """Lightning looks up the signature of ``training_step`` at every step; ours is known."""
+    """Replaces Lightning's look-up of the signature of ``training_step`` at every step. The signature is known here."""
 
     def arguments(_: Any, batch: Any, number: int) -> OrderedDict[str, Any]:
         return OrderedDict(batch=batch, batch_idx=number)
@@ -71,38 +76,42 @@ def skip_signature_lookup(trainer: pl.Trainer) -> None:
 
 
 def dump_checkpoint(trainer: pl.Trainer, weights_only: bool = False) -> dict[str, Any]:
-    """What a checkpoint would hold, without a file: `save_checkpoint` only writes."""
+    """The content of a checkpoint, without writing a file. The public `save_checkpoint` always writes one."""
     return trainer._checkpoint_connector.dump_checkpoint(weights_only=weights_only)
 
 
 def cluster_environment(trainer: pl.Trainer) -> ClusterEnvironment:
-    """Who started the processes: it is asked before the strategy has set anything up."""
+    """The environment that started the processes. It is needed before the strategy has made it public."""
     return trainer._accelerator_connector.cluster_environment
 
 
 def synchronises_batch_norm(trainer: pl.Trainer) -> bool:
-    """Whether batch norm is shared by all processes: the trainer does not keep its option."""
+    """Whether batch norm is synchronised between processes. The trainer does not keep this option."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI, whose options can be asked for, and whose verbs can be described."""
+    """LightningCLI with access to its resolved options and with descriptions of its verbs."""
 
     def _parse_ckpt_path(self) -> None:
-        """Lightning's own lets a checkpoint override what was given."""
+        """Does nothing. Lightning's version lets the options in a checkpoint override those of the user."""
 
     def option(self, name: str) -> Any:
-        """The value of an option of the running verb."""
+        """The value of an option of the current verb."""
         return self._get(self.config, name)
 
     def resolved(self) -> dict[str, Any]:
-        """All options of the running verb, as plain data."""
+        """All options of the current verb, as plain data."""
         config = self.config[self.subcommand]
         plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         return plain
 
     def describe_verbs(self, words: Mapping[str, str]) -> None:
-        """What ``--help`` says of each verb; verbs that have a parser of their own are added."""
+        """Sets the description of each verb in ``--help``, and adds verbs that have a parser of their own.
+
+        Args:
+            words: the description of each verb.
+        """
         subcommands: Any = self.parser._subcommands_action
         listed = subcommands._choices_actions
         known = {choice.dest: choice for choice in listed}
@@ -115,7 +124,7 @@ class CommandLine(LightningCLI):
 
 
 class ResolvingCommandLine(CommandLine):
-    """Reads options, and makes nothing of them."""
+    """Reads the options, but builds nothing and runs no verb."""
 
     def _set_seed(self) -> None: ...
 

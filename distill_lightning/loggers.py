@@ -1,6 +1,7 @@
-"""Where the numbers of a run go: TensorBoard's events, and metrics.csv, which is the record that reports read.
+"""The loggers of a run: TensorBoard, and metrics.csv, which reports read.
 
-Both are append-only. After a cut, what lies past the checkpoint's step is dropped, and so is a torn last line.
+Both append to their files. When a run is resumed, entries after the step of the checkpoint are dropped, and an
+incomplete last line too.
 """
 
 import os
@@ -16,18 +17,18 @@ from distill_lightning.runs.metrics import HEADER, read_metrics
 
 
 class MetricsCSV(Logger):
-    """Rows of step, tag, value.
+    """Writes metrics.csv, with rows of step, tag and value.
 
     Args:
-        path: the file; an old one is cut behind ``step``.
-        step: rows up to this step are kept, a test's aside; -1 for none.
+        path: the file. If it exists, rows after ``step`` and the rows of a test are removed.
+        step: the last step whose rows are kept; -1 keeps none.
     """
 
     def __init__(self, path: str | Path, step: int) -> None:
         super().__init__()
         self.path, self.step = Path(path), step
         self.latest: dict[str, float] = {}
-        """The last value of each tag, those of the file that is gone on with included."""
+        """The last value of each tag, including values in the file of a resumed run."""
         self._rows: list[str] = []
         self._started = False
 
@@ -40,7 +41,7 @@ class MetricsCSV(Logger):
         return ""
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: config.yaml has them."""
+        """Does nothing: config.yaml holds the options."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -50,7 +51,7 @@ class MetricsCSV(Logger):
         self._rows += [f"{step},{tag},{value!r}\n" for tag, value in values.items()]
 
     def _start(self) -> None:
-        """Cuts the file behind the step to go on from, or begins it."""
+        """Starts the file, or removes the rows after the step from which the run is resumed."""
         if self._started:
             return
         kept = [row for row in read_metrics(self.path) if row[0] <= self.step and not row[1].startswith("test/")]
@@ -71,21 +72,21 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if status != "failed":  # of a step that no checkpoint holds
+        if status != "failed":  # rows after the last checkpoint would be wrong after a resume
             self.save()
 
 
 class TensorBoard(TensorBoardLogger):
-    """TensorBoard's events in the run's own folder.
+    """Writes TensorBoard's event files into the run's folder.
 
     Args:
-        folder: of the run.
-        step: TensorBoard drops what it finds past this step; -1 for all.
+        folder: the run's folder.
+        step: TensorBoard drops earlier entries after this step; -1 drops all.
     """
 
     def __init__(self, folder: str | Path, step: int) -> None:
-        # TensorBoard reads files in the order of their names, the second and then the process, as text: one of the
-        # same second might be read before the one that it continues
+        # TensorBoard reads files in the order of their names, which begin with the time in seconds and then the process
+        # id, compared as text. A file from the same second could be read before the file that it continues, so wait
         last = max((int(path.name.split(".")[3]) for path in Path(folder).glob("events.out.tfevents.*")), default=0)
         time.sleep(max(0.0, min(1.0, last + 1 - time.time())))
         super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, purge_step=step + 1)
@@ -97,11 +98,16 @@ class TensorBoard(TensorBoardLogger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if status != "failed":
-            self.save()  # and stay open: the test comes after the fit
+            self.save()  # it stays open, because the test comes after the fit
 
     @rank_zero_only
     def log_outcome(self, settings: dict[str, Any], metrics: dict[str, float]) -> None:
-        """A row for the hparams tab: what was set, and the metrics (by tags that are logged) that came of it."""
+        """Writes a row for the hparams tab.
+
+        Args:
+            settings: the options of the run, by name.
+            metrics: the results, by tags that the run has logged.
+        """
         from torch.utils.tensorboard.summary import hparams
 
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}

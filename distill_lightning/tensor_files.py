@@ -1,8 +1,8 @@
 """Files of tensors and plain data: checkpoints, tickets, packed networks, weights.
 
-They are written whole, with their format and a digest of their content inside, so that a damaged copy is found out
-wherever it lies. They are read as data: nothing that a file names is imported, called or run, and nothing is allocated
-that the file does not hold.
+A file is written as a whole or not at all. It contains the version of its format and a digest of its content, so that
+damage is detected. Files are read as plain data: nothing that a file names is imported or called, and the content takes
+no more memory than the size of the file allows.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import MOST_VALUES, nested_values, write_whole
 
 FORMAT = 2
-"""Of the files written from now on. Files of version 0.1 have none."""
+"""The version of the format of files that this version writes. Files of version 0.1 contain no format."""
 
 ALLOWED = {
     "collections OrderedDict",
@@ -37,40 +37,40 @@ ALLOWED = {
     "builtins set",
     "__builtin__ set",
 }
-"""What a pickle inside a file may name, besides torch's storages and types of numbers."""
+"""The names that a pickle inside a file may use, besides torch's storages and dtypes."""
 PICKLES = 5
-"""How many of them torch's old format begins with."""
+"""The number of pickles at the beginning of a file in torch's old format."""
 MOST_SHARED = 64
-"""How often the tensors of a file may show the same numbers, on average."""
+"""The bytes of all tensors of a file may be at most this many times the size of the file. Tensors can share memory."""
 
 
 def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
-    """Writes a dict of tensors and plain data, with its format and its digest."""
+    """Writes a dict of tensors and plain data to a file, together with its format and its digest."""
     content = {**content, "format": FORMAT}
     content["digest"] = digest(content, str(path))
     write_whole(path, lambda file: torch.save(content, file))
 
 
 def read_tensors(path: str | Path, what: str) -> Any:
-    """What ``write_tensors`` or ``torch.save`` wrote, on the CPU.
+    """Reads a file that ``write_tensors`` or ``torch.save`` wrote. Tensors are on the CPU.
 
     Args:
         path: the file.
-        what: what it should be, for the error: "checkpoint".
+        what: the expected kind of file, for the error, such as "checkpoint".
 
     Raises:
-        InputError: there is no such file; it is torn, damaged, or of a later format; it holds something else than tensors
-            and plain data, or describes more than it holds.
+        InputError: the file does not exist, is damaged or has a later format; or it holds something other than tensors
+            and plain data; or it describes more numbers or values than its size allows.
     """
     path = Path(path)
-    if not path.is_file():  # nor a device, nor a pipe
+    if not path.is_file():  # devices and pipes are refused, too
         raise InputError(f"there is no {what} {path}")
     try:
         with open(path, "rb") as file:
             is_zip = _check_outside(file, path)
             file.seek(0)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # torch's own words on old formats
+                warnings.simplefilter("ignore")  # torch warns about old formats
                 content = torch.load(_source(file, path), map_location="cpu", weights_only=True)
         _check_tensors(content, path)
         if isinstance(content, dict) and "digest" in content:
@@ -87,7 +87,8 @@ def read_tensors(path: str | Path, what: str) -> Any:
 
 
 def _source(file: BinaryIO, path: Path) -> Any:
-    """The open file: what is loaded is what was checked. torch knows files of safetensors, which are data, by name."""
+    """The open file, so that torch loads the file that was checked. For safetensors, the path: torch needs the
+    suffix."""
     return path if path.suffix == ".safetensors" else file
 
 
@@ -102,20 +103,20 @@ def _check_format(content: dict[str, Any], path: Path) -> None:
 
 
 def _check_sums(path: Path) -> None:
-    """Compares the parts of an archive without a digest with their CRC-32."""
+    """Checks the parts of an archive by their CRC-32. This is for files without a digest."""
     with zipfile.ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:
             raise InputError(f"{path} is damaged: its {damaged} does not match its checksum; take another copy")
 
 
 def is_old(content: Any) -> bool:
-    """Whether a file was written by version 0.1, which knew no digests."""
+    """Whether version 0.1 wrote the file: it wrote no digests."""
     return isinstance(content, dict) and "digest" not in content
 
 
 def _check_outside(file: BinaryIO, path: Path) -> bool:
-    """Refuses a file by what can be seen without loading it. Returns whether it is an archive, as torch writes now."""
-    if file.read(4) == b"PK\x03\x04":  # what torch goes by
+    """Checks a file before it is loaded. Returns whether it is a zip archive, which is torch's present format."""
+    if file.read(4) == b"PK\x03\x04":  # torch decides by these bytes, too
         _check_archive(file, path)
         return True
     if path.suffix != ".safetensors":
@@ -127,31 +128,32 @@ def _check_outside(file: BinaryIO, path: Path) -> bool:
 
 
 def _check_archive(file: BinaryIO, path: Path) -> None:
-    """Refuses a zip file that unpacks to more than it holds, or whose pickle names what is not allowed."""
+    """Refuses an archive that unpacks to more bytes than the file has, or whose pickle uses a name that is not
+    allowed."""
     size = file.seek(0, 2)
     _check_end(file, size, path)
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     if any(e.compress_type != zipfile.ZIP_STORED or e.flag_bits & 1 for e in entries):
-        raise InputError(f"{path} is compressed inside, which torch's files are not: it is not read")
+        raise InputError(f"{path} is a compressed or encrypted archive, which torch does not write: it is not read")
     if sum(e.file_size for e in entries) > size:
         raise InputError(f"{path} describes more bytes than it holds: it is not read")
     with zipfile.ZipFile(file) as archive:
         for entry in entries:
             if entry.filename.endswith("/data.pkl"):
-                archive.read(entry)  # compares it with its CRC-32: not every byte of a pickle shows in what it describes
+                archive.read(entry)  # checks its CRC-32: the digest does not cover every byte of a pickle
     file.seek(0)
-    # torch's own reader finds the pickle: it has its own idea of which entry has which name
+    # get the pickle from torch's own reader, because it may match names to entries in another way than zipfile
     _check_pickle(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), path)
 
 
 def _check_end(file: BinaryIO, size: int, path: Path) -> None:
-    """Refuses an archive whose table of contents lies elsewhere than right before the end: readers differ on that."""
+    """Refuses an archive unless its central directory is directly before its end record: else readers may disagree."""
     file.seek(max(0, size - 98))
     end = file.read()
     length, start, comment = struct.unpack("<IIH", end[-10:])
     before = size - 22
-    if end[-42:-38] == b"PK\x06\x07":  # of large archives, and of all of torch's
+    if end[-42:-38] == b"PK\x06\x07":  # a zip64 archive; torch writes only these
         narrow, (length, start) = (length, start), struct.unpack("<QQ", end[-58:-42])
         (place,) = struct.unpack("<Q", end[-34:-26])
         before = size - 98
@@ -163,14 +165,16 @@ def _check_end(file: BinaryIO, size: int, path: Path) -> None:
 
 
 def _check_pickle(pickled: Any, path: Path) -> None:
-    """Refuses names outside the list before anything is made of the pickle: torch's own list is longer. And tuples that
-    hold each other again and again: as a key, one of a few hundred bytes takes for ever.
+    """Refuses a pickle before it is loaded, if it uses a name that is not allowed or describes too many values.
+
+    torch itself allows more names. Tuples of tuples that share their items can describe billions of values in a few
+    hundred bytes; as the key of a dict, such a tuple would take for ever to hash.
 
     Args:
         pickled: an open file, at the beginning of a pickle.
         path: the file, for the error.
     """
-    stack: list[Any] = []  # how many values each thing holds; None for a mark
+    stack: list[Any] = []  # the number of values in each object on pickle's stack; None for a mark
     memo: dict[Any, int] = {}
     for opcode, argument, _ in pickletools.genops(pickled):
         name = opcode.name
@@ -195,7 +199,7 @@ def _check_pickle(pickled: Any, path: Path) -> None:
 
 
 def _taken(stack: list[Any], opcode: Any) -> list[int]:
-    """What an opcode takes off the stack."""
+    """Removes the items that an opcode takes from the stack, and returns them."""
     before = opcode.stack_before
     if pickletools.markobject not in before:
         return [stack.pop() for _ in before]
@@ -216,7 +220,7 @@ def _allowed(name: str) -> bool:
 
 
 def _check_tensors(content: Any, path: Path) -> None:
-    """Refuses tensors that are larger than what is stored for them, as a row that is repeated a billion times."""
+    """Refuses tensors that are larger than their stored values, such as one row that is repeated a billion times."""
     size = path.stat().st_size
     stored: dict[int, int] = {}
     shown = 0
@@ -238,11 +242,17 @@ def _check_tensors(content: Any, path: Path) -> None:
 
 
 def digest(content: Any, where: str) -> str:
-    """SHA-256 of tensors and plain data: of names, types, shapes and values, in order. "digest" itself is left out.
+    """The SHA-256 of tensors and plain data: of all names, types, shapes and values, in their order.
 
     Args:
-        content: as ``torch.load`` gives it back.
+        content: the content of a file, as ``torch.load`` returns it. A top-level key "digest" is left out.
         where: the file, for the error.
+
+    Returns:
+        The digest, in hexadecimal.
+
+    Raises:
+        InputError: see ``nested_values``.
     """
     total = hashlib.sha256()
     top = {k: v for k, v in content.items() if k != "digest"} if isinstance(content, dict) else content

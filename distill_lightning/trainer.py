@@ -1,4 +1,4 @@
-"""The trainer with what every run has."""
+"""The trainer of this program."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -10,14 +10,14 @@ from distill_lightning.lightning_internals import skip_signature_lookup
 
 
 class NullProfiler(PassThroughProfiler):
-    """No profile, and none of its cost: Lightning opens some thirty of these contexts in a step."""
+    """A profiler that does nothing and costs nothing. Lightning enters about thirty profiling contexts in each step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
         return nullcontext()
 
 
 class Trainer(pl.Trainer):
-    """Lightning's trainer, for methods of this program: it does not look up the signature of a step at every step."""
+    """Lightning's trainer, but it does not look up the signature of ``training_step`` at every step."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Small data of the real shapes, and the real command in-process."""
+"""Small data with the real shapes, and fixtures that run the real command in this process."""
 
 import struct
 from pathlib import Path

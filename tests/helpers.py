@@ -1,4 +1,5 @@
-"""The real command, in this process and in others; runs that are cut; comparison of runs; small values and data."""
+"""Helpers: the real command in this process and in others, interrupted runs, comparison of runs, small values and
+data."""
 
 import copy
 import json
@@ -263,8 +264,8 @@ class Kill:
 
 
 def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, reach: int) -> None:
-    """The run "killed", cut at hooks at random and resumed, up to so often, each time within ``reach`` calls of a batch's
-    hook; then to its end. At least two cuts fall."""
+    """The run "killed", cut at hooks at random and resumed, up to so often, each time within ``reach`` calls of a
+    batch's hook; then to its end. At least two cuts fall."""
     resume: list = []
     kills = 0
     for _ in range(times):

@@ -1,29 +1,31 @@
-"""Whether another commit trains to the same numbers, bit by bit.
+"""Checks whether another commit gives bitwise the same results of training.
 
     python tests/same_as.py COMMIT [--only PATTERN] [--jobs N] [--keep FOLDER]
 
-Checks COMMIT out into a temporary git worktree, and makes the same short runs with both trees (the old one is COMMIT, the
-new one is what lies around this script, committed or not), by the command, on the CPU. Then it compares what they leave:
+The script checks COMMIT out into a temporary git worktree, and makes the same short runs with both trees, by the
+command, on the CPU. The old tree is COMMIT, the new one is the working tree of this script, committed or not. Then it
+compares the files:
 
     weights       each tensor of each checkpoint's network, bitwise
     optimizer     the state of the optimizers, bitwise
-    remembered    what the method remembers (checkpoint["method"]), bitwise, where both trees lay it out alike
-    metrics       metrics.csv, row by row; tags that end in _per_s are rates, and left out
+    remembered    the method's memory (checkpoint["method"]), bitwise, if both trees store it in the same form
+    metrics       metrics.csv, row by row, without rates (tags that end in _per_s)
 
-It prints a line for each case: equal, differs (where first), or failed (the last line of stderr). The status is 0 if each
-case is equal, or differs only as DIFFERENCES_MEANT says. A commit that changes numbers on purpose adds an entry:
+It prints a line for each case: "equal", "differs" with the first difference, or "failed" with the last line of stderr.
+The status is 0 if each case is equal or has only differences in DIFFERENCES_MEANT. A commit that changes numbers on
+purpose adds an entry:
 
     DIFFERENCES_MEANT = {
         "two_processes_*": ("metrics val/ece", "bins are now summed in float64 over the processes"),
     }
 
-The key is a pattern of cases. The value is a pattern of what may differ, and the reason. What differs reads "weights
-last.ckpt 0.weight", "optimizer last.ckpt 0.state.3.momentum_buffer", "remembered ...", "metrics <tag>", "metrics rows",
-"metrics order" (of the same rows) or "files"; * stands for anything.
+The key is a pattern for cases. The value is a pattern for the differences that are allowed, and the reason. A
+difference is written as "weights last.ckpt 0.weight", "optimizer last.ckpt 0.state.3.momentum_buffer", "remembered
+...", "metrics <tag>", "metrics rows", "metrics order" (of the same rows) or "files"; * matches anything.
 
-Of the two trees, this knows the command line, the shipped YAMLs, ``main(list[str])`` of ``distill_lightning.__main__``,
-and the name in WORKERS_DECODE. The runs of a tree share a process, since the imports take longer than a run; those that
-get killed and those on two processes have their own.
+The script uses only these parts of the two trees: the command line, the YAMLs in configs/, ``main(list[str])`` of
+``distill_lightning.__main__``, and the name in WORKERS_DECODE. All runs of a tree share one process, because the
+imports take longer than a run. Runs that are killed and runs on two processes have their own processes.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The command, as a user meets it."""
+"""The command, as a user calls it."""
 
 import csv
 import json
@@ -248,7 +248,7 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
         (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
         (CONFIGS / "studies" / "quick.yaml", [], ["is a study: distill study"]),
         (BASE, ["--data.augment", "RandomCrop"], ["data.augment: expected a list"]),
-        (BASE, ["--trainer.callbacks.teacher", "x"], ["trainer.callbacks.teacher: no callback is there to take it"]),
+        (BASE, ["--trainer.callbacks.teacher", "x"], ["trainer.callbacks.teacher: there is no callback with this option"]),
         (BASE, ["--trainer.epochs", 2], ["no option --trainer.epochs; did you mean --trainer.max_epochs?"]),
         (BASE, ["--model.optimizer", "adamw"], ["did you mean AdamW?"]),
         (BASE, ["--model.label_smoothing", 2], ["label_smoothing is 2.0"]),
@@ -441,7 +441,7 @@ def test_bench_prints_ratios(capsys):
     assert not Path("logs").exists()
 
 
-@pytest.mark.parametrize(("given", "message"), [(["--turns", 1], "turns is 1"), (["--steps", 0], "steps 0")])
+@pytest.mark.parametrize(("given", "message"), [(["--turns", 1], "turns is 1"), (["--steps", 0], "steps is 0")])
 def test_bench_of_nothing(given, message, capsys):
     assert distill("bench", "--config", BASE, *given) == 2
     assert message in capsys.readouterr().err

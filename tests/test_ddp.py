@@ -1,4 +1,4 @@
-"""Two processes agree with one."""
+"""Two processes give the same results as one."""
 
 import json
 import os

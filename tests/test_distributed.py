@@ -1,4 +1,4 @@
-"""What several processes do together, on one and on two."""
+"""Collectives, with one process and with two."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Hooks that catch what passes through a part of a network."""
+"""Hooks that record the output of a part of a network."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Networks as they were at earlier moments."""
+"""Frozen copies of a network at earlier steps."""
 
 import copy
 

@@ -1,4 +1,5 @@
-"""Who may import whom: downwards only. And what no file may touch: names of Lightning's own, another's ``__dict__``."""
+"""Which package may import which, and names that no file may use: private names of Lightning, ``__dict__`` of
+others."""
 
 import ast
 import subprocess
@@ -70,8 +71,8 @@ MAY_IMPORT = {
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
 }
-"""Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The command
-(cli, and __main__ before it) may import from all."""
+"""Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
+command (cli, and __main__ before it) may import from all."""
 COMMAND = {"cli", "__main__"}
 PRIVATE_NAMES_LEFT = {("cli/messages.py", "_option_string_actions")}
 """argparse's own, for the nearest right option."""
@@ -218,7 +219,8 @@ def private(name: str) -> bool:
 
 
 def names_of_its_own(tree: ast.AST) -> set[str]:
-    """Private names that a file defines: functions, classes, fields, and attributes that are set on ``self`` or ``cls``."""
+    """Private names that a file defines: functions, classes, fields, and attributes that are set on ``self`` or
+    ``cls``."""
     own = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -265,8 +267,8 @@ def chain(node: ast.expr) -> list[str]:
 
 
 def private_names_touched(source: str) -> set[str]:
-    """Private names of others than the file itself, torch and the standard library: as attributes, by ``getattr`` and its
-    like, and imported."""
+    """Private names of others than the file itself, torch and the standard library: as attributes, by ``getattr`` and
+    its like, and imported."""
     tree = ast.parse(source)
     own, elsewhere, found = names_of_its_own(tree), from_elsewhere(tree), set()
     for node in ast.walk(tree):

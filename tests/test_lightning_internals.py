@@ -1,4 +1,5 @@
-"""The private names of Lightning that are touched, each in a real run: what fails here has moved in a new Lightning."""
+"""Each private name of Lightning that the program uses, in a real run. A failure means that a new Lightning has moved
+it."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""Numbers through cuts."""
+"""Logged numbers after interruptions."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Masks: exact counts, ties, nesting, and torch's own pruning as the oracle."""
+"""Masks: exact counts, ties, nesting, and comparison with torch's own pruning."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sums that add up to torchmetrics' and torch's own results."""
+"""Metrics from running sums, compared with torchmetrics and torch."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Plots as SVG: axes, points, what is left out."""
+"""Plots as SVG: axes, points, and points that are left out."""
 
 import math
 from xml.etree import ElementTree

@@ -1,7 +1,7 @@
-"""A run that is killed and resumed ends equal to one that never stopped.
+"""A run that is killed and resumed gives the same result as a run that never stopped.
 
-In this process, at every step and hook, by an exception that nothing saves after; and for real, by SIGKILL, SIGTERM and
-Ctrl-C to `distill fit`, at random moments.
+Some tests interrupt a run in this process, at every step and hook, by an exception after which nothing is saved. Others
+send SIGKILL, SIGTERM and Ctrl-C to `distill fit` at random moments.
 """
 
 import os

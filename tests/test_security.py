@@ -1,7 +1,7 @@
-"""Files that somebody else made: whatever they hold, reading one imports, fetches, calls and runs nothing.
+"""Files from other people: reading a file never imports, downloads or calls anything, whatever the file holds.
 
-Attacks are tables of what a file says; doors are the ways that a file comes in. ``canary`` is a module that leaves a file
-behind when it is imported or called. What is refused is refused with status 2, in one line.
+"Attacks" are tables of contents of such files. "Doors" are the ways in which the program reads a file. ``canary`` is a
+module that writes a file when it is imported or called. A refused file gives status 2 and one line.
 """
 
 import copy
@@ -580,8 +580,8 @@ def with_tail(path: Path) -> None:
 
 
 def with_two_contents(path: Path) -> None:
-    """A pickle that acts is where the end says that the table of contents is, a harmless one right before the end, where
-    other readers look."""
+    """A pickle that acts is where the end says that the table of contents is, a harmless one right before the end,
+    where other readers look."""
     archive(path, GLOBALS.replace(b"%b", b"posix", 1).replace(b"%b", b"system", 1))
     acting = path.read_bytes()
     text = io.BytesIO()

@@ -1,4 +1,4 @@
-"""Draws are pure functions, and good ones."""
+"""Random draws are pure functions, and have the right distributions."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The table on disk: filling, going on, and refusing what is not whole."""
+"""The table of soft targets on disk: writing, continuing after an interruption, and refusing damaged tables."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The values that rooms hand to each other."""
+"""The values that the packages pass to each other."""
 
 import copy
 

@@ -1,10 +1,10 @@
 """Checkpoints and run folders that version 0.1 wrote still open.
 
-The folders in tests/version_0_1 were written by version 0.1 (commit 76722dc), by
+Version 0.1 (commit 76722dc) wrote the folders in tests/version_0_1 with
 
     distill fit --config configs/digits/dlb.yaml --model.network.width 4 --trainer.max_epochs 3 --data.train_part 300
 
-and the like; ``dlb/cut`` is the run ``dlb/whole`` that was stopped after step 7.
+and similar commands. ``dlb/cut`` is the run ``dlb/whole``, stopped after step 7.
 """
 
 import csv

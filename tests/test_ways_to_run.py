@@ -1,4 +1,5 @@
-"""Ways to run that nothing else covers: compiled, by torchrun, on two "computers", with batch norm over all, by minutes."""
+"""Other ways to run: compiled, with torchrun, on two simulated machines, with synchronised batch norm, with
+every_minutes."""
 
 import json
 import shutil

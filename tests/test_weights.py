@@ -1,4 +1,4 @@
-"""Weights into a network: all of them or none."""
+"""Loading weights into a network: all of them or none."""
 
 import copy
 

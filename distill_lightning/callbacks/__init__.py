@@ -1,4 +1,4 @@
-"""What goes on beside a method: soft targets, checkpoints, progress. Importing the package imports every file of it."""
+"""Callbacks: soft targets, checkpoints, pruning, progress. Importing the package imports every file in it."""
 
 from distill_lightning.discovery import import_all
 

@@ -1,14 +1,15 @@
-"""How much a network's mind changes: the divergence between a sample's predictions in successive epochs.
+"""How much a network's predictions change: the divergence between a sample's predictions in successive epochs.
 
     D_e = mean over samples of KL(p_{e-1}(x) || p_e(x))        in nats
 
-p_e(x) is the softmax of the logits that the method made in epoch e when x came up as a fresh sample, in training mode,
-on its augmented picture; with data.mix on another mixture in each epoch, which then counts as well. Shen et al. (CVPR
-2022) argue that self-distillation from the last mini-batch makes training dynamics more stable; this is the number to
-hold against it. Logged as train/consistency from the second epoch on; rounds of pruning begin anew.
+p_e(x) is the softmax of the logits that the method computes for x in epoch e, when x is a new sample of a batch. The
+network is in training mode and sees the augmented picture. With data.mix, each epoch mixes x with another sample, so
+the mixing adds to the divergence. Shen et al. (CVPR 2022) argue that self-distillation from the last mini-batch makes
+training more stable; this number tests that claim. It is logged as train/consistency from the second epoch on. Each
+round of pruning starts from nothing again.
 
-Kept in the checkpoint: the last predictions, (N, K) float32, the step that they go up to, and the sums of the epoch.
-Under DDP every process holds all. On the CPU where they are larger than 1 GB.
+The checkpoint keeps the last predictions, (N, K) float32, the step of the last update, and the sums of the running
+epoch. Under DDP every process holds all predictions. They are on the CPU if they are larger than 1 GiB.
 """
 
 from typing import Any
@@ -23,10 +24,11 @@ from distill_lightning.methods.base import Method
 from distill_lightning.values import Batch
 
 LARGE = 2**30
+"""Bytes of predictions; more than this is kept on the CPU."""
 
 
 class Consistency(Callback):
-    """Logs train/consistency for any method. Lower is steadier."""
+    """Logs train/consistency for any method, in nats. A lower value means more stable predictions."""
 
     def __init__(self) -> None:
         self._forget()
@@ -38,7 +40,7 @@ class Consistency(Callback):
         self.step = 0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":  # not what an earlier fit left; a checkpoint is read after this
+        if stage == "fit":  # drops what an earlier fit left; a checkpoint is loaded after this
             self._forget()
 
     def on_train_batch_start(
@@ -46,7 +48,7 @@ class Consistency(Callback):
     ) -> None:
         assert isinstance(pl_module, Method)
         step = pl_module.position(batch_idx).step
-        if step < self.step:  # rounds of pruning begin anew
+        if step < self.step:  # a new round of pruning starts at an earlier step
             self._forget()
         self.step = step
 
@@ -55,7 +57,7 @@ class Consistency(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, Method) and pl_module.data_info is not None
-        new = batch.num_new if batch.weight else 0  # a process with nothing to do repeats a sample
+        new = batch.num_new if batch.weight else 0  # a process without samples of its own repeats one with weight 0
         index = gather_rows(batch.index[:new])
         now = gather_rows(outputs["logits"][:new].float().log_softmax(1))
         if self.log_probs is None or self.seen is None:

@@ -1,4 +1,4 @@
-"""Pictures that explain, for TensorBoard."""
+"""Pictures for TensorBoard that show what a teacher predicts."""
 
 import numpy as np
 import torch
@@ -11,17 +11,18 @@ INK, SOFT, BLUE, GREEN = (28, 31, 36), (110, 116, 128), (0, 114, 178), (0, 158, 
 
 
 def draw_soft_targets(images: Tensor, logits: Tensor, labels: Tensor, names: list[str], rows: int = 6) -> Tensor:
-    """A teacher's probabilities of some pictures at several temperatures (Hinton et al. 2015, section 2).
+    """Draws a teacher's probabilities for some pictures at several temperatures (Hinton et al. 2015, section 2).
 
     Args:
-        images: (N, C, H, W) uint8, with 1 or 3 channels; other pictures are shown by their first channel.
-        logits: the teacher's, (N, K).
-        labels: (N,); the bar of the right class is green.
-        names: of the classes.
-        rows: pictures shown, from the one that the teacher is surest of to the one that it is least sure of.
+        images: (N, C, H, W) uint8. Pictures with 3 channels are shown in colour, all others by their first channel.
+        logits: the teacher's logits, (N, K).
+        labels: (N,). The bar of the true class is green.
+        names: the names of the K classes.
+        rows: the number of pictures that are shown, evenly spaced from the lowest to the highest entropy.
 
     Returns:
-        uint8 (height, width, 3): a row for each picture, with its five most probable classes at T = 1, 2, 5, 10, 20.
+        The drawing, uint8 (height, width, 3). Each row shows a picture and its five most probable classes at
+        T = 1, 2, 5, 10, 20.
     """
     probs = logits.softmax(1)
     entropy = -(probs * probs.clamp(min=1e-12).log()).sum(1)

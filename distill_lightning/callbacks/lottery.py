@@ -1,34 +1,38 @@
 """Lottery tickets: train, prune, rewind, train again, in one fit (Frankle & Carbin 2019, arXiv:1803.03635, section 2).
 
-    round 0     train the whole network for T steps, from theta_0; theta_k is kept on the way, at step k
-    prune       of the weights that are left, the share p of least magnitude (masks m, per layer or together)
-    round r     go back to theta_k, times m, and to step k of schedule and order of samples; train for T - k steps
+    round 0     train the whole network for T steps from theta_0; keep a copy of theta_k at step k
+    prune       remove the share p of the remaining weights with the smallest magnitude; the masks m mark the rest
+    round r     set the weights to m * theta_k, and the schedule and the order of samples to step k; train T - k steps
 
-T is the training that the run describes (``trainer.max_epochs``), or ``length``. ``retrain`` is one of
+T is the length of the run (``trainer.max_epochs``), or the option ``length``. ``retrain`` is one of
 
-    weights         rewind weights and schedule to step k (k = 0 in the paper; k > 0 in Frankle et al. 2019, 1912.05671)
+    weights         rewind the weights and the schedule to step k (k = 0 in the paper; k > 0 in Frankle et al. 2019,
+                    arXiv:1912.05671)
     learning_rate   keep the trained weights, rewind the schedule (Renda et al. 2020, arXiv:2003.02389)
-    fine_tune       keep the trained weights, go on at the last learning rate
+    fine_tune       keep the trained weights, continue with the last learning rate
 
-Which weights: those of Linear and convolution layers, by module type; the last Linear layer at half the rate of the
-others (appendix G of the paper); never biases and norms, unless named. Rates are of what is left; layers of equal rate
-are ranked together where the scope is global. How many stay is counted from the first round on (masks.py).
+The weights of Linear and convolution layers are pruned. The last Linear layer is pruned at half the rate of the others
+(appendix G of the paper). Biases and norms are pruned only if the option ``also`` names them. A rate is a share of the
+weights that the previous round has left. With the scope "global", layers of equal rate are ranked together. The number
+of weights that a round keeps is computed from the number in round 0, not from the round before (masks.py).
 
-What a method trains beside the network (heads, peers) is rewound with it, and never pruned. A ticket of step k is
-trained from step k on; with other weights it is trained from the start.
+Parameters that a method trains beside the network (heads, peers) are rewound with it, and are never pruned. A ticket of
+step k is trained from step k on. A ticket with new initial weights is trained from step 0 on.
 
-Zeros are exact: weights are masked after every optimizer step, and gradients before clipping, so that no momentum,
-weight decay or clipping norm sees them. They stand in every file as zeros; the network's keys are the plain network's.
+Pruned weights are exactly zero. Weights are masked after every optimizer step. Gradients are masked before clipping, so
+that they do not affect momentum, weight decay or the clipping norm. Files hold pruned weights as zeros, and their
+keys are those of the unpruned network.
 
-Each round ends with two tests: at the weights of its lowest validation loss (nll), which are kept in
-rounds/round_NN.ckpt, and at its last. The pruning goes by the last. Evaluation every so many steps
-(trainer.val_check_interval, with check_val_every_n_epoch null) finds the former. checkpoints/best.ckpt is the best of
-all rounds, which may be the whole network.
+Each round ends with two tests: one of the weights with the lowest validation loss (nll), which are written to
+rounds/round_NN.ckpt, and one of the last weights. Pruning ranks the last weights. To validate every n steps, set
+trainer.val_check_interval to n and check_val_every_n_epoch to null. checkpoints/best.ckpt is the best of all rounds,
+which may be the whole network.
 
-Kept in the checkpoint: masks, packed; theta_k with buffers, what the method remembered on every rank, and the
-optimizer's state where it is kept; the best weights of the running round; the table of rounds. A resume goes on
-exactly, at any step. Rounds change when the first batch of the next one is due, so that what is written at a round's
-end is the trained network. Under DDP every process computes the masks from the same weights; they are compared.
+The checkpoint keeps the packed masks; theta_k with the buffers; the method's memory of every rank at step k; the
+optimizer's state at step k if ``optimizer`` is "kept"; the best weights of the running round; and the table of rounds.
+A run can be resumed at any step with bitwise the same result. The weights are pruned when the first batch of the next
+round arrives, so that a checkpoint from the end of a round holds the trained network. Under DDP every process computes
+the masks from the same weights, and the processes compare them.
 """
 
 from typing import Any, Literal
@@ -65,29 +69,34 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
     """Finds a lottery ticket, or trains one.
 
     Args:
-        rounds: of pruning; 0 to train a ticket as it is.
-        linear: share of the weights left that a round prunes in linear layers.
-        conv: in convolutions.
-        output: in the last linear layer; half of ``linear`` by default.
-        density: that the last round is to leave, of all prunable weights, a ticket's zeros included; scales the rates.
-            With 1 round: one-shot.
-        scope: rank weights within each layer, or those of equal rate together.
-        leave_out: modules, by name or by the beginning of it, whose weights are not pruned.
-        also: other parameters to prune, by name, and their rates.
-        retrain: what later rounds start from.
-        rewind_to: "500 steps" or "2 epochs": k. Fine-tuning goes on from the end, and has none.
-        length: "50000 steps" or "20 epochs": T; that of the run by default.
-        optimizer: its state at the start of a later round: fresh, or kept as it was at step k (at the end of the last
-            round, where the weights are kept).
-        order: of samples in a later round: the same as in the first, or a new one.
-        ticket: a file that another run left, to start from.
-        ticket_round: the round whose masks to take; the last by default.
-        weights: those that the ticket rewinds to, or those that this run's seed gives: the control of the paper.
-        mask: as found, shuffled within each layer, or as many weights drawn at random over all layers.
+        rounds: the number of times that the network is pruned; 0 trains a ticket without further pruning.
+        linear: the share of the remaining weights of linear layers that each round prunes, in [0, 1).
+        conv: the same for convolutions.
+        output: the same for the last linear layer; half of ``linear`` by default.
+        density: the share of all prunable weights that the last round keeps, in (0, 1). Weights that a ticket has
+            pruned count as prunable. All rates are scaled to reach it. With 1 round this is one-shot pruning.
+        scope: "layers" ranks the weights of each layer alone, "global" ranks all layers of equal rate together.
+        leave_out: names of modules whose weights are not pruned. Modules inside a named module are left out too.
+        also: the rates of other parameters to prune, by the parameter's name.
+        retrain: what later rounds start from, see the top of this file.
+        rewind_to: k, as "500 steps" or "2 epochs". It has no effect with "fine_tune", which continues from the end.
+        length: T, as "50000 steps" or "20 epochs"; the length of the run by default.
+        optimizer: the state of the optimizer at the start of a later round. "fresh" is an empty state. "kept" is the
+            state at step k, or, if the trained weights are kept, the state at the end of the previous round.
+        order: whether later rounds use the same order of samples as round 0 or a new one.
+        ticket: the ticket.pt of another run, to start from.
+        ticket_round: the round whose masks are taken from the ticket; the last round by default.
+        weights: "rewound" takes the ticket's weights. "reinitialised" takes the initial weights of this run's seed,
+            which is the control experiment of the paper.
+        mask: "found" takes the ticket's masks, "shuffled" shuffles them within each layer, "random" draws the same
+            number of weights at random from all layers.
+
+    Raises:
+        InputError: an option is out of its range, or an option for tickets is given without a ticket.
     """
 
     validation_decides = True
-    """Each round keeps the weights of its best validation."""
+    """The times of validation change the result: each round keeps the weights of its best validation."""
 
     def __init__(
         self,
@@ -128,10 +137,10 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
         self._forget()
 
     def _forget(self) -> None:
-        """What the checkpoint keeps, as it is before training."""
+        """Resets everything that the checkpoint keeps to its value before training."""
         self.round = -1
         self.masks: masking.Masks = {}
-        self.of_rounds: list[dict[str, Tensor]] = []  # packed masks
+        self.of_rounds: list[dict[str, Tensor]] = []  # the packed masks of each round
         self.rewind: RewindPoint | None = None
         self.best: dict[str, Any] | None = None
         self.table: list[dict[str, Any]] = []
@@ -140,7 +149,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     @property
     def timeline(self) -> PruningTimeline:
-        """Of the running fit; there after ``setup``."""
+        """The rounds of the running fit; available after ``setup``."""
         assert self._timeline is not None
         return self._timeline
 
@@ -149,7 +158,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             return
         method = _method(pl_module)
         refuse_what_breaks_rounds(trainer)
-        self._forget()  # what an earlier fit left; a checkpoint is read after this
+        self._forget()  # drops what an earlier fit left; a checkpoint is loaded after this
         self.opened = None
         if self.ticket is not None:
             self.opened = open_ticket(self.ticket, self.ticket_round, self.start_mask, method.model)
@@ -174,13 +183,13 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             late = self.opened is not None and skipped == start
             what = f"the ticket is of step {start // together}" if late else f"Lottery.rewind_to is {self.rewind_to}"
             raise InputError(f"{what}, but a round has {first // together} steps: rewind to one of them")
-        # what is kept is trained on from the end: nothing is skipped but in the schedule
+        # fine-tuning continues from the trained weights for a whole round: no batches are skipped
         skipped = 0 if self.retrain == "fine_tune" else skipped
         for batches in (first, skipped):
             if (rest := batches % per_epoch) and (per_epoch % together or rest % together):
                 raise InputError(
                     f"Lottery: a round begins or ends after {rest} of an epoch's {per_epoch} batches, where "
-                    f"accumulate_grad_batches {together} ends no step, or not in each: use whole epochs"
+                    f"accumulate_grad_batches {together} ends no step, or not in every round: use whole epochs"
                 )
         if self.order == "new" and skipped and method.needs.repeats_last_batch:
             raise InputError(
@@ -200,7 +209,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
         every = batches_between_validations(trainer, per_epoch)
         if data.val_size and self.rule.rounds and (timeline.first % every or timeline.later % every):
             warn(
-                f"validation comes every {every // together} steps, at others in each round of "
+                f"validation runs every {every // together} steps, and so at different steps in each round of "
                 f"{timeline.later // together}: early stops cannot be compared"
             )
         return timeline
@@ -216,11 +225,11 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             hook.remove()
 
     def _bind(self, method: Method) -> None:
-        """Pairs the network's parameters with their masks, in the parameters' own type."""
+        """Pairs the pruned parameters with their masks. The masks get the dtype and the device of the parameters."""
         parameters = dict(method.model.named_parameters())
         self.pruned = [parameters[name] for name in self.masks]
         self.factors = [
-            torch.empty_like(p, requires_grad=False).copy_(mask)  # laid out as the parameter is
+            torch.empty_like(p, requires_grad=False).copy_(mask)  # with the memory layout of the parameter
             for mask, p in zip(self.masks.values(), self.pruned, strict=True)
         ]
         self.density_now = masking.density(self.masks) if self.masks else 1.0
@@ -232,7 +241,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        # before clipping: what is pruned must not count in the norm
+        # before clipping: gradients of pruned weights must not count in the norm
         pairs = [(p.grad, factor) for p, factor in zip(self.pruned, self.factors, strict=True) if p.grad is not None]
         if pairs:
             torch._foreach_mul_(*map(list, zip(*pairs, strict=True)))
@@ -255,7 +264,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             self.rewind = rewind_point(method, kept, beside=self.retrain == "weights")
 
     def _begin(self, method: Method) -> None:
-        """The first step of all: everything is kept, or what a ticket keeps."""
+        """Before the first step of round 0: makes the masks, which are all ones, or those of the ticket."""
         found = self.opened.masks if self.opened else {}
         self.round, (_, first) = 0, first_masks(dict(method.model.named_parameters()), self.rates, found)
         self.masks = {**found, **first}
@@ -277,11 +286,11 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             }
 
     def _done(self, trainer: pl.Trainer) -> int:
-        """Batches since training began."""
+        """The number of batches since training began."""
         return trainer.current_epoch * self.timeline.batches_per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _step_in_round(self, trainer: pl.Trainer) -> int:
-        """Optimizer steps since the round's beginning, rewound ones counted."""
+        """The number of optimizer steps in this round. The steps before the rewind point count too."""
         return self.timeline.steps(self.timeline.round_of(self._done(trainer) - 1)[1] + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -296,7 +305,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             trainer.should_stop = True
 
     def _close(self, trainer: pl.Trainer, method: Method, step: int) -> None:
-        """The end of a round: tested at its best and at its last weights, and written down."""
+        """Ends a round: tests its best and its last weights, and writes the results."""
         assert self.rewind is not None
         ending = RoundEnding(self.round, self.masks, self.best, self.timeline.steps(self.timeline.length))
         row, last = measure_round(trainer, method, ending, lambda: self._write_round(trainer))
@@ -312,7 +321,7 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             self._write_files(trainer, method.model, small)
 
     def _prune(self, trainer: pl.Trainer, method: Method) -> None:
-        """From one round to the next."""
+        """Starts the next round: prunes and rewinds."""
         assert self.rewind is not None
         self.round += 1
         parameters = {name: p.detach() for name, p in method.model.named_parameters()}
@@ -329,27 +338,27 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
             parameter.masked_fill_(~mask.to(parameter.device), 0.0)
 
     def _keep_masks(self, method: Method) -> None:
-        """Those of a new round, which must be the same on all processes."""
+        """Records the masks of a new round, and compares them between the processes."""
         self.of_rounds.append(masking.pack_all(self.masks))
         flat = torch.cat([*self.of_rounds[-1].values()]).to(method.device)
         if not torch.equal(from_first_into(flat.clone()), flat):
-            raise RuntimeError("the processes have come to different masks: their weights differ")
+            raise RuntimeError("the processes have computed different masks: their weights differ")
         for name, mask in self.masks.items():
             if not mask.any():
                 warn(f"{name} has no weights left: no signal passes through it")
 
-    # What is shown and left
+    # What is shown and written
 
     def numbers(self) -> dict[str, float]:
-        """The round and its density."""
+        """The number of the running round, and the density of its masks."""
         return {"round": self.round, "density": self.density_now} if self.masks else {}
 
     def summary(self) -> dict[str, Any]:
-        """The table of rounds."""
+        """The table of rounds, for summary.json."""
         return {"rounds": self.table}
 
     def _write_round(self, trainer: pl.Trainer) -> None:
-        """The best weights of the round, as a checkpoint that every verb can open."""
+        """Writes the best weights of the round as a checkpoint that every command can open."""
         content = dump_checkpoint(trainer, weights_only=True)
         if checkpoint := run_checkpoint(trainer):
             content["config"] = checkpoint.config
@@ -385,12 +394,12 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
 
 def _method(pl_module: pl.LightningModule) -> Method:
     if not isinstance(pl_module, Method):
-        raise InputError(f"Lottery prunes the methods of this program, not {type(pl_module).__name__}")
+        raise InputError(f"Lottery works with the methods of this program, not with {type(pl_module).__name__}")
     return pl_module
 
 
 def run_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
-    """Knows the run's folder; None where no run folder is written, and on other processes than the first."""
+    """The callback that knows the run's folder; None if there is no run folder, or if this is not the first process."""
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, RunCheckpoint) and checkpoint.folder is not None and trainer.is_global_zero:
         return checkpoint

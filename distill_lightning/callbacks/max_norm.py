@@ -1,4 +1,4 @@
-"""The weight constraint that goes with dropout (Hinton et al. 2012, arXiv:1207.0580, section 2)."""
+"""The max-norm constraint on weights, used together with dropout (Hinton et al. 2012, arXiv:1207.0580, section 2)."""
 
 from typing import Any
 
@@ -11,12 +11,15 @@ from distill_lightning.errors import InputError
 
 
 class MaxNorm(Callback):
-    """After every step, weight vectors of units that have grown beyond a length are scaled back to it.
+    """Scales each weight vector that is longer than ``limit`` back to that length, after every batch.
 
-    A unit's vector is its row of a Linear layer, or its filter of a convolution; biases are left alone.
+    The weight vector of a unit is its row in a Linear layer, or its filter in a Conv2d. Biases are not changed.
 
     Args:
-        limit: the length. The paper bounds the squared length by 15 on MNIST: 3.87.
+        limit: the largest L2 norm. The default is the paper's value for MNIST, the square root of 15.
+
+    Raises:
+        InputError: ``limit`` is not greater than 0.
     """
 
     def __init__(self, limit: float = 15**0.5) -> None:

@@ -1,4 +1,4 @@
-"""What a run shows while it goes: a bar on a terminal, a line an epoch elsewhere. On standard error."""
+"""The progress of a run on standard error: a bar on a terminal, otherwise one line for each epoch."""
 
 import sys
 import time
@@ -22,21 +22,21 @@ def _numbers(trainer: pl.Trainer) -> dict[str, float]:
 
 
 class Bar(RichProgressBar):
-    """Lightning's bar, with the running mean of the loss and the last validation."""
+    """Lightning's progress bar with the running mean of the loss and the results of the last validation."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
         self.last: dict[str, int | str | float | dict[str, float]] = {}
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
-        # asked at every step, shown at every twentieth; to look at a number is to wait for the device
+        # Lightning calls this at every step, but shows every twentieth; reading a number waits for the device
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
             self.last = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}
         return self.last
 
 
 class Lines(Callback):
-    """A line for each epoch, for logs."""
+    """Prints one line for each epoch, for log files."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start = time.monotonic()
@@ -50,5 +50,5 @@ class Lines(Callback):
 
 
 def progress() -> Callback:
-    """What fits where standard error goes."""
+    """A progress bar if standard error is a terminal, otherwise one line for each epoch."""
     return Bar() if Console(stderr=True).is_terminal else Lines()

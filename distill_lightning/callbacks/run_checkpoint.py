@@ -1,8 +1,9 @@
-"""Checkpoints from which a run goes on exactly, and leaving on a signal.
+"""Writes checkpoints from which a run can be resumed exactly, and ends the run on a signal.
 
-A checkpoint is only ever written where Lightning's counters are right on resume: not between a training step and a
-validation or an end of epoch that is due after it. One that falls due there, by step, time or signal, is written after
-it. Before each, the loggers are flushed: what a checkpoint has seen is on disk when it is.
+If a validation or the end of an epoch follows a training step, no checkpoint is written between the two, because
+Lightning's counters would be wrong after a resume. A checkpoint that is due there (by step, by time or by a signal) is
+written after the validation or the end of the epoch. The loggers are flushed before each checkpoint, so that everything
+that was logged before the checkpoint is on disk too.
 """
 
 import os
@@ -32,27 +33,31 @@ from distill_lightning.methods.base import Method
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
 AGREE_EVERY = 10
-"""Steps between two agreements of several processes on GPUs."""
+"""Optimizer steps between two exchanges of signals and due times, if the processes run on GPUs."""
 CHILD = "DISTILL_RUN"
-"""Set for the processes that the first one starts on this machine; it says which folder the run has."""
+"""The environment variable that the first process sets for the processes that it starts: the run's folder."""
 
 
 def end_children(trainer: pl.Trainer) -> None:
-    """Ends the processes that this one has started, if any: they would wait for it."""
+    """Kills the processes that this one has started, if any: otherwise they would wait for it for ever."""
     launcher = trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "kill"):
         launcher.kill(signal.SIGKILL)
 
 
 class RunCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` to go on from, and ``best.ckpt``.
+    """Writes ``last.ckpt``, from which the run is resumed, and ``best.ckpt``.
 
     Args:
-        every_n_epochs: write at the end of every n-th epoch; the last one always is.
-        every_n_steps: write every so many optimizer steps as well.
-        every_minutes: write when so many minutes have passed as well.
-        monitor: what ``best.ckpt`` has the most of, or the least where ``lowest_is_best``.
-        lowest_is_best: as for a loss.
+        every_n_epochs: writes at the end of every n-th epoch, and always at the end of the last epoch.
+        every_n_steps: also writes every n optimizer steps.
+        every_minutes: also writes when this many minutes have passed since the last checkpoint.
+        monitor: the metric that decides which weights ``best.ckpt`` holds: those with the highest value, or with the
+            lowest value if ``lowest_is_best``.
+        lowest_is_best: whether a lower value of ``monitor`` is better, as for a loss.
+
+    Raises:
+        InputError: one of the three intervals is not greater than 0.
     """
 
     def __init__(
@@ -79,8 +84,8 @@ class RunCheckpoint(Checkpoint):
         self.saved_at = time.monotonic()
         self.due = False
         self.improved = False
-        self.received = 0  # a signal that this process got
-        self.signal = 0  # one that all processes know of
+        self.received = 0  # the signal that this process received
+        self.signal = 0  # the signal that all processes have agreed on
         self.stepping = False
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
@@ -91,7 +96,7 @@ class RunCheckpoint(Checkpoint):
         assert self.folder is not None
         return self.folder.parent
 
-    # What the checkpoint keeps of this
+    # The state in the checkpoint
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "elapsed_s": self.wall_time_s(), "stopped": bool(self.trainer.should_stop)}
@@ -103,7 +108,7 @@ class RunCheckpoint(Checkpoint):
         checkpoint["config"] = self.config
 
     def wall_time_s(self) -> float:
-        """Training time, interruptions left out, over all starts of the run."""
+        """The training time in seconds over all starts of the run, without the interruptions."""
         return self.elapsed_s + (time.monotonic() - self.clock if self.clock is not None else 0.0)
 
     # Signals
@@ -126,9 +131,9 @@ class RunCheckpoint(Checkpoint):
         self.teardown(trainer, pl_module, "fit")
 
     def _on_signal(self, number: int, frame: Any) -> None:
-        """After the running step where one is running, at once elsewhere, or when asked twice.
+        """Lets the run end after the running step. It ends at once if no step is running, or on a second signal.
 
-        With several processes the first one decides: if another left by itself, the others would wait for it.
+        With several processes the first one decides: if another one ended alone, the others would wait for it.
         """
         trainer = self.trainer
         if not self.received and (self.stepping or not trainer.is_global_zero):
@@ -140,18 +145,19 @@ class RunCheckpoint(Checkpoint):
     def _leave_at_once(self) -> None:
         self._requeue()
         trainer = self.trainer
-        if trainer.world_size > 1:  # without taking leave: whoever is in the middle of a collective would not answer
+        if trainer.world_size > 1:  # without clean-up, which would wait for processes that are blocked in a collective
             end_children(trainer)
             sys.stdout.flush()
             os._exit(128 + self.received)
         raise SystemExit(128 + self.received)
 
     def start_clock(self) -> None:
+        """Starts to count the training time."""
         self.clock = time.monotonic()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_clock()
-        if self.stopped:  # early stopping had ended the run when it was interrupted
+        if self.stopped:  # the run was interrupted after early stopping had ended it
             trainer.should_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -171,7 +177,7 @@ class RunCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.stepping = False
-        if self.received and trainer.is_global_zero:  # it came while the last checkpoint was written
+        if self.received and trainer.is_global_zero:  # it arrived during the last checkpoint
             self._leave_at_once()
 
     # When to write
@@ -180,10 +186,10 @@ class RunCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if completes_no_step(trainer):
-            return  # gradients are not in a checkpoint
+            return  # a checkpoint does not hold accumulated gradients
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.due = True
-        # a collective waits for the device: on GPUs not at every step
+        # a collective waits for the device, so on GPUs it is not run at every step
         if trainer.strategy.root_device.type == "cpu" or trainer.global_step % AGREE_EVERY == 0:
             self._agree(trainer)
         if not self.due and not self.signal:
@@ -197,7 +203,7 @@ class RunCheckpoint(Checkpoint):
         self.stepping = True
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise InputError(f"checkpoint.monitor is {self.monitor}: validation gives {known}")
+            raise InputError(f"checkpoint.monitor is {self.monitor}, which validation does not log: give one of {known}")
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
@@ -213,12 +219,12 @@ class RunCheckpoint(Checkpoint):
             self._write(trainer)
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        """All processes learn of a signal or of a time that one of them knows of."""
+        """Tells all processes if one of them has received a signal, or if a checkpoint is due by time."""
         minutes = self.every_minutes
         late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
         if os.getppid() != self.parent and OF_STUDY in os.environ and trainer.is_global_zero:
-            self.received = self.received or signal.SIGTERM  # its study was killed
-        # a signal that comes from here on has its turn after the next step
+            self.received = self.received or signal.SIGTERM  # the study that started this run was killed
+        # a signal that arrives after this line is handled after the next step
         known = [self.received, int(late)]
         if trainer.world_size > 1:
             known = largest(torch.tensor(known, device=trainer.strategy.root_device)).tolist()
@@ -238,7 +244,9 @@ class RunCheckpoint(Checkpoint):
         if self.improved:
             best = folder / "best.ckpt"
             trainer.save_checkpoint(best)
-            if trainer.is_global_zero:  # best first: a cut in between leaves an older last, which finds it again
+            # best.ckpt first: a run that is killed in between resumes from the older last.ckpt, and writes best.ckpt
+            # again
+            if trainer.is_global_zero:
                 link_whole(best, last)
             trainer.strategy.barrier("best.ckpt")
         else:
@@ -249,17 +257,18 @@ class RunCheckpoint(Checkpoint):
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()
-        if trainer.is_global_zero and OF_STUDY not in os.environ:  # a study speaks for its runs
+        if trainer.is_global_zero and OF_STUDY not in os.environ:  # in a study, the study prints this
             name = self.run_folder.name
             print(
                 f"stopped and saved after step {trainer.global_step}: the same command goes on with --name {name} "
                 "--ckpt_path last",
                 file=sys.stderr,
             )
-        # the first process watches those that it has started, and takes any status but 0 for a failure
+        # the first process watches the processes that it has started, and takes any status but 0 for a failure
         raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + self.signal)
 
     def _requeue(self) -> None:
-        """SIGUSR1 is SLURM's word that the time is nearly over: back into the queue."""
+        """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time
+        limit."""
         if REQUEUE in (self.signal, self.received) and self.trainer.is_global_zero:
             requeue()

@@ -1,8 +1,10 @@
-"""Gives each training batch its teacher's logits.
+"""Adds a teacher's logits to each training batch.
 
-``online`` asks the teacher for each batch, on the batch's own pictures. ``table`` asks it once, for V views of every
-sample, and reads a file from then on: epoch e uses view e mod V, for picture and target alike. With one view and no
-augmentation that is the classic table; with one view and augmentation, each sample keeps one augmented picture.
+In the mode ``online`` the teacher computes the logits of each batch from the batch's own pictures. In the mode
+``table`` the teacher computes the logits of V views of every sample once, and writes them to a file; training then
+reads the file. Epoch e uses view e mod V, both for the picture and for the logits. With one view and no augmentation
+this is the usual table of soft targets; with one view and augmentation, each sample has the same augmented picture in
+every epoch.
 """
 
 import sys
@@ -32,22 +34,23 @@ from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
 
 
 class SoftTargets(Callback, TeacherGiver):
-    """Asks a teacher for its logits (B, K), raw, float32, for each training batch.
+    """Gives each training batch the logits of a teacher: (B, K), float32, not divided by a temperature.
 
     Args:
-        teacher: a checkpoint of any method here, a network with its weights, or a list of these: an ensemble, whose
-            logits are the mean of its members'.
+        teacher: a checkpoint of any method of this program, a network with its weights, or a list of these. A list is
+            an ensemble: its logits are the mean of the members' logits.
         mode: "online" or "table".
-        views: V, of a table.
-        folder: where tables lie, each in a folder of its own; runs share them.
+        views: V, the number of views in a table; 1 or more.
+        folder: the folder of all tables. Each table has its own folder in it, and runs share the tables.
 
     Raises:
-        InputError: see FrozenNetwork.open, and SoftTargetTable.
+        InputError: ``teacher`` is an empty list, or ``views`` is less than 1. When the fit starts: see
+            ``FrozenNetwork.open`` and ``SoftTargetTable``.
     """
 
     free_options = ("folder",)
     writes_to = ("folder",)
-    """Options that name folders to write to: a file may not choose them."""
+    """Options that name folders to write to. A checkpoint's configuration may not choose them."""
 
     def __init__(
         self,
@@ -68,7 +71,7 @@ class SoftTargets(Callback, TeacherGiver):
 
     @property
     def view_cycle(self) -> int | None:
-        """A table knows so many views; a live teacher any."""
+        """The number of views in the table; None for ``online``, which has no limit."""
         return self.views if self.mode == "table" else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -98,7 +101,7 @@ class SoftTargets(Callback, TeacherGiver):
             self._show(trainer, _method(pl_module).image_data)
 
     def _show(self, trainer: pl.Trainer, data: ImageData) -> None:
-        """A picture for TensorBoard: the teacher's probabilities for some training pictures."""
+        """Adds a picture to TensorBoard: the teacher's probabilities for some training pictures."""
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not boards:
             return
@@ -122,7 +125,7 @@ class SoftTargets(Callback, TeacherGiver):
             member.network = trainer.precision_plugin.convert_module(member.network)
 
     def teach(self, batch: Batch) -> TeacherOutput:
-        """Its answers for the rows of a training batch."""
+        """The teacher's logits for the rows of a training batch."""
         if self.mode == "online":
             return TeacherOutput(self._ask(batch.images))
         assert batch.view is not None
@@ -164,9 +167,9 @@ class SoftTargets(Callback, TeacherGiver):
             table.open()
             self._generate(trainer, data)
             trainer.strategy.barrier("table filled")
-            table.open()  # anew, so that what other computers wrote is seen
+            table.open()  # again, to see what processes on other machines wrote
         first_decides(table.verify)
-        self.members = []  # their work is done
+        self.members = []  # the table replaces them
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
             self.logits = self.logits.to(device)
@@ -175,7 +178,7 @@ class SoftTargets(Callback, TeacherGiver):
         self.row_of = self.row_of.to(device)
 
     def _generate(self, trainer: pl.Trainer, data: ImageData) -> None:
-        # by number, not by place among the missing, which the others change meanwhile
+        # blocks are shared out by their fixed number: the list of missing blocks changes while other processes write
         numbered = enumerate((v, b) for v in range(self.views) for b in range(self.table.blocks))
         own = {block for n, block in numbered if n % trainer.world_size == trainer.global_rank}
         mine = [block for block in self.table.missing() if block in own]
@@ -207,18 +210,18 @@ class SoftTargets(Callback, TeacherGiver):
         for name, what in (("teacher", "weights of the teacher"), ("mode", "mode"), ("views", "number of views")):
             if state[name] != mine[name]:
                 raise InputError(
-                    f"SoftTargets: the {what} ({mine[name]}) is not that of this run ({state[name]}): "
-                    "resume with what it was started with"
+                    f"SoftTargets: the {what} is {mine[name]}, but the run was started with {state[name]}: "
+                    "resume it with the same"
                 )
 
 
 def _method(pl_module: pl.LightningModule) -> Method:
     if not isinstance(pl_module, Method):
-        raise InputError(f"SoftTargets teaches the methods of this program, not {type(pl_module).__name__}")
+        raise InputError(f"SoftTargets works with the methods of this program, not with {type(pl_module).__name__}")
     return pl_module
 
 
 def _in_words(transform: Any) -> str:
-    """What a transform is: its class and its options."""
+    """The class of a transform and its options, as text."""
     kind, options = type(transform), {k: v for k, v in vars(transform).items() if not k.startswith("_")}
     return f"{kind.__module__}.{kind.__qualname__} {sorted(options.items())}"

@@ -1,1 +1,1 @@
-"""The command ``distill``: its parser, its errors, and a file for each verb."""
+"""The command ``distill``: its parser, its error messages, and one file for each verb."""

@@ -1,4 +1,4 @@
-"""The verbs of the command that need torch.
+"""Runs the verbs of the command that need torch.
 
     distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
     distill inspect FILE
@@ -21,19 +21,22 @@ from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
 
-# Lightning lets configurations be fetched from anywhere: here they are files
+# Lightning can download configurations from an address; here they must be files
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
-    """Reads a command's options, and makes nothing of them but the data module, which tells the network's shape."""
+    """Reads a command's options. It builds only the data module, which gives the network's shape."""
 
 
 def resolve(args: list[str]) -> Resolved:
-    """What a command's options come to.
+    """Resolves the arguments of the command without running it.
+
+    Args:
+        args: the verb and its options.
 
     Raises:
-        InputError: as the command would.
+        InputError: the command itself would refuse the arguments.
     """
     args, _ = without_trust(args)
     command = _Resolver(args)
@@ -49,19 +52,23 @@ def devices() -> list[str]:
 
 
 def quiet() -> None:
-    """Silences what a user can do nothing about."""
+    """Silences log messages and warnings of libraries that the user cannot act on."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torchmetrics|torch)\b")
 
 
 def main(args: list[str]) -> int:
-    """Runs the verbs that need torch. Returns 0, or what a study came to; what goes wrong is raised."""
+    """Runs a verb that needs torch. Errors are raised.
+
+    Returns:
+        The exit status: 0, or the status of ``distill study`` or ``distill inspect``.
+    """
     quiet()
-    # Lightning makes torch ask NVML whether there is a GPU, which an optimizer does at every step
+    # Lightning makes torch ask NVML whether there is a GPU, which is slow: optimizers ask at every step
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # classes of one's own lie where one works
+        sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
@@ -73,7 +80,10 @@ def main(args: list[str]) -> int:
 
 
 def without_trust(args: list[str]) -> tuple[list[str], list[str]]:
-    """Arguments without ``--trust NAME``, and the names: they count before a checkpoint's configuration is read."""
+    """Splits arguments into those without ``--trust NAME`` and the names.
+
+    The names are needed before the parser runs, because it reads the configuration of a checkpoint.
+    """
     left, names = [], []
     rest = iter(args)
     for argument in rest:

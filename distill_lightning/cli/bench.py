@@ -1,4 +1,4 @@
-"""``distill bench``: the time of a step."""
+"""``distill bench``: measures the time of a training step."""
 
 import json
 import tempfile
@@ -14,11 +14,20 @@ from distill_lightning.runs import Run
 
 
 def bench(parts: Parts, turns: int, steps: int) -> None:
-    """Prints the time of a step; what the run writes goes to a folder that is thrown away."""
+    """Prints the time of a training step. The run writes to a temporary folder, which is removed afterwards.
+
+    Args:
+        parts: the parts of the run.
+        turns: how often each part is timed, 2 or more.
+        steps: the number of steps in each turn, 1 or more.
+
+    Raises:
+        InputError: ``turns`` or ``steps`` is too small, or the method has nothing to train.
+    """
     if turns < 2 or steps < 1:
-        raise InputError(f"turns is {turns}, steps {steps}: there must be 2 turns or more, of 1 step or more")
+        raise InputError(f"turns is {turns} and steps is {steps}: expected 2 turns or more, of 1 step or more each")
     if not parts.method.trains:
-        raise InputError(f"{type(parts.method).__name__} has nothing to train: a step of it takes no time")
+        raise InputError(f"{type(parts.method).__name__} has nothing to train: give a method that trains")
     with tempfile.TemporaryDirectory() as folder:
         attach(parts, Run(Path(folder)), parts.config)
         result = time_steps(parts.trainer, parts.method, parts.data, turns, steps)

@@ -1,4 +1,4 @@
-"""The verbs that train or evaluate: from the command line to the parts of a run."""
+"""The verbs that train or evaluate: builds the parts of a run from the command line, and calls the verb."""
 
 import re
 import sys
@@ -39,29 +39,30 @@ from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
 from distill_lightning.trainer import NullProfiler, Trainer
 
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
+"""Options of the command that config.yaml does not keep."""
 
 
 class CommandTrainer(Trainer):
-    """The trainer of the command, which has a verb more than Lightning's."""
+    """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
-        """Times a step.
+        """Measures the time of a training step.
 
         Args:
             model: the method.
-            datamodule: its data.
+            datamodule: the data.
             turns: how often each part is timed.
-            steps: how many steps a time.
+            steps: the number of steps in each turn.
         """
         return time_steps(self, model, datamodule, turns, steps)
 
 
 class DistillCommand(CommandLine):
-    """Reads a command's options, builds the parts of the run, each once, and hands them to the verb."""
+    """Reads the options of a command, builds each part of the run once, and passes the parts to the verb."""
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.given_checkpoint: dict[str, Any] | None = None
-        """Whose configuration stands for a --config, where one does."""
+        """The checkpoint that gives the configuration if there is no --config."""
         super().__init__(
             Method,
             ImageData,
@@ -101,13 +102,13 @@ class DistillCommand(CommandLine):
         self.describe_verbs(VERBS | OTHER_VERBS)
 
     def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
-        parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs go to.")
+        parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs are written to.")
         parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
         parser.add_argument(
             "--trust",
             type=str | None,
-            help="The dotted name of a class or function of yours that the files you give may ask for, as my_package.Net. "
-            "May be given several times.",
+            help="The dotted name of a class or function of yours that a file may use, as my_package.Net. "
+            "It may be given several times.",
         )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
@@ -115,7 +116,7 @@ class DistillCommand(CommandLine):
         args = self._with_config_of_checkpoint(expand_configs(sys.argv[1:] if args is None else args))
         try:
             self.config = parser.parse_args(args)
-        except InputError as error:  # a network may require what only the data can tell: 0 stands for it until then
+        except InputError as error:  # a network may require an option that only the data give: use 0 until then
             required = re.search(r"arguments are required: ([\w, ]+)", str(error))
             names = [name for name in re.split(r"[, ]+", required[1]) if name in SHAPE] if required else []
             if not names:
@@ -123,7 +124,8 @@ class DistillCommand(CommandLine):
             self.config = parser.parse_args([*args, *(f"--model.network.{name}=0" for name in names)])
 
     def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
-        """A checkpoint alone is enough: without a --config, its own is the first."""
+        """Adds the configuration of the checkpoint as the first --config, if the command has a checkpoint and no
+        --config."""
         if not args or args[0] not in VERBS or any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
             return args
         given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
@@ -133,7 +135,7 @@ class DistillCommand(CommandLine):
         path = given[-1]
         self.given_checkpoint = checkpoints.read(path)
         config = checkpoints.config_of(self.given_checkpoint, path)
-        if args[0] != "fit":  # a file says what it is, not what is to be done with it
+        if args[0] != "fit":  # a checkpoint decides the network and the data, but not the trainer of another verb
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
@@ -147,18 +149,18 @@ class DistillCommand(CommandLine):
         config = self.config[self.subcommand]
         _refuse_odd_lengths(config, self.subcommand)
         if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
-            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which running sums need
+            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
         data = _build_data(config.data)
-        # predictions of pictures do not need the data: a checkpoint's own configuration has the network's shape
+        # predict on a folder of pictures does not need the data: the checkpoint's configuration has the network's shape
         if self.subcommand != "predict" or data.pictures is None or self.given_checkpoint is None:
             give_shape(config.model, data)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
-        config.data = data  # built once: the parser passes it on
+        config.data = data  # the parser passes this object on, so that the data module is built once
 
     def instantiate_classes(self) -> None:
-        # what a file describes may not take much more memory than the weights in it
+        # a network from a file may not need much more memory than the weights in the file
         where, given = str(self.option("ckpt_path")), self.given_checkpoint
         weights = None if given is None else count_numbers(given["state_dict"], where)
         with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
@@ -167,7 +169,7 @@ class DistillCommand(CommandLine):
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]
         options = given.trainer
-        # the program's own loggers need the run's folder, which is found later; the user's come on top
+        # the program's own loggers need the run's folder, which is chosen later; the user's loggers are added to them
         loggers = options.logger if isinstance(options.logger, list) else [options.logger]
         self.checkpoint_io = checkpoints.AtomicCheckpointIO()
         plugins: list[Any] = [self.checkpoint_io]
@@ -188,7 +190,7 @@ class DistillCommand(CommandLine):
 
     @property
     def parts(self) -> Parts:
-        """What the verbs work with."""
+        """The parts of the run, which the verbs work with."""
         return Parts(
             config=self.run_config,
             method=self.model,
@@ -229,9 +231,9 @@ def _refuse_odd_lengths(config: Namespace, verb: str) -> None:
     if trainer.max_steps not in (-1, None) and verb == "fit":
         raise InputError(f"trainer.max_steps is {trainer.max_steps}: give trainer.max_epochs instead")
     if (trainer.max_epochs or 0) < 1 and verb == "fit" and named_class(config.model.class_path).trains:
-        raise InputError(f"trainer.max_epochs is {trainer.max_epochs}: say how many epochs to train for")
+        raise InputError(f"trainer.max_epochs is {trainer.max_epochs}: give the number of epochs, 1 or more")
     if trainer.overfit_batches:
-        raise InputError("trainer.overfit_batches is not for ordered data: give data.train_part, say 64, instead")
+        raise InputError("trainer.overfit_batches does not work here: give data.train_part instead, say 64")
 
 
 def _build_data(specification: Namespace) -> ImageData:

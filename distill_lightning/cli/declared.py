@@ -1,12 +1,14 @@
-"""What the classes of a configuration declare about their options.
+"""Collects what the classes of a configuration declare about their options.
 
-A class may say, as attributes of the class:
+A class may have these class attributes:
 
-    free_options            names of its options that cannot change the result of a run: where files lie, how many workers
-    root_names_the_pictures whether its option ``root`` says which pictures these are (a data module)
-    validation_decides      whether what a run keeps depends on when it validates (a callback)
+    free_options             names of its options that cannot change the result of a run, such as folders and the number
+    of
+                             workers
+    root_names_the_pictures  of a data module: whether its option ``root`` decides which pictures are used
+    validation_decides       of a callback: whether the weights that a run keeps depend on the times of validation
 
-A class that declares nothing has all its options count.
+If a class declares no ``free_options``, all its options are taken to change the result.
 """
 
 import sys
@@ -17,13 +19,13 @@ from distill_lightning.runs import Declared
 
 
 def named_class(class_path: str) -> Any:
-    """What a class path names that has been parsed, and so imported."""
+    """The class or function with this class path. The parser has already imported it."""
     module, _, name = class_path.rpartition(".")
     return getattr(sys.modules[module], name)
 
 
 def declared(options: dict[str, Any]) -> Declared:
-    """Of resolved options, whose classes are imported."""
+    """Collects the declarations of all classes in resolved options. The classes must be imported already."""
     free: set[str] = set()
     validation_decides = False
 

@@ -1,4 +1,4 @@
-"""``distill validate`` and ``distill test``: metrics of a checkpoint."""
+"""``distill validate`` and ``distill test``: compute the metrics of a checkpoint."""
 
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,13 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
     """Prints the metrics of a checkpoint on a split.
 
     Args:
-        parts: of the command.
+        parts: the parts of the run.
         verb: "validate" or "test".
-        ckpt_path: a file, last or best.
-        given: the content of the checkpoint, where it is read already.
+        ckpt_path: a file, "last" or "best".
+        given: the content of the checkpoint, if it has been read already.
+
+    Raises:
+        InputError: see ``open_checkpoint``; or the data have no such split.
     """
     open_checkpoint(parts, verb, ckpt_path, given)
     run = parts.trainer.validate if verb == "validate" else parts.trainer.test
@@ -33,15 +36,26 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
 
 
 def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> Path:
-    """Puts a checkpoint's weights into the network, and its normalisation into the data. Returns the folder of its run.
+    """Loads a checkpoint's weights into the network, and its normalisation into the data.
+
+    Args:
+        parts: the parts of the run.
+        verb: the verb of the command, for the error.
+        ckpt_path: a file, "last" or "best"; None for a method without a checkpoint.
+        given: the content of the checkpoint, if it has been read already.
+
+    Returns:
+        The folder of the checkpoint's run.
 
     Raises:
-        InputError: there is no such checkpoint, or it is of another network or of other classes.
+        InputError: there is no such checkpoint, or it was trained with another network or with other classes.
     """
     method, data, options = parts.method, parts.data, parts.config.options
     if not method.trains:
         if ckpt_path is not None:
-            raise InputError(f"{type(method).__name__} has no checkpoint: its members are --model.members")
+            raise InputError(
+                f"{type(method).__name__} has no checkpoint: leave --ckpt_path out, and give --model.members"
+            )
         return parts.stem / (options.get("name") or parts.usual_name)
     if ckpt_path is None:
         raise InputError(f"distill {verb} needs --ckpt_path: a file, last or best")
@@ -55,8 +69,8 @@ def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[
     if trained_on is not None and not pictures and trained_on.info.class_names != tuple(data.class_names):
         theirs, ours = (", ".join([*names][:5]) for names in (trained_on.info.class_names, data.class_names))
         raise InputError(
-            f"{path} was trained on the classes {theirs} ..., {data.name} has {ours} ...: evaluate it on the data that it "
-            "is for"
+            f"{path} was trained on the classes {theirs} ..., {data.name} has {ours} ...: evaluate it on data with the "
+            "same classes"
         )
     data.trained_on = trained_on
     return path.parent.parent

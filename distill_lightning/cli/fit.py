@@ -1,4 +1,4 @@
-"""``distill fit``: the way of a run, from its folder to its summary."""
+"""``distill fit``: chooses the folder of a run, trains, tests, and writes the summary."""
 
 import platform
 import shutil
@@ -28,7 +28,7 @@ from distill_lightning.values import Summarised
 
 @dataclass
 class Parts:
-    """What a run is made of, each built once."""
+    """The parts of a run. Each is built once."""
 
     config: RunConfig
     method: Method
@@ -40,24 +40,29 @@ class Parts:
 
     @property
     def stem(self) -> Path:
-        """logs/<data set>/<method>."""
+        """The folder of all runs of this data set and method: logs/<data set>/<method>."""
         return Path(self.config.options["log_dir"]) / self.data.name / method_name(type(self.method))
 
     @property
     def usual_name(self) -> str:
-        """Of a run that is given none: network and seed."""
+        """The name of a run without --name: its network and seed."""
         model = self.config.options["model"]
         what = (model.get("init_args") or {}).get("network") or model
         return f"{what['class_path'].rpartition('.')[2].lower()}-seed{self.config.seed}"
 
 
 def method_name(method: type) -> str:
-    """The folder of a method's runs: the file that it stands in."""
+    """The name of the folder for a method's runs: the name of the Python file that defines the method."""
     return method.__module__.rpartition(".")[2]
 
 
 def fit(parts: Parts, ckpt_path: str | None) -> None:
-    """Trains, from the start or from a checkpoint; tests once; writes the summary."""
+    """Trains from the start or from a checkpoint, tests once, and writes the summary.
+
+    Args:
+        parts: the parts of the run.
+        ckpt_path: a file, "last", "best" or "auto"; None for a new run.
+    """
     run = decide_run(parts.trainer, lambda: choose_run(parts, ckpt_path))
     if run.finished:
         _say(parts.trainer, f"run: {run.folder} (finished already)")
@@ -67,7 +72,7 @@ def fit(parts: Parts, ckpt_path: str | None) -> None:
         _train_and_test(parts, run)
     except Exception as error:
         if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
-            shutil.rmtree(run.folder, ignore_errors=True)  # nothing has begun: the corrected start gets the name
+            shutil.rmtree(run.folder, ignore_errors=True)  # nothing is saved: a corrected command gets the same name
         raise
     finally:
         run.release()
@@ -75,15 +80,19 @@ def fit(parts: Parts, ckpt_path: str | None) -> None:
 
 
 def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
-    """A new folder, or the one to go on in; held.
+    """Makes the folder of a new run, or finds the run to resume. The folder is locked, unless the run is finished.
+
+    Args:
+        parts: the parts of the run.
+        ckpt_path: a file, "last", "best" or "auto"; None for a new run.
 
     Raises:
-        InputError: see ``runs.resume``; or ``auto`` comes without a name.
+        InputError: see ``runs.resume``; or "auto" is given without a name.
     """
     name = parts.config.options.get("name")
     auto = ckpt_path == "auto"
     if auto and name is None:
-        raise InputError("--ckpt_path auto needs a --name: that of the run to go on with, or to start")
+        raise InputError("--ckpt_path auto needs a --name: give the name of the run to resume or to start")
     if ckpt_path is None and (requeued := folder_of_job(parts.stem, parts.config)):
         ckpt_path, name = "last", requeued.name
     if ckpt_path is not None and not auto:
@@ -96,12 +105,12 @@ def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
 
 
 def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, MetricsCSV]:
-    """Points loggers and checkpoints at a run's folder. Returns the program's own loggers.
+    """Lets loggers and checkpoints write into a run's folder. Returns the program's own two loggers.
 
     Args:
-        parts: of the run.
-        run: which one; its metrics are cut behind the step of the checkpoint that it goes on from.
-        config: what its checkpoints say of how they were made.
+        parts: the parts of the run.
+        run: the run. If it is resumed, metrics after the step of its checkpoint are removed.
+        config: the configuration that is written into its checkpoints.
     """
     step = parts.checkpoint_io.read_ahead(run.resume_from)["global_step"] if run.resume_from else -1
     board, record = TensorBoard(run.folder, step), MetricsCSV(run.metrics, step)
@@ -112,7 +121,7 @@ def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, Metr
 
 def _train_and_test(parts: Parts, run: Run) -> None:
     trainer, method, data = parts.trainer, parts.method, parts.data
-    config = RunConfig.read(run.folder)  # as the first start resolved it
+    config = RunConfig.read(run.folder)  # as it was resolved when the run was started
     board, record = attach(parts, run, config)
     with children(trainer, run):
         if method.trains:
@@ -138,8 +147,8 @@ def summarise(parts: Parts, config: RunConfig, metrics: dict[str, float]) -> dic
     """The content of summary.json.
 
     Args:
-        parts: of the run.
-        config: as its folder has it.
+        parts: the parts of the run.
+        config: the configuration in the run's folder.
         metrics: the last value of each tag.
     """
     trainer, method = parts.trainer, parts.method

@@ -1,4 +1,4 @@
-"""The configuration that a checkpoint brings along: what it may ask for, and where it may write."""
+"""Checks the configuration inside a checkpoint: which classes it may use, and where it may write."""
 
 import os
 import sys
@@ -28,8 +28,9 @@ CALLBACKS = {
     "ModelSummary", "RichModelSummary", "RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar",
     "ThroughputMonitor", "Timer", "WeightAveraging",
 }  # fmt: skip
-"""Those of Lightning's that a file may ask for. The others write, remove or upload files, call functions, or are bases
-to build on. So do its loggers, none of which is here: TensorBoard and CSV are in every run anyway."""
+"""The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
+classes. A file may use none of Lightning's loggers, since they write files; every run has TensorBoard and CSV
+anyway."""
 
 offer(Method, "distill_lightning.methods")
 offer(ImageData, "distill_lightning.data")
@@ -52,17 +53,18 @@ GROUPS = {"trainer": pl.Trainer, "checkpoint": RunCheckpoint}
 """Parts whose options are the arguments of one class."""
 NARROWED: dict[str, Any] = {
     "trainer.model_registry": None,  # uploads
-    "trainer.profiler": Literal["simple", "advanced"] | None,  # the others write where they like
+    "trainer.profiler": Literal["simple", "advanced"] | None,  # the others write to any path
 }
-"""Options that a file may use less freely than the user."""
+"""Options for which a file may give fewer values than the user."""
 FEW_PROCESSES = 16
-"""A file may ask for so many anywhere, for more where there are processors or GPUs for them."""
+"""The number of processes that a file may ask for on any machine. It may ask for more if there are as many cores or
+GPUs."""
 LARGEST_PART = 300
-"""Characters of a line that no file's name has: more than a name may have on any system."""
+"""Characters of a line that cannot be the name of a file, since it is longer than any system allows."""
 
 
 def kinds() -> dict[str, Any]:
-    """The type hint of every option that a configuration has."""
+    """The type hint of every option that a configuration may have, by name."""
     found = dict(PARTS)
     for group, made in GROUPS.items():
         found |= {f"{group}.{name}": hint for name, hint in parameters(made).items() if name is not None}
@@ -70,10 +72,14 @@ def kinds() -> dict[str, Any]:
 
 
 def flat(config: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A configuration with the options of its groups by their full names.
+    """A configuration with the full names of options, as "trainer.max_epochs".
+
+    Args:
+        config: plain data.
+        where: the file, for the error.
 
     Raises:
-        InputError: a group is something else than options by name.
+        InputError: a group is not a dict of options by name.
     """
     asked = {key: value for key, value in config.items() if key not in GROUPS}
     for group in GROUPS.keys() & config.keys():
@@ -85,32 +91,34 @@ def flat(config: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
-    """A configuration from a checkpoint, as far as it may be used.
+    """Checks a configuration from a checkpoint, and removes paths that it may not write to.
 
     Args:
         config: plain data.
-        where: the checkpoint.
+        where: the checkpoint's file.
 
     Returns:
-        The same, without the paths that it would write to elsewhere than in the working folder or in the run's folder
-        that the checkpoint lies in; each is named on standard error. Pictures are decoded by no more processes than this
-        machine has processors, or FEW_PROCESSES.
+        The configuration with two changes. Options that name a folder to write to are removed, unless the folder lies
+        in the working folder or in the run's folder of the checkpoint; each is reported on standard error.
+        ``num_workers`` is limited to the number of cores, or to FEW_PROCESSES if that is larger.
 
     Raises:
-        InputError: it asks for what may not be built from a file.
+        InputError: the configuration uses a class or a value that a file may not use.
     """
     asked = flat(config, str(where))
     refuse_untrusted(asked, kinds(), str(where))
     for name in ("model", "data"):
         if name in config and not _is_spec(config[name]):
-            raise InputError(f"{where} has no class as {name}: it is damaged, or not ours")
+            raise InputError(f"{where} has no class as {name}: it is damaged, or of another program")
     _check_values(asked, where)
     return _Paths(where).kept(config)
 
 
 def as_text(config: dict[str, Any]) -> str:
-    """A configuration as the value of ``--config``, which takes the name of a file as well: it begins with a line that no
-    file's name has."""
+    """A configuration as a value of ``--config``.
+
+    ``--config`` also takes names of files, so the text begins with a line that is too long for a name.
+    """
     return "#" * LARGEST_PART + "\n" + yaml.safe_dump(config, sort_keys=False)
 
 
@@ -119,14 +127,14 @@ def _is_spec(value: Any) -> bool:
 
 
 def _check_values(asked: dict[str, Any], where: Path) -> None:
-    """Refuses what is of the right type, and still no value that a file may give."""
+    """Refuses values that have the right type, but that a file may not give."""
     profiler = asked.get("trainer.profiler")
     if profiler not in (None, "simple", "advanced"):
-        raise InputError(f"{where} has {profiler!r} as trainer.profiler: a file may ask for simple or advanced")
+        raise InputError(f"{where} has {profiler!r} as trainer.profiler: a file may use simple or advanced")
     devices = asked.get("trainer.devices")
     count = len(devices) if isinstance(devices, list) else _number(devices)
     if count is not None and count > max(os.cpu_count() or 1, torch.cuda.device_count(), FEW_PROCESSES):
-        raise InputError(f"{where} asks for {count:,} processes, more than this machine is for: give a --config")
+        raise InputError(f"{where} asks for {count:,} processes, more than this machine has cores: give a --config")
 
 
 def _number(value: Any) -> int | None:
@@ -137,11 +145,11 @@ def _number(value: Any) -> int | None:
 
 
 class _Paths:
-    """What a configuration says of where to write, and which of it is left out."""
+    """Removes the paths that a configuration may not write to. They are the paths outside of a few folders."""
 
     def __init__(self, where: Path) -> None:
         self.where = where
-        run = where.resolve().parent.parent  # <name>/checkpoints/<file>
+        run = where.resolve().parent.parent  # the path is <name>/checkpoints/<file>
         self.inside = [Path.cwd()]
         if (run / "config.yaml").is_file():
             self.inside.append(run)
@@ -164,10 +172,13 @@ class _Paths:
         return kept
 
     def _spec(self, spec: Any, kind: type) -> dict[str, Any]:
-        """A specification without the paths that its class declares to write to; of others' classes no path is known."""
+        """A specification without the paths that its class declares in ``writes_to`` and that lie outside.
+
+        Classes of other packages do not declare where they write, so paths outside are refused for all their options.
+        """
         if not _is_spec(spec):
             raise InputError(
-                f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or not ours"
+                f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or of another program"
             )
         found = lookup(spec["class_path"], kind)
         arguments = dict(spec.get("init_args") or {})
@@ -193,7 +204,8 @@ class _Paths:
             print(f"{printable(self.where)} {line}", file=sys.stderr)
 
     def _lies_inside(self, path: Any) -> bool:
-        """Whether it is a visible place in the working folder or in the run's folder, whatever it is written like."""
+        """Whether a path, in any spelling, lies in the working folder or in the run's folder, and no part of it is
+        hidden."""
         text = str(path)
         if any(c in text for c in "$%~"):
             return False
@@ -205,18 +217,18 @@ class _Paths:
 
 
 def _refuse_links_out_of(run: Path) -> None:
-    """Refuses a run's folder in which a name stands for something elsewhere, which a run would write to.
+    """Refuses a run's folder with symbolic links out of it, through which a run would write elsewhere.
 
     Raises:
-        InputError: naming the link.
+        InputError: there is such a link. The message names it.
     """
     for path in run.rglob("*"):
         if path.is_symlink() and not path.resolve().is_relative_to(run):
-            raise InputError(f"{path} is a link that leads out of the run's folder: replace it by what it stands for")
+            raise InputError(f"{path} is a link that leads out of the run's folder: replace it by what it points to")
 
 
 def _is_there(data: Any, root: Any) -> bool:
-    """Whether a data set that is downloaded where it is missing is there."""
+    """Whether a data set that would be downloaded is on disk already."""
     names = {"train", data.__name__.lower(), data.dataset.__name__, getattr(data.dataset, "base_folder", "train")}
     return root is not None and any((Path(str(root)) / name).exists() for name in names)
 

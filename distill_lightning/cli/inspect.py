@@ -1,4 +1,7 @@
-"""``distill inspect FILE``: what a file is, and what it asks for. Nothing that it names is built, imported or opened."""
+"""``distill inspect FILE`` lists what a file holds and which classes it asks for.
+
+Nothing that the file names is built, imported or opened.
+"""
 
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,34 +18,39 @@ from distill_lightning.specs import Demand, count_numbers, demands
 from distill_lightning.specs.check import short
 from distill_lightning.tensor_files import is_old, read_tensors
 
-SUMMARY = "List what a file of others is and which classes it asks for, and build nothing."
+SUMMARY = "List what a file holds and which classes it asks for, without building anything."
 SHOWN = 5
-"""Names of classes, sizes and files of a kind that are listed."""
+"""The largest number of class names, sizes and faults that are listed."""
 OF_A_RUN = ("config.yaml", "ticket.pt", "packed.pt", "checkpoints/*.ckpt", "rounds/*.ckpt")
-"""What is looked at in a run's folder."""
+"""The files that are inspected in a run's folder."""
 ENDS = (".yaml", ".yml")
+"""Suffixes of YAML files."""
 
 
 def main(args: list[str]) -> int:
-    """The command.
+    """Runs the command.
+
+    Args:
+        args: the words after ``inspect``.
 
     Returns:
-        0 where everything that the file asks for may be built; 2 where something is refused, or asks for trust.
+        The exit status: 0 if everything that the file asks for may be built, 2 if something is refused or asks for
+            trust.
 
     Raises:
-        InputError: the one file that was given is not read, with the reason.
+        InputError: the given file cannot be read, or the given folder holds no run.
     """
     parser = LineParser(prog="distill inspect", description=SUMMARY, allow_abbrev=False)
     parser.add_argument(
         "file", type=Path, help="a checkpoint, ticket, packed network, weights, YAML, or a run's folder"
     )
-    parser.add_argument("--trust", metavar="NAME", action="append", help="show this class as one that is trusted")
+    parser.add_argument("--trust", metavar="NAME", action="append", help="show this class as trusted")
     path = parser.parse_args(args).file
     if not path.is_dir():
         return _show(path)
     found = [file for pattern in OF_A_RUN for file in sorted(path.glob(pattern))]
     if not found:
-        raise InputError(f"{path} is no run: there is nothing of {', '.join(OF_A_RUN)} in it")
+        raise InputError(f"{path} is no folder of a run: it has none of {', '.join(OF_A_RUN)}")
     statuses = []
     for file in found:
         try:
@@ -54,9 +62,9 @@ def main(args: list[str]) -> int:
 
 
 def _show(path: Path) -> int:
-    """Prints a file's lines. May raise InputError."""
+    """Prints what a file holds, and returns its exit status. May raise InputError."""
     lines, asked, faults = _of_yaml(path) if path.suffix in ENDS else _of_tensors(path)
-    # only now: what fails is one line, not half of a list
+    # printed only now, so that a file that fails gives one line and not half of a list
     print("\n".join([printable(path), *(f"  {printable(line)}" for line in lines)]))
     for demand in asked:
         trust = f"asks for trust: --trust {demand.class_path}" if demand.state == "unknown" else demand.state
@@ -72,7 +80,7 @@ def _of_yaml(path: Path) -> tuple[list[str], list[Demand], list[str]]:
         raise InputError(f"there is no file {path}")
     config = read_yaml(path)
     if not isinstance(config, dict) or not all(isinstance(key, str) for key in config):
-        raise InputError(f"{path} is no configuration: it has no options by name")
+        raise InputError(f"{path} is no configuration: expected options by name")
     asked, faults = demands(from_file.flat(config, str(path)), from_file.kinds(), imports_trusted=False)
     return ["a configuration", *_numbers(config, str(path))], asked, faults
 
@@ -80,7 +88,7 @@ def _of_yaml(path: Path) -> tuple[list[str], list[Demand], list[str]]:
 def _of_tensors(path: Path) -> tuple[list[str], list[Demand], list[str]]:
     content = read_tensors(path, "file")
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds a {type(content).__name__}, and no checkpoint, ticket or weights")
+        raise InputError(f"{path} holds a {type(content).__name__}: expected a checkpoint, a ticket or weights")
     old = "no format and no digest: whether it is damaged cannot be told"
     state = old if is_old(content) else f"format {content['format']}, its digest holds"
     asked: list[Demand] = []
@@ -133,7 +141,7 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def _numbers(config: dict[str, Any], where: str) -> Iterator[str]:
-    """The largest whole numbers of a configuration, by name."""
+    """The largest integers in a configuration, with the names of their options."""
 
     def walk(value: Any, key: str) -> Iterator[tuple[int, str]]:
         inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -142,7 +150,7 @@ def _numbers(config: dict[str, Any], where: str) -> Iterator[str]:
         if type(value) is int:
             yield value, key
 
-    for _ in nested_values(config, where):  # bounded before it is walked
+    for _ in nested_values(config, where):  # checks the size and the depth before the recursion
         pass
     largest = sorted(set(walk(config, "")), reverse=True)[:SHOWN]
     if largest:

@@ -1,4 +1,4 @@
-"""One-line errors for wrong options: what was given, what was expected, the nearest right word."""
+"""One-line errors for wrong options: what was given, what was expected, and the nearest correct name."""
 
 import inspect
 import re
@@ -24,10 +24,15 @@ NETWORKS = "distill_lightning.models"
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one line, and end the command with status 2."""
+    """A parser whose errors have one line and end the command with status 2."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a parser within: what it says becomes part of what the outer one says
+        """Raises the error.
+
+        Raises:
+            InputError: always, with one line. A nested parser raises jsonargparse's own error instead.
+        """
+        if not self.exit_on_error:  # a nested parser: its message becomes a part of the outer parser's message
             super().error(message, ex)
         ours = first_input_error(ex)
         raise InputError(str(ours) if ours else explain(message, self._option_string_actions)) from ex
@@ -37,18 +42,18 @@ CALLED = {
     "epochs": "--trainer.max_epochs", "lr": "--model.optimizer.lr", "learning_rate": "--model.optimizer.lr",
     "seed": "--seed_everything", "batch_size": "--data.batch_size", "optimizer": "--model.optimizer",
 }  # fmt: skip
-"""Options by the names that others call them."""
+"""The full options for the short names that other programs use."""
 
 
 def explain(message: str, options: Iterable[str] = ()) -> str:
-    """What jsonargparse says of a wrong option, in one line.
+    """Turns jsonargparse's message about a wrong option into one line.
 
     Args:
-        message: its own text, of many lines, which may tell of every type of a union in turn.
+        message: jsonargparse's text. It has many lines, and may have a part for every type of a union.
         options: the option strings of the command.
     """
     text = " ".join(message.split())
-    # what is not accepted by the class that was named is tried on the bare class too
+    # after the named class has refused an option, jsonargparse also tries the base class, and reports it too
     text = re.sub(r" - Problem with given class_path 'lightning.Callback': Option '\w+' is not accepted", "", text)
     key = ".".join(k for k in re.findall(r'Parser key "([^"]+)"', text) if k)
     if found := re.search(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
@@ -66,7 +71,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Key '([^']+)' is not expected", text):
         return f"there is no option {found[1]}{nearest(found[1], [o.lstrip('-') for o in options])}"
     unions = re.findall(r"Subtypes: \[([^\]]+)\] Errors: (?:(?!Subtypes).)*? Given value: (\w[^\s(]*?)\.?(?: |$)", text)
-    for types, given in reversed(unions):  # the innermost comes last
+    for types, given in reversed(unions):  # the innermost union comes last
         if plain := [t for t in _plain(types).split(", ") if t in ("int", "float", "str", "bool")]:
             return f"{key} is {given}: expected {' or '.join(plain)}"
     if found := re.search(r"Expected a typing\.Literal\[([^]]+)\]\. Got value: (.+?)(?: - | Given value|$)", text):
@@ -80,7 +85,7 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"name '\w+' is not defined|No module named '[^']+'|cannot import name .*?\)", text):
         return f"{key} cannot be imported: {found[0]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"{key} is {found[1]}, which is no class{nearest(found[1], _classes())}"
+        return f"{key} is {found[1]}, which is no known class{nearest(found[1], _classes())}"
     if found := re.search(r"File does not exist: '([^']+)'", text):
         path = Path(found[1])
         beside = [str(f) for f in path.parent.glob("*")]
@@ -94,11 +99,11 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"Problems parsing config: (.*)", text):
         return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")
     if "does not accept option 'runs." in text:
-        return "a --config is a study: distill study FILE runs it"
+        return "a --config is a study: run it with distill study FILE"
     if re.search(r"Subtypes: \[list\[[^]]*\][^]]*\] Errors: - Expected a list", _plain(text)):
         return f"{key}: expected a list, as '[A, B]'"
     if key == "trainer.callbacks" and (found := re.search(r"NestedArg\(key='(\w+)'", text)):
-        return f"{key}.{found[1]}: no callback is there to take it: give a --config that adds one before"
+        return f"{key}.{found[1]}: there is no callback with this option: put a --config that adds one before it"
     return _plain(re.sub(r"Parser key \"[^\"]+\": ?", "", f"{key}: {text}" if key else text))[:400]
 
 
@@ -123,7 +128,7 @@ def _classes() -> set[str]:
 
 
 def _parameters() -> set[str]:
-    """Of all that can be named by class_path, whatever it inherits included."""
+    """The arguments of all classes that an option can name, inherited arguments included."""
     return {name for c in _known() for base in c.__mro__ for name in _arguments(base)}
 
 

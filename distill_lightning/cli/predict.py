@@ -1,4 +1,4 @@
-"""``distill predict``: a checkpoint's predictions as a table."""
+"""``distill predict``: writes a checkpoint's predictions as a CSV file."""
 
 import csv
 import io
@@ -17,12 +17,15 @@ from distill_lightning.runs.config import CONFIG
 
 
 def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
-    """Writes predictions.csv, or predictions-<folder>.csv: index or file name, label, predicted class, probabilities.
+    """Writes predictions.csv for the test split, or predictions-<folder>.csv for a folder of pictures.
+
+    The columns are the index or the file name, the label, the predicted class, and the probabilities. The file is
+    written into the folder of the checkpoint's run, or into the current folder if the checkpoint lies in no run.
 
     Args:
-        parts: of the command.
-        ckpt_path: a file, last or best.
-        given: the content of the checkpoint, where it is read already.
+        parts: the parts of the run.
+        ckpt_path: a file, "last" or "best".
+        given: the content of the checkpoint, if it has been read already.
     """
     data, trainer = parts.data, parts.trainer
     folder = open_checkpoint(parts, "predict", ckpt_path, given)
@@ -42,12 +45,12 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
 
 
 def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:
-    """A line a picture.
+    """Predictions as CSV, with one line for each picture, sorted by index.
 
     Args:
-        rows: ``probs`` (N, K), ``index`` (N,), and ``label`` (N,) where they are known.
-        classes: their names.
-        names: of the files, by index; None where pictures have none.
+        rows: ``probs`` (N, K), ``index`` (N,), and ``label`` (N,) if the labels are known.
+        classes: the names of the K classes.
+        names: the names of the files, by index; None if the pictures are not files.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""The processes of a run: those that the first one starts, and those that somebody else did."""
+"""Lets all processes of a run use one run folder, whether the first process or a launcher has started them."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,33 +15,37 @@ from distill_lightning.runs import Run
 
 
 def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
-    """The run that the first process decides on, for all of them; an error of the first is everyone's.
+    """Chooses the run in the first process, and tells the other processes. They raise the errors of the first one too.
+
+    Args:
+        trainer: the trainer, which knows the processes.
+        decide: chooses the run. It is called in the first process only.
 
     Raises:
-        InputError: what ``decide`` raises; or processes on several machines cannot meet before the run is known.
+        InputError: ``decide`` raised it; or there are several machines whose processes no launcher has started.
     """
-    if CHILD in os.environ:  # the first one has decided, and started this one
+    if CHILD in os.environ:  # the first process has chosen the run, and then started this process
         folder, _, resume_from = os.environ[CHILD].partition("\n")
         return Run(Path(folder), Path(resume_from) if resume_from else None)
     if trainer.world_size == 1:
         return decide()
-    # one process on each of several machines: each was started by hand, as NODE_RANK says
+    # with one process on each of several machines, the user has started each by hand, with NODE_RANK set
     are_there = cluster_environment(trainer).creates_processes_externally or trainer.num_devices == 1
     if are_there:
-        trainer.strategy.setup_environment()  # let them meet now
+        trainer.strategy.setup_environment()  # connects the processes
         return first_decides(decide)
     if trainer.num_nodes > 1:
         raise InputError(
             f"trainer.num_nodes is {trainer.num_nodes}, with {trainer.num_devices} processes on each: start them with "
-            "torchrun or SLURM, so that all know of one run"
+            "torchrun or SLURM, so that all of them use one run folder"
         )
     return decide()
 
 
 @contextmanager
 def children(trainer: pl.Trainer, run: Run | None = None) -> Iterator[None]:
-    """Within this block, processes that the trainer starts learn which run it is; when this one fails, they end too."""
-    if CHILD in os.environ:  # this is one of them
+    """Within this block, processes that the trainer starts use the same run. They are killed if this process fails."""
+    if CHILD in os.environ:  # this process was itself started by the first one
         yield
         return
     os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}" if run else "\n"

@@ -1,4 +1,4 @@
-"""``distill report FOLDER... --out report.html``: one page from any run folders. It needs no torch."""
+"""``distill report FOLDER... --out report.html``: makes one HTML page from any run folders, without importing torch."""
 
 from pathlib import Path
 
@@ -11,13 +11,20 @@ from distill_lightning.report.statistics import mean
 
 
 def main(args: list[str]) -> int:
-    """The command. Returns its exit status."""
+    """Runs the command, and returns its exit status.
+
+    Args:
+        args: the words after ``report``.
+
+    Raises:
+        InputError: a folder or an option is wrong.
+    """
     parser = LineParser(
         prog="distill report",
-        description="Make one HTML page from runs: table, curves with spread over seeds, calibration, what differs.",
+        description="Make one HTML page from runs: a table, curves with spread over seeds, calibration, and settings.",
         allow_abbrev=False,
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders that hold some, as logs/mnist")
+    parser.add_argument("folders", type=Path, nargs="+", help="run folders, or folders of these, such as logs/mnist")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="the page to write")
     given = parser.parse_args(args)
     records = find(given.folders)
@@ -29,7 +36,7 @@ def main(args: list[str]) -> int:
         verb = "is" if again == 1 else "are"
         lead += f" {again} more with a configuration and a seed that are there already {verb} left out."
     text = page.page("Runs", lead, page.of_groups(groups))
-    # a folder's name may have bytes that are no UTF-8
+    # a folder's name may have bytes that are not UTF-8
     write_whole(given.out, lambda file: file.write(text.encode(errors="replace")))
     print(f"report: {given.out}")
     return 0

@@ -1,4 +1,4 @@
-"""Networks learn their shape from the data: classes, channels, picture size."""
+"""Gives networks the options that the data decide: the number of classes, the channels, the size of pictures."""
 
 import inspect
 
@@ -14,11 +14,11 @@ def give_shape(model: Namespace, data: ImageData) -> None:
     """Fills in the options of a method's networks that the data gives.
 
     Args:
-        model: the specification of a method.
-        data: what it is trained on.
+        model: the specification of a method. It is changed.
+        data: the data that the method is trained on.
 
     Raises:
-        InputError: an option was given that the data contradicts.
+        InputError: the user has given an option with another value than the data have.
     """
     shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
     for name in ("network", "peers"):
@@ -39,8 +39,8 @@ def _fill_in(network: Namespace, shape: dict[str, int], data: str) -> None:
             arguments[key] = value
     network["init_args"] = arguments
     within = [v for v in vars(arguments).values() if isinstance(v, Namespace) and "class_path" in v]
-    for part in within:  # a network that is made of networks
+    for part in within:  # a network may consist of networks
         _fill_in(part, shape, data)
     passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    if passes_on and "num_classes" not in arguments:  # as most of torchvision's functions
+    if passes_on and "num_classes" not in arguments:  # most functions of torchvision pass num_classes on
         network["dict_kwargs"] = {"num_classes": shape["num_classes"]} | (network.get("dict_kwargs") or {})

@@ -27,26 +27,29 @@ from distill_lightning.studies import (
 
 
 def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> int:
-    """The command.
+    """Runs the command.
 
     Args:
-        args: after ``study``.
-        resolve: finds what the arguments of a run mean.
+        args: the words after ``study``.
+        resolve: resolves the arguments of a run.
         gpus: gives the names of the GPUs to share, as CUDA_VISIBLE_DEVICES takes them.
 
     Returns:
-        Its exit status: 0, 1 where a run failed, 128 + n when signal n ended it.
+        The exit status: 0; 1 if a run failed; 128 + n if signal n ended the study.
+
+    Raises:
+        InputError: an option or the study is wrong.
     """
     parser = LineParser(
         prog="distill study",
-        description="Run what is missing of a study's runs, in order, and make its tables.",
-        epilog="Any other option is given to every run: --data.root DIR, say, or --trainer.accelerator gpu.",
+        description="Train the runs of a study that are not finished, in order, and make its tables.",
+        epilog="Any other option is given to every run, for example --data.root DIR or --trainer.accelerator gpu.",
         allow_abbrev=False,
     )
-    parser.add_argument("study", type=Path, help="the YAML file; or the name of a shipped one, as quick")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs go at once; they share cores and GPUs")
-    parser.add_argument("--dry_run", action="store_true", help="print the plan, as a script of commands, and stop")
-    parser.add_argument("--log_dir", default="logs", help="the folder that runs go to")
+    parser.add_argument("study", type=Path, help="the YAML file, or the name of a shipped study, for example quick")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs to train at once; they share cores and GPUs")
+    parser.add_argument("--dry_run", action="store_true", help="print the plan as a script, and train nothing")
+    parser.add_argument("--log_dir", default="logs", help="the folder that runs are written to")
     given, options = parser.parse_known_args(args)
     if given.jobs < 1:
         raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
@@ -79,13 +82,13 @@ def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence
     """Writes tables.md, a CSV file for each table, an SVG file for each figure, and report.html.
 
     Args:
-        plan: whose runs, finished or not, give the numbers.
-        tables: what to write.
-        figures: likewise.
-        folder: to write to.
+        plan: the plan of the study. Its finished runs give the numbers.
+        tables: the tables to write.
+        figures: the figures to write.
+        folder: the folder to write to.
 
     Returns:
-        The tables in Markdown, the columns that no run has a number for, and where the page is.
+        Text for the terminal: the tables in Markdown, the columns without any number, and the path of the page.
     """
     results = Results(
         {entry: [(run.variables, run.folder) for run in runs] for entry, runs in plan.entries.items()}, tables

@@ -1,1 +1,1 @@
-"""Lottery tickets: rounds, rates, rewinding, tickets, networks without their zeros. The callback is ``callbacks.lottery``."""
+"""Lottery tickets: rounds, rates, rewinding, ticket files, packed networks. The callback is ``callbacks.lottery``."""

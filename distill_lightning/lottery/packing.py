@@ -1,6 +1,7 @@
-"""Networks without their zeros, and what those are worth.
+"""Packed networks, which are stored without their pruned weights; and measurements of size and latency.
 
-A packed network holds, for each pruned tensor, one bit a weight and the values that are left.
+A packed network stores two things for each pruned tensor: a mask of one bit per weight, and the values of the weights
+that were not pruned.
 """
 
 import copy
@@ -27,12 +28,12 @@ State = Mapping[str, Tensor]
 
 
 def packed(state: State, masks: Masks, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """A state without the weights that the masks prune.
+    """Packs a state dict: leaves out the weights that the masks prune.
 
     Args:
-        state: of the network.
-        masks: of some of its tensors.
-        dtype: to keep floating-point values in; None for as they are.
+        state: the network's state dict.
+        masks: the masks of some of its tensors, by name.
+        dtype: the type that floating-point values are stored in; None keeps their own type.
     """
 
     def kept(tensor: Tensor) -> Tensor:
@@ -58,7 +59,7 @@ def packed(state: State, masks: Masks, dtype: torch.dtype | None = None) -> dict
 
 
 def unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The dense state, in the order and the types that it had."""
+    """The dense state dict of a packed network, with the order and the types of the original."""
     state = {}
     for name in content["order"]:
         dtype = getattr(torch, content["dtypes"][name].removeprefix("torch."))
@@ -73,10 +74,10 @@ def unpacked(content: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def load_packed(path: str | Path, network: nn.Module) -> nn.Module:
-    """Puts a packed network's weights into a dense module, and returns it.
+    """Loads the weights of a packed network into a dense module, and returns the module.
 
     Raises:
-        InputError: no such file, no packed network, or one of another network.
+        InputError: the file does not exist, is no packed network, or does not fit the module.
     """
     content = read_kind(path, "packed network")
     _refuse_misfit(content, network, f"the packed network {path}")
@@ -113,7 +114,12 @@ def _refuse_misfit(content: Mapping[str, Any], network: nn.Module, what: str) ->
 
 
 def sizes(state: State, small: Mapping[str, Any]) -> dict[str, int]:
-    """Bytes of the network's file: dense, the same compressed with gzip, and packed."""
+    """The sizes of a network's file in bytes: dense, dense and compressed with gzip, and packed.
+
+    Args:
+        state: the network's state dict.
+        small: the same network, packed.
+    """
     dense = _file({name: tensor.detach().cpu() for name, tensor in state.items()})
     return {
         "dense_bytes": len(dense),
@@ -129,20 +135,20 @@ def _file(content: Any) -> bytes:
 
 
 def latencies(network: nn.Module, images: Tensor, turns: int = 15) -> dict[str, float]:
-    """Seconds that a dense and a sparse forward pass take on the CPU, for 1 picture and for all; medians.
+    """Median seconds of a dense and a sparse forward pass on the CPU, for 1 picture and for all pictures.
 
-    Sparse means linear layers in CSR, as torch has it; convolutions stay dense. Where torch has none for this
-    processor, the sparse times are missing.
+    In the sparse network the weights of linear layers are in torch's CSR format; convolutions stay dense. If torch has
+    no CSR product for this processor, the sparse times are missing.
 
     Args:
         network: in eval mode, on the CPU.
-        images: (B, C, H, W).
-        turns: how often each is timed.
+        images: (B, C, H, W), normalised.
+        turns: how often each pass is timed.
     """
     batches = (images[:1], images)
     found = {f"dense_{len(batch)}_s": _median_time(network, batch, turns) for batch in batches}
     with warnings.catch_warnings(), suppress(RuntimeError):
-        warnings.simplefilter("ignore")  # torch says that CSR is in beta
+        warnings.simplefilter("ignore")  # torch warns that CSR is in beta
         sparse = _in_csr(network)
         found |= {f"sparse_{len(batch)}_s": _median_time(sparse, batch, turns) for batch in batches}
     return found

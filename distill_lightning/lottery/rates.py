@@ -1,4 +1,4 @@
-"""Which weights are pruned, and how fast."""
+"""Decides which weights are pruned, and at which rate."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Rates = dict[str, float]
 
 @dataclass(frozen=True)
 class PruningRule:
-    """The options that decide it; see the callback Lottery."""
+    """The options of the callback Lottery that decide which weights are pruned, and at which rate."""
 
     rounds: int
     linear: float
@@ -29,11 +29,12 @@ class PruningRule:
         """The rate of every parameter that is pruned, by name.
 
         Args:
-            network: to prune.
-            found: masks of a ticket to begin with, by name; none for the whole network.
+            network: the network that will be pruned.
+            found: the masks of the ticket that the run starts from, by name; empty without a ticket.
 
         Raises:
-            InputError: a name is not the network's, there is nothing to prune, or nothing would be left.
+            InputError: a name is not in the network, the network has nothing to prune, the density cannot be reached,
+                or no weights would be left.
         """
         known = dict(network.named_parameters())
         rates = {name: rate for name, rate in self._by_kind(network, known).items() if rate > 0}
@@ -42,7 +43,7 @@ class PruningRule:
         whole, first = first_masks(known, rates, found)
         all_of, left = ({n: int(mask.sum()) for n, mask in masks.items()} for masks in (whole, first))
         if self.density is not None and self.rounds:
-            try:  # of what a ticket has left
+            try:  # the density is a share of all weights, the rates are shares of those that the ticket has left
                 share = self.density * sum(all_of.values()) / sum(left.values())
                 factor = masking.rate_factor(left, rates, self.rounds, share)
             except ValueError as error:
@@ -76,7 +77,7 @@ class PruningRule:
         return {**rates, **self.also}
 
     def ranked_together(self, rates: Rates) -> list[list[str]]:
-        """Groups of parameters whose weights are ranked together: each alone, or all of equal rate."""
+        """The groups of parameters whose weights are ranked together: each parameter alone, or all of equal rate."""
         if self.scope == "layers":
             return [[name] for name in rates]
         equal: dict[float, list[str]] = {}
@@ -87,14 +88,14 @@ class PruningRule:
     def prune(
         self, rates: Rates, parameters: Mapping[str, Tensor], first: masking.Masks, masks: masking.Masks, number: int
     ) -> masking.Masks:
-        """The masks of a round.
+        """The masks of the next round.
 
         Args:
-            rates: as above.
-            parameters: by name; the smallest go.
-            first: the masks of round 0, which are counted from.
-            masks: those of the round before.
-            number: of the round, from 1.
+            rates: the rates that the method ``rates`` returns.
+            parameters: the network's parameters, by name. The weights of smallest magnitude are pruned.
+            first: the masks of round 0. The number of weights to keep is computed from them.
+            masks: the masks of the previous round.
+            number: the number of the next round, from 1.
         """
         keep = {k: masking.kept_after(int(first[k].count_nonzero()), r, number) for k, r in rates.items()}
         found: masking.Masks = {}
@@ -107,6 +108,12 @@ class PruningRule:
 def first_masks(
     parameters: Mapping[str, Tensor], names: Mapping[str, object], found: masking.Masks
 ) -> tuple[masking.Masks, masking.Masks]:
-    """Of the whole network, and of round 0, which a ticket may have pruned."""
+    """The masks of the whole network, which are all ones, and the masks of round 0.
+
+    Args:
+        parameters: the network's parameters, by name.
+        names: the parameters that are pruned.
+        found: the masks of the ticket that the run starts from; they replace the ones in round 0.
+    """
     whole = masking.ones({name: parameters[name].detach().cpu() for name in names})
     return whole, {name: found.get(name, mask) for name, mask in whole.items()}

@@ -1,4 +1,4 @@
-"""What belongs to the step that is rewound to, and going back there."""
+"""Saves the state of training at the rewind point, and returns to it."""
 
 from typing import Any
 
@@ -11,17 +11,18 @@ from distill_lightning.distributed import gather_objects
 from distill_lightning.methods.base import Method
 
 RewindPoint = dict[str, Any]
-"""Plain data, for the checkpoint: the network's ``weights``; what the method trains ``beside`` it; the state of the
-``optimizer``, where it is kept; what every process remembered (``memory``), and what all do (``shared``)."""
+"""The state at the rewind point, as plain data for the checkpoint. ``weights`` are the network's, and ``beside`` are
+the other parameters and buffers of the method. ``optimizer`` is the optimizer's state, or None. ``memory`` is the
+memory of the method on each process, and ``shared`` is the part of it that is the same on all."""
 
 
 def rewind_point(method: Method, optimizer: Optimizer | None, beside: bool) -> RewindPoint:
-    """What is there now. All processes ask together.
+    """Copies the current state. This is a collective: all processes call it together.
 
     Args:
-        method: whose weights and memory.
-        optimizer: whose state is kept; None for a fresh one.
-        beside: whether what the method trains beside its network is rewound with it.
+        method: the method whose weights and memory are copied.
+        optimizer: the optimizer whose state is copied; None copies no state.
+        beside: whether to copy the method's parameters beside the network (heads, peers), which are then rewound too.
     """
     memory = method.remembered.own()
     return {
@@ -34,14 +35,14 @@ def rewind_point(method: Method, optimizer: Optimizer | None, beside: bool) -> R
 
 
 def rewind(method: Method, point: RewindPoint, optimizers: list[Optimizer], weights: bool, fresh: bool) -> None:
-    """Goes back.
+    """Returns to the rewind point. The method's memory is always rewound.
 
     Args:
-        method: whose weights and memory.
-        point: as above.
-        optimizers: of the run.
-        weights: whether the weights go back; what is remembered always does.
-        fresh: whether the optimizer's state is emptied.
+        method: the method whose weights and memory are rewound.
+        point: the state that ``rewind_point`` has copied.
+        optimizers: the optimizers of the run.
+        weights: whether the weights are rewound too.
+        fresh: whether the optimizers' state is cleared; if not, the copied state is loaded, if there is one.
     """
     if weights:
         put(method.model.state_dict(), point["weights"])
@@ -56,7 +57,7 @@ def rewind(method: Method, point: RewindPoint, optimizers: list[Optimizer], weig
 
 
 def copied(value: Any) -> Any:
-    """A copy on the CPU, at any depth, that shares nothing with what goes on training."""
+    """A deep copy on the CPU, which shares no memory with the original."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):
@@ -66,11 +67,16 @@ def copied(value: Any) -> Any:
 
 @torch.no_grad()
 def put(mine: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
-    """Writes weights into a module's own tensors, parameters and buffers."""
+    """Writes ``weights`` into the tensors of a module.
+
+    Args:
+        mine: the module's parameters and buffers, by name.
+        weights: a tensor of the same shape for each of them.
+    """
     for name, tensor in mine.items():
         tensor.copy_(weights[name])
 
 
 def beside_network(method: Method) -> dict[str, Tensor]:
-    """What a method trains beside its network."""
+    """The parameters and buffers that a method has beside its network, by name."""
     return {name: tensor for name, tensor in method.state_dict().items() if not name.startswith("model.")}

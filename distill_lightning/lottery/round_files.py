@@ -1,4 +1,4 @@
-"""The files that rounds of pruning leave in a run's folder."""
+"""Writes the files of rounds of pruning into a run's folder."""
 
 import csv
 import io
@@ -22,19 +22,21 @@ PackedMasks = dict[str, Tensor]
 def write_round_files(
     folder: Path, table: Sequence[Row], ticket: Ticket, packed_network: dict[str, Any], masks: Sequence[PackedMasks]
 ) -> None:
-    """Writes ticket.pt, packed.pt, rounds.csv, rounds.svg, rounds/masks.npz and a board by density, each anew.
+    """Writes ticket.pt, packed.pt, rounds.csv, rounds.svg, rounds/masks.npz and the folder by_density for TensorBoard.
+
+    Files from earlier rounds are replaced.
 
     Args:
-        folder: of the run.
-        table: a row for each round.
-        ticket: with the masks of all rounds so far.
-        packed_network: the last weights without their zeros.
-        masks: of each round, packed.
+        folder: the run's folder.
+        table: one row for each round.
+        ticket: a ticket with the masks of all rounds so far.
+        packed_network: the last weights as a packed network.
+        masks: the packed masks of each round.
     """
     ticket.save(folder / "ticket.pt")
     write_tensors(folder / "packed.pt", packed_network)
     arrays = {f"{n}/{k}": mask.numpy() for n, of_round in enumerate(masks) for k, mask in of_round.items()}
-    # for reports, which compare seeds and do without torch
+    # reports compare the masks of several seeds, and do not import torch
     write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     text = io.StringIO()
     keys = list(dict.fromkeys(key for row in table for key in row))
@@ -47,7 +49,8 @@ def write_round_files(
 
 
 def _write_board(folder: Path, table: Sequence[Row]) -> None:
-    """A run for TensorBoard whose x axis is 100 times the percentage of weights left."""
+    """Writes a run for TensorBoard. Its x axis, which takes integers only, is 100 times the percentage of weights
+    left."""
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 
     shutil.rmtree(folder, ignore_errors=True)
@@ -60,7 +63,7 @@ def _write_board(folder: Path, table: Sequence[Row]) -> None:
 
 
 def as_markdown(table: Sequence[Row]) -> str:
-    """The table of rounds, for people."""
+    """The table of rounds in Markdown."""
     shown = {"round": "d", "density": ".4f", "early_stop_step": "d", "early_stop_test_accuracy": ".4f"}
     shown |= {"test_accuracy": ".4f", "dead_layers": "d"}
     lines = ["| " + " | ".join(shown) + " |", "|---" * len(shown) + "|"]
@@ -71,7 +74,7 @@ def as_markdown(table: Sequence[Row]) -> str:
 
 
 def figure(table: Sequence[Row]) -> str:
-    """Test accuracy by density, as SVG."""
+    """A plot of test accuracy against density, as SVG."""
 
     def line(label: str, key: str) -> Line:
         rows = [row for row in table if row.get(key) is not None]

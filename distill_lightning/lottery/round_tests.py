@@ -1,4 +1,4 @@
-"""A round of pruning is tested at its end, at its best weights and at its last."""
+"""Tests each round of pruning when it ends, with its best weights and with its last weights."""
 
 import copy
 from collections.abc import Callable
@@ -18,13 +18,13 @@ from distill_lightning.methods.base import Method
 
 @dataclass(frozen=True)
 class RoundEnding:
-    """What is known of a round that ends.
+    """A round that has ended.
 
     Args:
-        number: of the round.
-        masks: that it was trained with.
-        best: the weights, the step and the validation loss of its best validation; None where there was none.
-        steps: of a whole round.
+        number: the number of the round, from 0.
+        masks: the masks that the round was trained with.
+        best: the weights, the step and the validation loss (nll, nats) of its best validation; None without validation.
+        steps: the number of optimizer steps of a whole training, T.
     """
 
     number: int
@@ -36,20 +36,21 @@ class RoundEnding:
 def measure_round(
     trainer: pl.Trainer, method: Method, ending: RoundEnding, write_best: Callable[[], None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Tests a round. All processes ask together.
+    """Tests a round. This is a collective: all processes call it together.
 
     Args:
-        trainer: of the run.
-        method: with the last weights of the round, which it keeps.
-        ending: of the round.
-        write_best: is called while the network has its best weights.
+        trainer: the trainer of the run.
+        method: the method, with the last weights of the round. It has the same weights afterwards.
+        ending: the round.
+        write_best: is called while the network has the best weights of the round.
 
     Returns:
-        The row of the table of rounds, and a copy of the last weights.
+        The round's row of the table of rounds, and a copy of the last weights.
     """
     network, data, best = method.model, method.image_data, ending.best
     data.read_test_part()
-    for buffer in network.buffers():  # as DDP does before each pass: running statistics are the first process's
+    # as DDP does before each forward pass: all processes take the running statistics of the first one
+    for buffer in network.buffers():
         from_first_into(buffer)
     row: dict[str, Any] = {
         "round": ending.number,
@@ -74,7 +75,7 @@ def measure_round(
 
 
 def time_network(method: Method) -> dict[str, float]:
-    """Seconds of a forward pass on the CPU, dense and sparse, for some pictures of the data."""
+    """Seconds of a dense and a sparse forward pass on the CPU, for up to 64 pictures of the data. See ``latencies``."""
     data = method.image_data
     split = data.test or data.training_split
     ((images, _),) = split.source.stream([BatchPlan.of_rows(split.taken[:64].to(split.source.device))])

@@ -1,4 +1,4 @@
-"""What a trainer must and must not have for rounds of pruning, and what is shown of them."""
+"""Checks that a trainer can run rounds of pruning, and shows warnings and pictures of them."""
 
 import sys
 
@@ -13,9 +13,10 @@ from distill_lightning.masks import Masks
 
 
 def refuse_what_breaks_rounds(trainer: pl.Trainer) -> None:
-    """
+    """Refuses a trainer that cannot run rounds of pruning.
+
     Raises:
-        InputError: the strategy, a callback or an option does not go together with rounds.
+        InputError: the strategy, a callback or an option of the trainer does not work with rounds of pruning.
     """
     strategy = type(trainer.strategy).__name__
     if any(word in strategy for word in ("FSDP", "DeepSpeed", "ModelParallel")):
@@ -23,20 +24,20 @@ def refuse_what_breaks_rounds(trainer: pl.Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, EarlyStopping):
             raise InputError(
-                "Lottery: EarlyStopping would end all rounds at once: leave it out; each round keeps its best"
+                "Lottery: EarlyStopping would end all rounds at once: leave it out; each round keeps its best weights"
             )
         if isinstance(callback, GradientAccumulationScheduler | StochasticWeightAveraging):
-            raise InputError(f"Lottery cannot keep count beside {type(callback).__name__}: leave it out")
+            raise InputError(f"Lottery cannot count steps together with {type(callback).__name__}: leave it out")
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise InputError("Lottery: fast_dev_run ends before a round does: give rounds of a short length instead")
 
 
 def batches_between_validations(trainer: pl.Trainer, per_epoch: int) -> int:
-    """Within an epoch, or of several.
+    """The number of batches between two validations.
 
     Args:
-        trainer: whose options say it.
-        per_epoch: batches in an epoch.
+        trainer: the trainer, whose options val_check_interval and check_val_every_n_epoch decide it.
+        per_epoch: the number of batches in an epoch.
     """
     interval, epochs = trainer.val_check_interval, trainer.check_val_every_n_epoch
     batches = int(interval * per_epoch) if isinstance(interval, float) else interval
@@ -44,7 +45,15 @@ def batches_between_validations(trainer: pl.Trainer, per_epoch: int) -> int:
 
 
 def show_first_layer(trainer: pl.Trainer, data: ImageData, masks: Masks, step: int) -> None:
-    """How many weights each pixel has left, where the first layer is linear: as a picture for TensorBoard."""
+    """Adds a picture to TensorBoard: how many weights of the first layer each pixel has left. Only for a linear first
+    layer.
+
+    Args:
+        trainer: the trainer, with its loggers.
+        data: the data, which know the shape of a picture.
+        masks: the masks of the round, by name, the first layer first.
+        step: the step that the picture is logged at.
+    """
     name, mask = next(iter(masks.items()))
     boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
     if mask.ndim != 2 or mask.shape[1] != data.channels * data.image_size**2 or not trainer.is_global_zero:
@@ -55,6 +64,6 @@ def show_first_layer(trainer: pl.Trainer, data: ImageData, masks: Masks, step: i
 
 
 def warn(text: str) -> None:
-    """A line on standard error, from the first process."""
+    """Prints a line on standard error. Only the first process prints."""
     if is_first():
         print(f"Lottery: {text}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Lottery tickets on disk: one file with the weights to rewind to, once, and the packed masks of every round."""
+"""Lottery tickets on disk. One file holds the weights of the rewind point and the packed masks of every round."""
 
 import sys
 from dataclasses import dataclass, field
@@ -17,13 +17,14 @@ from distill_lightning.weights import must_fit
 
 @dataclass
 class Ticket:
-    """Where a pruned network starts from.
+    """The initial weights and the masks of a pruned network.
 
     Args:
-        weights: state of the network at the step that is rewound to.
-        rounds: the masks after each pruning, packed, in order; round 0 keeps everything.
-        step: the optimizer step that the weights are of.
-        about: how it was found, in plain containers.
+        weights: the network's state dict at the rewind point.
+        rounds: the packed masks of each round, in order. Without a ticket to start from, those of round 0 keep
+            everything.
+        step: the optimizer step of the rewind point.
+        about: how the ticket was found, as plain data.
     """
 
     weights: dict[str, Tensor]
@@ -32,17 +33,19 @@ class Ticket:
     about: dict[str, Any] = field(default_factory=dict)
 
     def masks(self, number: int) -> Masks:
-        """Those of a round."""
+        """The masks of a round, by the name of the weights; True for a weight that is kept."""
         return unpack_all(self.rounds[number], self.weights)
 
     def save(self, path: Path) -> None:
+        """Writes the ticket to a file."""
         write_tensors(path, {"kind": "ticket"} | vars(self))
 
     @classmethod
     def open(cls, path: str | Path) -> "Ticket":
-        """
+        """Reads a ticket from a file.
+
         Raises:
-            InputError: no such file, or not a ticket.
+            InputError: the file does not exist, is damaged, or is no ticket.
         """
         content = read_kind(path, "ticket")
         weights, rounds, step, about = (content.get(name) for name in ("weights", "rounds", "step", "about"))
@@ -70,7 +73,8 @@ def are_tensors(value: Any) -> TypeGuard[dict[str, Tensor]]:
 
 
 class Opened(NamedTuple):
-    """What is taken of a ticket: weights of step ``step``, and the masks to start with."""
+    """The parts of a ticket that a run starts from: the weights of the optimizer step ``step``, and the masks of a
+    round."""
 
     weights: dict[str, Tensor]
     masks: Masks
@@ -80,16 +84,17 @@ class Opened(NamedTuple):
 def open_ticket(
     path: str, number: int | None, mask: Literal["found", "shuffled", "random"], network: nn.Module
 ) -> Opened:
-    """A ticket for a network.
+    """Opens a ticket for a network.
 
     Args:
-        path: the file.
-        number: the round whose masks to take; None for the last.
-        mask: as found, shuffled within each layer, or as many weights drawn at random over all layers.
-        network: that it is for.
+        path: the ticket's file.
+        number: the round whose masks are taken; None for the last one.
+        mask: "found" takes the ticket's masks, "shuffled" shuffles them within each layer, "random" draws the same
+            number of weights at random from all layers.
+        network: the network that the ticket must fit.
 
     Raises:
-        InputError: it is no ticket, of another network, or has no such round.
+        InputError: the file is no ticket, the ticket is of another network, or it has no such round.
     """
     ticket = Ticket.open(path)
     must_fit(network, ticket.weights, f"the ticket {path}")
@@ -105,7 +110,11 @@ def open_ticket(
 
 
 def read_kind(path: str | Path, kind: str) -> dict[str, Any]:
-    """The content of a file of that kind.
+    """The content of a ticket or a packed network.
+
+    Args:
+        path: the file.
+        kind: "ticket" or "packed network".
 
     Raises:
         InputError: see ``read_tensors``; or the file is of another kind.
@@ -114,5 +123,5 @@ def read_kind(path: str | Path, kind: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise InputError(f"{path} is no {kind}: give one that the callback Lottery wrote")
     if is_old(content):
-        print(f"{path} was written by version 0.1, without a digest: whether it is damaged cannot be told", file=sys.stderr)
+        print(f"{path} was written by version 0.1, without a digest: it cannot be checked for damage", file=sys.stderr)
     return content

@@ -1,4 +1,4 @@
-"""Where training stands in rounds of pruning."""
+"""The position of training within rounds of pruning."""
 
 import re
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from distill_lightning.values import Position
 
 @dataclass(frozen=True, slots=True)
 class PruningTimeline:
-    """Round 0 and later rounds, one after the other. Everything is counted in batches.
+    """The rounds of a fit: round 0, then the later rounds. All lengths are numbers of batches.
 
     Args:
-        batches_per_epoch: that are trained on.
-        first: in round 0.
-        start: left out at the beginning of round 0: the batches before the step that a ticket's weights belong to.
-        skipped: k, which later rounds leave out at their beginning.
-        later: in a later round.
-        rounds: later rounds.
+        batches_per_epoch: the batches of an epoch.
+        first: the batches that round 0 trains on.
+        start: the batches that round 0 skips at its beginning: those before the step of the ticket that it starts from.
+        skipped: the batches that each later round skips at its beginning: those before the rewind point k.
+        later: the batches that each later round trains on.
+        rounds: the number of later rounds.
         has_new_orders: whether each round has its own order of samples.
-        stays_at_end: whether the schedule stays at its end in later rounds.
-        batches_per_step: whose gradients are added up for an optimizer step.
+        stays_at_end: whether the schedule stays at its last value in later rounds.
+        batches_per_step: the batches whose gradients are accumulated for one optimizer step.
     """
 
     batches_per_epoch: int
@@ -35,34 +35,41 @@ class PruningTimeline:
 
     @property
     def total(self) -> int:
-        """Batches of all rounds."""
+        """The number of batches of all rounds together."""
         return self.first + self.rounds * self.later
 
     @property
     def length(self) -> int:
-        """Batches that a whole training has: T."""
+        """The number of batches of a whole training, T."""
         return self.first + self.start
 
     @property
     def epochs_in_all(self) -> int:
-        """Epochs of the trainer that all rounds take; the last may be a part of one."""
+        """The number of epochs that the trainer needs for all rounds. The last one may be incomplete."""
         return -(-self.total // self.batches_per_epoch)
 
     def round_of(self, batch: int) -> tuple[int, int]:
-        """The round that a batch, counted from the start of training, belongs to, and its number in that round, skipped
-        ones counted."""
+        """The round of a batch, and the number of the batch in that round.
+
+        Args:
+            batch: the number of the batch since the start of training, from 0.
+
+        Returns:
+            The round, and the number of the batch in it, from 0. The batches that the round skips count too.
+        """
         if batch < self.first:
             return 0, batch + self.start
         number, within = divmod(batch - self.first, self.later)
         return number + 1, within + self.skipped
 
     def steps(self, batches: int) -> int:
-        """Optimizer steps in so many batches from the start of an epoch; an epoch's end completes one."""
+        """The number of optimizer steps in ``batches`` batches from the start of an epoch. The end of an epoch
+        completes a step."""
         epochs, rest = divmod(batches, self.batches_per_epoch)
         return epochs * -(-self.batches_per_epoch // self.batches_per_step) + -(-rest // self.batches_per_step)
 
     def position(self, epoch: int, batch: int) -> Position | None:
-        """Before the trainer's batch; None past the end of the last round."""
+        """The position just before a batch of one of the trainer's epochs; None after the end of the last round."""
         at = epoch * self.batches_per_epoch + batch
         if at >= self.total:
             return None
@@ -77,15 +84,16 @@ class PruningTimeline:
 
 
 def batches_of(words: str, name: str, batches_per_epoch: int, batches_per_step: int) -> int:
-    """Batches in "500 steps" or "2 epochs".
+    """The number of batches in "500 steps" or "2 epochs".
 
     Args:
-        words: see above.
-        name: of the option, for the error.
-        batches_per_epoch, batches_per_step: of the run.
+        words: a number and "steps" or "epochs". Epochs may be a fraction.
+        name: the name of the option, for the error.
+        batches_per_epoch: the batches of an epoch.
+        batches_per_step: the batches of an optimizer step.
 
     Raises:
-        InputError: these are no such words.
+        InputError: ``words`` has another form.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?) (step|epoch)s?", words)
     if not match or (match[2] == "step" and "." in match[1]):

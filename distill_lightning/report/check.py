@@ -16,9 +16,9 @@ FIGURE = {
     "title": str, "run": str | list, "y": str, "x": str, "by": str, "where": dict, "log_x": bool, "x_label": str,
     "as": str,
 }  # fmt: skip
-"""The keys of each, and the type of their values."""
+"""The keys of a figure and the types of their values; above, those of a table, a row and a column."""
 NUMBERS = ("wall_time_s", "steps", "epochs", "exposures", "parameters", "density", "seed", "processes", "threads")
-"""Of the summary."""
+"""Numbers of summary.json that a table may show."""
 METRICS = [f"{split}/{name}" for split in ("test", "val") for name in ("accuracy", "accuracy_top5", "nll", "ece")]
 
 
@@ -26,24 +26,32 @@ class SpecChecker:
     """Makes specifications from YAML, and refuses tables and figures that could not be built.
 
     Args:
-        path: of the study's YAML, for errors.
-        variables: of each run, by entry.
+        path: the study's YAML, for errors.
+        variables: the variables of each run, by entry.
     """
 
     def __init__(self, path: Path, variables: Mapping[str, Sequence[Variables]]) -> None:
         self.path, self.variables = path, variables
 
     def tables(self, given: Any) -> tuple[TableSpec, ...]:
-        """
+        """The specifications of tables.
+
+        Args:
+            given: the value of the key ``tables`` of the study.
+
         Raises:
-            InputError: the first thing that is wrong.
+            InputError: a table is wrong. The message names the first mistake.
         """
         return tuple(self._table(one, _title("table", one)) for one in self._list(given, "tables"))
 
     def figures(self, given: Any) -> tuple[FigureSpec, ...]:
-        """
+        """The specifications of figures.
+
+        Args:
+            given: the value of the key ``figures`` of the study.
+
         Raises:
-            InputError: the first thing that is wrong.
+            InputError: a figure is wrong. The message names the first mistake.
         """
         return tuple(self._figure(one, _title("figure", one)) for one in self._list(given, "figures"))
 
@@ -125,7 +133,8 @@ class SpecChecker:
                 self._refuse(f"{where} has an unknown run {name}{nearest(str(name), self.variables)}")
 
     def _check_metric(self, name: str, where: str) -> None:
-        """Refuses a name that is nearly a known one. Without this check the mistake would show after all training."""
+        """Refuses a name that is similar to a known one. Otherwise the mistake would be found only after all
+        training."""
         if "/" not in name and name not in NUMBERS and (meant := nearest(name, [*NUMBERS, *METRICS])):
             self._refuse(f"{where}: there is no metric {name}{meant}")
         if name.startswith("rounds/") and not re.fullmatch(r"rounds/\d+/.+", name):
@@ -164,5 +173,5 @@ class SpecChecker:
 
 
 def _title(part: str, given: Any) -> str:
-    """What an error calls a table or a figure."""
+    """The name of a table or a figure in an error message."""
     return f'the {part} "{given.get("title", "")}"' if isinstance(given, dict) else f"{part}s"

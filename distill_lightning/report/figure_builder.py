@@ -25,14 +25,14 @@ def build_figure(spec: FigureSpec, results: Results) -> str:
 
 
 def _by_value(results: Sequence[Result], variable: str | None) -> list[tuple[Any, list[Result]]]:
-    """(value, results that have it); one part with None where there is no variable."""
+    """The results with each value of a variable; all results under None if there is no variable."""
     values = [None if variable is None else result.variables.get(variable) for result in results]
     distinct = {repr(value): value for value in values}.values()
     return [(one, [r for r, value in zip(results, values, strict=True) if value == one]) for one in distinct]
 
 
 def _points(spec: FigureSpec, result: Result) -> Points:
-    """(x, y) of one run."""
+    """The points (x, y) of one run."""
     if spec.x == "density":
         return result.record.by_density(spec.y)
     if spec.x is None:

@@ -12,7 +12,7 @@ from distill_lightning.runs import SHAPE, named
 
 LONGEST_LABEL = 60
 MOST_GENERATIONS = 50
-"""Teachers of teachers of teachers that `kind` looks at."""
+"""The largest number of generations of teachers that `kind` follows."""
 
 
 @dataclass(eq=False)
@@ -23,35 +23,36 @@ class Group:
     records: list[Record]
 
     def values(self, name: str) -> list[float]:
-        """A number of each run that has it. See `Record.value`."""
+        """The values of a metric or another number, from the runs that have it. See `Record.value`."""
         values = [record.value(name) for record in self.records]
         return [value for value in values if value is not None]
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Of the first run, without seed and paths of checkpoints."""
+        """The settings of the first run, without the seed and without paths of checkpoints."""
         found = self.records[0].run_config.settings()
         return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
 
 
 def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENERATIONS) -> str:
-    """What a run computes, whatever its seed and its teachers' seeds: its data set's name and a digest.
+    """The identity of a run without its seed and its teachers' seeds: the name of its data set and a digest.
 
     Args:
-        record: of the run.
-        known: kinds of the runs that checkpoints lie in, None where there is no run. More are added as they are found.
-        levels: how many generations of teachers are looked at.
+        record: the run.
+        known: the kinds of teachers' runs that have been found already, by folder; None for a folder without a run. The
+            function adds more.
+        levels: how many generations of teachers are followed.
     """
 
     def kind_of_teacher(folder: Path) -> str | None:
-        # a relative path starts at the folder that the run was started in, which is somewhere above it
+        # a relative path starts at the folder in which the run was started, which is a parent of the run's folder
         places = [folder, *(above / folder for above in record.folder.absolute().parents)]
-        # os.path.isfile: it is False for a path that no file can have, where Path.is_file raises
+        # os.path.isfile is False for a path that no file can have; Path.is_file raises an error
         place = next((place for place in places if os.path.isfile(place / "config.yaml")), None)
         if place is None or levels == 0:
             return None
         if place not in known:
-            known[place] = None  # until it is found: two runs that name each other as teachers end here
+            known[place] = None  # for now: this ends the search for two runs that name each other as teachers
             teacher = Record(place)
             known[place] = kind(teacher, known, levels - 1) if is_run(teacher) else None
         return known[place]
@@ -60,7 +61,11 @@ def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENER
 
 
 def by_kind(records: Sequence[Record]) -> list[list[Record]]:
-    """Lists of records of one kind. Each list has one record of each seed: the first one that is finished."""
+    """Sorts records by kind.
+
+    Returns:
+        A list for each kind. It has one record for each seed: the first finished one, or the first one.
+    """
     kinds: dict[str, dict[Any, Record]] = {}
     known: dict[Path, str | None] = {}
     for record in records:
@@ -71,7 +76,8 @@ def by_kind(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def grouped(records: Sequence[Record]) -> list[Group]:
-    """Groups, each with a label: its method, and the settings that tell it from other groups of the method."""
+    """Groups of runs. The label of a group is its method, and the settings in which it differs from other groups of
+    it."""
     groups = [Group("", of_kind) for of_kind in by_kind(records)]
     methods: dict[str, list[Group]] = {}
     for group in groups:
@@ -86,7 +92,7 @@ def grouped(records: Sequence[Record]) -> list[Group]:
     seen: dict[str, int] = {}
     for group in groups:
         seen[group.label] = seen.get(group.label, 0) + 1
-        if seen[group.label] > 1:  # they differ in what was cut off, or only in their teachers
+        if seen[group.label] > 1:  # the groups differ only in what was cut off, or in their teachers
             group.label += f" ({seen[group.label]})"
     return groups
 

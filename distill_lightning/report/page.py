@@ -1,4 +1,4 @@
-"""One HTML file with tables and pictures, which opens without a network."""
+"""Makes one HTML file with tables and pictures. It needs no other file and no network."""
 
 import html
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from distill_lightning.report.pictures import FEWEST, by_density, curve, reliabi
 from distill_lightning.report.run_tables import all_runs, configurations, results
 
 MOST = 10
-"""Groups in a picture: nobody can tell more lines apart."""
+"""The largest number of groups in a picture. With more lines, a reader could not tell them apart."""
 CURVES = (
     "test/accuracy_by_members", "val/accuracy", "val/nll", "train/epoch_accuracy", "train/epoch_loss", "val/ece",
 )  # fmt: skip
-"""Tags whose curves are shown, in this order; all others are folded away."""
+"""Tags whose curves are shown, in this order. All other curves are in a folded part of the page."""
 OF_ROUNDS = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
 """Metrics of the rounds of lottery tickets that are shown."""
 STYLE = """
@@ -42,8 +42,9 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
     """The whole file.
 
     Args:
-        title, lead: as text.
-        parts: as HTML.
+        title: the heading, as text.
+        lead: the paragraph below the heading, as text.
+        parts: the rest of the page, as HTML.
     """
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -54,11 +55,12 @@ def page(title: str, lead: str, parts: Sequence[str]) -> str:
 
 
 def figures(pictures: Sequence[str]) -> str:
+    """HTML that shows SVG pictures side by side; empty without pictures."""
     return f"<div class=figures>{''.join(pictures)}</div>" if pictures else ""
 
 
 def of_groups(groups: Sequence[Group]) -> list[str]:
-    """The parts that every report has: results, curves, tickets, calibration, configurations, runs."""
+    """The parts of every report, as HTML: results, curves, lottery tickets, calibration, configurations, all runs."""
     parts = ["<h2>Results</h2>", results(groups).html()]
     tags = _tags(groups)
     main = [tag for tag in CURVES if tag in tags]
@@ -85,7 +87,7 @@ def of_groups(groups: Sequence[Group]) -> list[str]:
 
 
 def _tags(groups: Sequence[Group]) -> list[str]:
-    """Tags that have a curve: at least two points, and no rate."""
+    """The tags that have a curve: those with two points or more, without rates."""
     found: dict[str, None] = {}
     for group in groups:
         for record in group.records:

@@ -8,14 +8,14 @@ from distill_lightning.report.statistics import mean, std
 from distill_lightning.report.units import Unit
 
 FEWEST = 10
-"""Samples in a bin of a reliability diagram: the accuracy of fewer is noise."""
+"""The smallest number of samples in a bin of a reliability diagram. The accuracy of fewer samples is too noisy."""
 
 Points = list[tuple[float, float]]
-"""(x, y) of each point of a series."""
+"""The points (x, y) of a series."""
 
 
 def curve(tag: str, groups: Sequence[Group]) -> str:
-    """A metric against the step."""
+    """A plot of a metric against the step, as SVG."""
     unit = Unit(tag)
     lines = [
         spread_line(group.label, [record.series.get(tag, []) for record in group.records], unit, place)
@@ -26,7 +26,7 @@ def curve(tag: str, groups: Sequence[Group]) -> str:
 
 
 def by_density(key: str, groups: Sequence[Group]) -> str:
-    """A metric of the rounds of lottery tickets against the weights that were left."""
+    """A plot of a metric of the rounds of lottery tickets against the density, as SVG."""
     unit = Unit(key)
     lines = [
         spread_line(group.label, [record.by_density(key) for record in group.records], unit, place)
@@ -39,7 +39,14 @@ def by_density(key: str, groups: Sequence[Group]) -> str:
 
 
 def spread_line(label: str, series: Sequence[Points], unit: Unit, place: int | None = None) -> Line:
-    """The mean of several series at each x, with their standard deviation."""
+    """A line through the mean of several series at each x, with their standard deviation.
+
+    Args:
+        label: the label of the line.
+        series: the points of each run.
+        unit: the unit of y.
+        place: the number that decides the line's colour and dashes; None lets the plot choose.
+    """
     at: dict[float, list[float]] = {}
     for points in series:
         for x, y in points:
@@ -49,13 +56,14 @@ def spread_line(label: str, series: Sequence[Points], unit: Unit, place: int | N
 
 
 def reliability(groups: Sequence[Group]) -> str:
-    """Accuracy against confidence (Guo et al. 2017, figure 1), the test samples of all seeds together."""
+    """A reliability diagram as SVG: accuracy against confidence (Guo et al. 2017, figure 1), test samples of all
+    seeds."""
     lines = []
     for place, group in enumerate(groups):
         tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]
         if not tables:
             continue
-        size = len(tables[0]["count"])  # tables with other bins cannot be added to the first
+        size = len(tables[0]["count"])  # a table with another number of bins cannot be added to the first one
         tables = [table for table in tables if len(table["count"]) == size]
         count, confidence, right = (
             [sum(values) for values in zip(*(table[key] for table in tables), strict=True)]

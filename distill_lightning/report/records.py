@@ -1,7 +1,7 @@
-"""Runs as their files have them.
+"""Reads the files of runs.
 
-The files may come from anybody. What is in them is data and nothing else: a config.yaml that is not a run's is passed
-over, and any other file that is damaged is refused by name.
+Another person may have made the files, so they are read as plain data. A config.yaml that does not belong to a run is
+skipped. If any other file is damaged, an error names it.
 """
 
 import csv
@@ -24,13 +24,13 @@ LONGEST_REASON = 200
 
 @dataclass(eq=False)
 class Record:
-    """A run. Its files are read when they are needed."""
+    """The files of a run. Each is read when it is needed."""
 
     folder: Path
 
     @cached_property
     def run_config(self) -> RunConfig:
-        """The resolved options. `is_run` tells whether they are a run's."""
+        """The resolved configuration. Check with `is_run` first that the folder is a run's."""
         return RunConfig.read(self.folder)
 
     @property
@@ -40,20 +40,20 @@ class Record:
 
     @cached_property
     def summary(self) -> dict[str, Any]:
-        """summary.json; empty for a run that is not finished.
+        """The content of summary.json; empty for a run that is not finished.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the file is damaged.
         """
         path = self.folder / "summary.json"
         return _read_summary(path) if path.is_file() else {}
 
     @cached_property
     def series(self) -> dict[str, list[tuple[float, float]]]:
-        """metrics.csv: (step, value) of each point, by tag; empty where there is no such file.
+        """The points (step, value) in metrics.csv, by tag; empty if there is no such file.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the file is damaged.
         """
         path = self.folder / "metrics.csv"
         if not path.is_file():
@@ -71,21 +71,21 @@ class Record:
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
-        """Of a lottery ticket; empty for other runs."""
+        """The table of rounds of a run that searches for a lottery ticket; empty for other runs."""
         rounds: list[dict[str, Any]] = self.summary.get("rounds") or []
         return rounds
 
     def by_density(self, key: str) -> list[tuple[float, float]]:
-        """(weights left in percent, value) of each round that has the value."""
+        """The points (weights left in percent, value of ``key``) of the rounds that have the value."""
         values = [(100 * row["density"], as_number(row.get(key))) for row in self.rounds]
         return [(density, value) for density, value in values if value is not None]
 
     def value(self, name: str) -> float | None:
-        """A number of the finished run, None where there is none.
+        """A number from the summary of the finished run; None if the summary does not have it.
 
         Args:
-            name: of a final metric (test/accuracy), of another number of the summary (parameters), or of the metric of
-                a round of a lottery ticket (rounds/7/test_accuracy).
+            name: the name of a final metric (test/accuracy), of another number of the summary (parameters), or of a
+                metric of a round of a lottery ticket (rounds/7/test_accuracy).
         """
         value = self.summary.get("metrics", {}).get(name, self.summary.get(name))
         if name.startswith("rounds/"):
@@ -95,10 +95,10 @@ class Record:
 
 
 def find(folders: Iterable[Path]) -> list[Record]:
-    """Every run in or under the folders.
+    """Finds every run in the folders and below them.
 
     Raises:
-        InputError: a folder does not exist, or there is no run.
+        InputError: a folder does not exist, or the folders hold no run.
     """
     found: dict[Path, Record] = {}
     for folder in folders:
@@ -115,7 +115,8 @@ def find(folders: Iterable[Path]) -> list[Record]:
 
 
 def is_run(record: Record) -> bool:
-    """Whether the folder's config.yaml is that of a run. Other programs write files of that name, too."""
+    """Whether the folder's config.yaml is the configuration of a run. Other programs write files with this name,
+    too."""
     if not (record.folder / "config.yaml").is_file():
         return False
     try:
@@ -125,7 +126,7 @@ def is_run(record: Record) -> bool:
 
 
 def as_number(value: Any) -> float | None:
-    """``value`` as a float; None for what is not a number, or too large for one."""
+    """``value`` as a float; None if it is not a number, or too large for a float."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
     try:
@@ -135,7 +136,7 @@ def as_number(value: Any) -> float | None:
 
 
 def _read_summary(path: Path) -> dict[str, Any]:
-    """A summary whose parts that reports use have the right types."""
+    """Reads a summary, and checks the types of all parts that reports use."""
     _check_size(path, LARGEST_SUMMARY_BYTES)
     try:
         summary = json.loads(path.read_text())

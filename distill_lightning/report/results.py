@@ -21,8 +21,8 @@ class Results:
     """The finished runs of a study.
 
     Args:
-        runs: (variables, folder) of each run, finished or not, by entry.
-        tables: whose labels of entries are used elsewhere, too.
+        runs: the variables and the folder of each run, finished or not, by entry.
+        tables: the tables of the study. Labels that they give to entries are used in figures, too.
     """
 
     def __init__(self, runs: Mapping[str, Sequence[tuple[Variables, Path]]], tables: Sequence[TableSpec] = ()) -> None:
@@ -35,20 +35,22 @@ class Results:
 
     @property
     def finished(self) -> int:
-        """How many runs are finished, of those that are planned."""
+        """The number of planned runs that are finished."""
         return sum(map(len, self.entries.values()))
 
     def select(self, entry: str, where: Variables | None) -> list[Result]:
-        """An entry's results that have the values in ``where``; variables that they do not have make no difference."""
+        """The results of an entry that have the values in ``where``. Variables that the entry does not have are
+        ignored."""
         return [result for result in self.entries[entry] if agrees(result.variables, where)]
 
     def values(self, entry: str, where: Variables | None, metric: str) -> list[tuple[Variables, float]]:
-        """A metric of the results that `select` gives, where it is there."""
+        """The variables and the value of a metric, for each result of `select` that has the metric."""
         found = [(result.variables, result.record.value(metric)) for result in self.select(entry, where)]
         return [(variables, value) for variables, value in found if value is not None]
 
     def groups(self) -> list[Group]:
-        """Results that differ only in their seed, named by entry and by the variables that tell them apart."""
+        """Groups of results that differ only in their seed. Their labels are the entry and the variables that
+        differ."""
         groups = []
         for entry, results in self.entries.items():
             variables_of = {result.record: result.variables for result in results}
@@ -62,6 +64,7 @@ class Results:
 
 
 def agrees(variables: Variables, where: Variables | None) -> bool:
+    """Whether the variables have the values in ``where``. Variables that are missing are ignored."""
     return all(variables.get(name) == value for name, value in (where or {}).items() if name in variables)
 
 
@@ -70,6 +73,6 @@ def _finished(folder: Path) -> bool:
 
 
 def _labels(tables: Sequence[TableSpec]) -> dict[str, str]:
-    """The labels that rows give to whole entries; the first table wins."""
+    """The labels that rows give to whole entries. If an entry has several, the first one is taken."""
     rows = [row for table in tables for row in table.rows if row.minus is None and row.where is None]
     return {row.run: row.label for row in reversed(rows) if row.label is not None and "{" not in row.label}

@@ -11,7 +11,7 @@ COLUMNS = ("test/accuracy", "test/nll", "test/ece", "test/disagreement", "parame
 
 
 def results(groups: Sequence[Group]) -> Table:
-    """One row for each group: final metrics, mean ± std over its finished runs."""
+    """A table with one row for each group: its final metrics, mean ± standard deviation over its finished runs."""
     names = [name for name in COLUMNS if any(group.values(name) for group in groups)]
     units = {name: Unit(name) for name in names}
 
@@ -27,14 +27,14 @@ def results(groups: Sequence[Group]) -> Table:
 
 
 def configurations(groups: Sequence[Group]) -> Table:
-    """One row for each setting that is not the same in all groups."""
+    """A table with one row for each setting that is not the same in all groups."""
     keys = differences(groups)
     rows = [[key, *(str(group.settings.get(key, "")) for group in groups)] for key in keys]
     return Table("", ["setting", *(group.label for group in groups)], rows, "" if keys else "Nothing but the seed.")
 
 
 def all_runs(groups: Sequence[Group]) -> Table:
-    """One row for each run."""
+    """A table with one row for each run."""
 
     def row(group: Group, record: Record) -> list[str]:
         accuracy = record.value("test/accuracy")

@@ -2,7 +2,7 @@
 
     tables:
       - title: Temperature
-        rows:                                     # one row for each entry, or for each value of the variables in its label
+        rows:                                     # one row for each entry, or each value of the variables in its label
           - {run: student, label: "T = {temperature}", where: {units: 800}, paper: 74}
           - {run: student, minus: teacher, label: student - teacher}       # differences, paired by shared variables
         columns:                                  # metrics, or numbers of the summary
@@ -18,8 +18,8 @@
 
 ``rounds/7/test_accuracy`` is the metric of one round. Figures use the label that a row of a table gives to an entry.
 
-A cell is the mean over all runs of its entry that have the values which its row and its column ask for, and the spread
-is over the same runs. A cell without runs is empty.
+A cell shows the mean and the spread over all runs of its entry that have the values in ``where`` of its row and of its
+column. A cell without runs is empty.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ class Row:
     """A row, or several: one for each combination of the variables that its label names in braces."""
 
     run: str
-    """The entry that it shows."""
+    """The entry whose runs the row shows."""
     label: str | None = None
     where: Variables | None = None
-    """Only runs with these values."""
+    """The row shows only runs whose variables have these values."""
     paper: str | None = None
     """The paper's number."""
     minus: str | None = None
@@ -46,13 +46,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A column, or several, as for rows."""
+    """A column, or several: one for each combination of the variables that its label names in braces."""
 
     metric: str
     label: str | None = None
     where: Variables | None = None
     written_as: str | None = None
-    """As `distill_lightning.report.units.Unit` takes it."""
+    """The unit, see `distill_lightning.report.units.Unit`; None for the usual one."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class FigureSpec:
 
     title: str
     runs: tuple[str, ...]
-    """Entries."""
+    """The entries whose runs the figure shows."""
     y: str
     x: str | None = None
     """A variable, "density", or None for the step."""
@@ -83,4 +83,4 @@ class FigureSpec:
     log_x: bool = False
     x_label: str | None = None
     written_as: str | None = None
-    """How y is written, as `distill_lightning.report.units.Unit` takes it."""
+    """The unit of y, see `distill_lightning.report.units.Unit`; None for the usual one."""

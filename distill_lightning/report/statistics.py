@@ -1,4 +1,4 @@
-"""Means and their spread. Where the numbers are too large to add or to square, the result is nan."""
+"""Means and their spread. The result is nan if the numbers are too large to add or to square."""
 
 import math
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ Part = TypeVar("Part", Row, Column)
 
 
 def build_table(spec: TableSpec, results: Results) -> Table:
+    """The table. Cells without finished runs are empty."""
     rows = [row for given in spec.rows for row in _expand(given, [given.run], results)]
     entries = list(dict.fromkeys(row.run for row in rows))
     columns = [column for given in spec.columns for column in _expand(given, entries, results)]
@@ -38,13 +39,13 @@ def paired(
     """Differences between two entries' values, paired by the variables that both have.
 
     Args:
-        own: (variables, value) of each run.
-        other: likewise; these are subtracted.
-        over: the variable for each of whose values the mean of the differences is taken.
+        own: the variables and the value of each run of the first entry.
+        other: the same for the second entry, whose values are subtracted.
+        over: a variable; None to keep all differences.
 
     Returns:
-        A difference of means for each combination of shared variables that both have runs for, or, with ``over``, for
-        each of its values.
+        The difference of the means for each combination of shared variables for which both entries have runs. With
+        ``over``, the mean of these differences for each value of that variable.
     """
     shared = [name for name in (own[0][0] if own else {}) if other and name in other[0][0]]
     first, second = _by(own, shared), _by(other, shared)
@@ -83,7 +84,7 @@ def _heading(column: Column, unit: Unit) -> str:
 
 
 def _values(spec: TableSpec, row: Row, column: Column, unit: Unit, results: Results) -> list[float]:
-    """The values that a cell is the mean of, in its unit."""
+    """The values whose mean a cell shows, in the unit of the column."""
     where = (row.where or {}) | (column.where or {})
     own = results.values(row.run, where, column.metric)
     if row.minus is not None:
@@ -101,7 +102,7 @@ def _text(spec: TableSpec, row: Row, values: list[float], unit: Unit) -> str:
 
 
 def _by(values: Sequence[tuple[Variables, float]], names: Sequence[str]) -> dict[tuple[str, ...], list[float]]:
-    """The values, by the variables in ``names``."""
+    """The values, grouped by the variables in ``names``."""
     groups: dict[tuple[str, ...], list[float]] = {}
     for variables, value in values:
         groups.setdefault(tuple(repr(variables.get(name)) for name in names), []).append(value)

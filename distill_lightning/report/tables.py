@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from distill_lightning.report.statistics import mean, std, t_interval
 
 NUMBERS = ["row", "column", "mean", "std", "t95_low", "t95_high", "n", "paper"]
+"""The columns of a table's CSV file."""
 
 
 def numbers(values: Sequence[float]) -> list[str | float | int]:
@@ -27,15 +28,16 @@ class Table:
     rows: list[list[str]]
     note: str = ""
     numbers: list[list[str | float | int]] = field(default_factory=list)
-    """The cells for programs, if any: row, column, what `numbers` gives, the paper's number."""
+    """The numbers of each cell for the CSV file, if any: row, column, the values of `numbers`, the paper's number."""
 
     def markdown(self) -> str:
+        """The table as Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         text = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
         return "\n\n".join(part for part in (f"### {self.title}" if self.title else "", text, self.note) if part) + "\n"
 
     def csv(self) -> str:
-        """One line for each cell where there are numbers, else the table as it is."""
+        """CSV with one line for each cell if the table has ``numbers``, otherwise with the rows of the table."""
         text = io.StringIO()
         lines: Sequence[Sequence[str | float | int]] = (
             [NUMBERS, *self.numbers] if self.numbers else [self.header, *self.rows]
@@ -44,6 +46,8 @@ class Table:
         return text.getvalue()
 
     def html(self) -> str:
+        """The table as HTML."""
+
         def row(tag: str, cells: list[str]) -> str:
             return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 

@@ -1,4 +1,4 @@
-"""Lottery tickets of several seeds: whether they keep the same weights."""
+"""Compares the lottery tickets of several seeds: whether they keep the same weights."""
 
 import itertools
 import zipfile
@@ -16,15 +16,16 @@ from distill_lightning.report.records import Record
 from distill_lightning.report.units import Unit
 
 Masks = dict[str, npt.NDArray[np.uint8]]
-"""Packed masks, 8 weights a byte, by the name of the weights."""
+"""Packed masks, 8 weights in each byte, by the name of the weights."""
 
 LARGEST_BYTES = 2**30
+"""The largest size of all masks of a run together."""
 UNREADABLE = (ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What numpy and zipfile raise for damaged files."""
 
 
 def masks(record: Record, number: int) -> Masks:
-    """The masks of a round; empty where there are none.
+    """The masks of a round of a run; empty if there are none.
 
     Raises:
         InputError: the file is damaged.
@@ -54,7 +55,7 @@ def overlap(first: Masks, second: Masks) -> float:
 
 
 def by_chance(first: Masks, second: Masks) -> float:
-    """The overlap to expect of two random masks that keep as many weights in each layer as these do."""
+    """The expected overlap of two random masks that keep as many weights in each layer as these two."""
     both = either = 0.0
     for name in first:
         a, b, size = _count(first[name]), _count(second[name]), 8 * len(first[name])
@@ -64,7 +65,11 @@ def by_chance(first: Masks, second: Masks) -> float:
 
 
 def between_seeds(groups: Sequence[Group]) -> str | None:
-    """A picture of the overlap of every two seeds by density, beside that of chance; None where no group has two."""
+    """A plot of the overlap of all pairs of seeds against the density, as SVG, with the overlap expected by chance.
+
+    Returns:
+        The plot; None if no group has two seeds with masks.
+    """
     lines: list[Line] = []
     for place, group in enumerate(groups):
         pairs = list(itertools.combinations([record for record in group.records if record.rounds], 2))

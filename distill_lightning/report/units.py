@@ -1,4 +1,4 @@
-"""How numbers are written: percent, counts, seconds, with their spread."""
+"""Writes numbers as percent, counts or seconds, with their spread."""
 
 import re
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ class Unit:
 
     Args:
         metric: its tag or name.
-        written_as: "percent", "errors of N", "count", "seconds" or "number"; chosen by the metric's name by default.
+        written_as: "percent", "errors of N", "count", "seconds" or "number"; by default the metric's name decides.
 
     Raises:
-        ValueError: ``written_as`` is anything else.
+        ValueError: ``written_as`` has another value.
     """
 
     def __init__(self, metric: str, written_as: str | None = None) -> None:
@@ -35,7 +35,7 @@ class Unit:
             raise ValueError(f"{written_as}: expected percent, errors of N, count, seconds or number")
         self.total = int(errors[1]) if errors else None
         self.words = {"percent": " %", "seconds": " s"}.get(written_as, "")
-        """What follows the metric's name on an axis."""
+        """The text after the metric's name on an axis."""
         self.digits = {"percent": 2, "number": 3, "seconds": 0, "count": 0}.get(written_as, 1)
         self.factor = 100 if written_as == "percent" else 1
 
@@ -48,7 +48,7 @@ class Unit:
         return -self.total * value if self.total is not None else self.factor * value
 
     def text(self, value: float) -> str:
-        """A number of this unit in words."""
+        """A number in this unit as text."""
         return f"{value:,.{self.digits}f}".replace("-", MINUS)
 
 
@@ -56,9 +56,9 @@ def spread_text(values: Sequence[float], unit: Unit, interval: bool = False) -> 
     """ "94.29 ± 0.42" with the standard deviation, or "0.50 [0.31, 0.69]" with the 95 % t-interval; "" for no values.
 
     Args:
-        values: in the unit.
-        unit: how they are written.
-        interval: whether the t-interval is wanted.
+        values: the values, already in the unit.
+        unit: the unit.
+        interval: whether to give the t-interval instead of the standard deviation.
     """
     if not values:
         return ""

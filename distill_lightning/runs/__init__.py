@@ -1,4 +1,4 @@
-"""Run folders, and the configuration of a run as a value. Without torch."""
+"""Run folders, and the configuration of a run. Nothing here imports torch."""
 
 from distill_lightning.runs.config import SHAPE, Declared, RunConfig, flatten, identity, named
 from distill_lightning.runs.folder import Run, find, resume, start

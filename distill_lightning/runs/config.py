@@ -1,4 +1,4 @@
-"""The configuration of a run as a value: its options, and which of them decide its result."""
+"""The configuration of a run: its options, and which of them can change its result."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from distill_lightning.files import read_json, read_yaml
 
 CONFIG, IDENTITY = "config.yaml", "identity.json"
 FORMAT = 2
+"""The version of the format of identity.json."""
 
 RESULT_OPTIONS_OF_TRAINER = {
     "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
@@ -22,22 +23,22 @@ RESULT_OPTIONS_OF_TRAINER = {
     "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
     "limit_test_batches",
 }  # fmt: skip
-"""Options of the trainer that can change the result. The others are about paths, logging, progress, devices and checks."""
+"""Options of the trainer that can change the result. The others decide paths, logging, progress, devices and checks."""
 VALIDATION_OPTIONS = ("check_val_every_n_epoch", "val_check_interval")
-"""Options of the trainer that decide which weights best.ckpt has; rounds of pruning keep their best as well."""
+"""Options of the trainer that decide which weights best.ckpt and rounds/round_NN.ckpt hold."""
 BEST_OPTIONS = ("monitor", "lowest_is_best")
-"""Options of the checkpoints that decide it."""
+"""Options of the callback RunCheckpoint that decide which weights best.ckpt holds."""
 SHAPE = ("num_classes", "in_channels", "image_size")
-"""Options of a network that the data gives."""
+"""Options of a network that the data decide."""
 
 FREE_IN_VERSION_0_1 = {"root", "num_workers", "pictures", "eval_batch_size", "cache", "folder"}
-"""Last words of the options that version 0.1 took for free, of whatever class."""
+"""Names of options that version 0.1 took not to change the result, in every class."""
 
 DEEPEST = 50
-"""Levels of a configuration."""
+"""The largest number of levels in a configuration."""
 
 OfRun = Callable[[Path], str | None]
-"""Gives what the run in a folder computes; None where there is no run."""
+"""Gives the identity of the run in a folder, or None if there is no run. See ``identity``."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class Declared:
     """What the classes of a configuration declare about their options.
 
     Args:
-        free: full paths of options that cannot change the result, as "data.init_args.num_workers".
-        pictures: the folder that says which pictures a run is of; None for a data set that is the same everywhere.
-        validation_decides: whether what the run keeps depends on when it validates.
+        free: full names of options that cannot change the result, such as "data.init_args.num_workers".
+        pictures: the folder of the pictures that the run uses; None for a data set that is the same on every machine.
+        validation_decides: whether the weights that the run keeps depend on the times of validation.
     """
 
     free: frozenset[str] = frozenset()
@@ -55,7 +56,7 @@ class Declared:
     validation_decides: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data, for the run's folder."""
+        """Plain data, for identity.json."""
         return {
             "free": sorted(self.free),
             "pictures": self.pictures,
@@ -64,14 +65,14 @@ class Declared:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "Declared":
-        """As above."""
+        """Reads what ``as_dict`` has written."""
         pictures = content.get("pictures")
         free = frozenset(map(str, content.get("free") or []))
         return cls(free, None if pictures is None else str(pictures), bool(content.get("validation_decides")))
 
     @classmethod
     def in_version_0_1(cls, options: Mapping[str, Any]) -> "Declared":
-        """Of a run folder that says nothing: version 0.1 recognised options by their last word."""
+        """For a run folder without identity.json. Version 0.1 decided by the last part of an option's name."""
         free = {key for key in flatten(dict(options)) if key.rpartition(".")[2] in FREE_IN_VERSION_0_1}
         data = options.get("data") or {}
         path, root = str(data.get("class_path")), (data.get("init_args") or {}).get("root")
@@ -95,11 +96,11 @@ class RunConfig:
 
     @classmethod
     def read(cls, folder: Path) -> "RunConfig":
-        """That of the run in a folder.
+        """Reads the configuration of the run in a folder.
 
         Raises:
-            InputError: the files there are no configuration.
-            OSError: they cannot be read.
+            InputError: the files are no configuration of a run, or have the format of a later version.
+            OSError: the files cannot be read.
         """
         options = read_yaml(folder / CONFIG)
         if not _is_config(options):
@@ -120,21 +121,21 @@ class RunConfig:
         return {CONFIG: dump(self.options), IDENTITY: json.dumps(identity, indent=2) + "\n"}
 
     def with_options(self, **changed: Any) -> "RunConfig":
-        """The same, with other values at the top level."""
+        """A copy with other values for some top-level options."""
         return replace(self, options=self.options | changed)
 
     def replaced(self, options: dict[str, Any]) -> "RunConfig":
-        """Other values of the same options."""
+        """A copy with other options, and the same declarations of classes."""
         return replace(self, options=options)
 
     @property
     def seed(self) -> Any:
-        """Of the run."""
+        """The seed of the run."""
         return self.options.get("seed_everything")
 
     @cached_property
     def result_options(self) -> dict[str, Any]:
-        """The options that can change the result, by full path."""
+        """The options that can change the result, by full name."""
         names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
         trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
         parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
@@ -142,29 +143,32 @@ class RunConfig:
 
     @property
     def pictures(self) -> dict[str, str]:
-        """Which pictures the run is of, where a folder says it."""
+        """The folder of the run's pictures, as an option by name; empty if no folder decides the pictures."""
         return {} if self.declared.pictures is None else {"data.root": self.declared.pictures}
 
     def id(self, of_run: OfRun | None = None) -> str:
-        """What the run computes: equal for runs that must come out equal, wherever they and their teachers lie.
+        """A digest of the options that can change the result.
 
-        A folder of pictures counts by its path: what is in it is not read.
+        Runs that must give the same result have the same id, in whatever folders they and their teachers lie. A folder
+        of pictures counts by its path; its content is not read.
 
         Args:
-            of_run: the identity of a run that a checkpoint in the options belongs to, by its folder; by default it is
-                read there.
+            of_run: gives the identity of the run that a checkpoint in the options belongs to, from the run's folder. By
+                default the identity is read from the folder.
         """
         known = of_run or identity
         matters = {key: by_run(value, known) for key, value in self.result_options.items()} | self.pictures
         for part, names in (("checkpoint", BEST_OPTIONS), ("trainer", VALIDATION_OPTIONS)):
             matters |= {f"{part}.{name}": (self.options.get(part) or {}).get(name) for name in names}
-        # what is not set counts for nothing, so that an option that a later version adds makes no new run of an old one
+        # options that are not set do not count, so that the id stays the same when a later version adds an option
         matters = {key: value for key, value in matters.items() if value not in (None, [], {})}
         return hashlib.sha256(json.dumps(matters, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def settings(self) -> dict[str, Any]:
-        """The options that can change the result, for people: "model" is "DLB", "model.optimizer.lr" is 0.1; nothing
-        that is not set."""
+        """The options that can change the result, by short name, as tables show them.
+
+        For example, "model" is "DLB" and "model.optimizer.lr" is 0.1. Options that are not set are left out.
+        """
 
         def short(key: str) -> str:
             return key.replace(".init_args", "").removesuffix(".class_path")
@@ -194,7 +198,8 @@ def _is_config(config: Any) -> bool:
 
 
 def _is_plain(value: Any, levels: int) -> bool:
-    """Whether a value can be shown: at most ``levels`` deep, integers of at most 64 bits, class paths that are text."""
+    """Whether a value is plain data with at most ``levels`` levels, integers of at most 64 bits, and text as class
+    paths."""
     if isinstance(value, int):
         return value.bit_length() <= 64
     if not isinstance(value, dict | list):
@@ -209,7 +214,12 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 
 def by_run(value: Any, of_run: OfRun) -> Any:
-    """The path of a checkpoint or a ticket as what it is: which file of which run, wherever it lies."""
+    """Replaces the path of a checkpoint or a ticket by the identity of its run and the name of the file.
+
+    Args:
+        value: the value of an option. A value that is no such path is returned as it is.
+        of_run: gives the identity of the run in a folder.
+    """
     if isinstance(value, str) and value.endswith((".ckpt", "ticket.pt")):
         path = Path(value)
         folder = path.parent if path.name == "ticket.pt" else path.parent.parent
@@ -218,12 +228,19 @@ def by_run(value: Any, of_run: OfRun) -> Any:
 
 
 def identity(folder: Path) -> str | None:
-    """What the run in a folder computes: its data set's name and its id; None where there is no run."""
+    """The identity of the run in a folder: the name of its data set and its id; None if there is no run."""
     return named(folder, RunConfig.read(folder).id()) if (folder / CONFIG).is_file() else None
 
 
 def named(folder: Path, run_id: str) -> str:
-    """An id with the name of the data set, which the options need not tell: a folder may lie anywhere."""
+    """The identity of a run: the name of its data set and its id, as "mnist/0123456789abcdef".
+
+    The options need not contain the name of the data set, so it is taken from the path.
+
+    Args:
+        folder: logs/<data set>/<method>/<name>.
+        run_id: the id of the run's configuration.
+    """
     return f"{folder.absolute().parent.parent.name}/{run_id}"
 
 
@@ -236,5 +253,5 @@ def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def dump(options: dict[str, Any]) -> str:
-    """YAML in the order given."""
+    """YAML with the options in their order."""
     return yaml.safe_dump(options, sort_keys=False, allow_unicode=True)

@@ -1,12 +1,12 @@
-"""The folder of a run: made, found, held, and gone on with.
+"""The folder of a run: makes, finds, locks and resumes it.
 
     logs/<data set>/<method>/<name>/
         config.yaml          the resolved options
-        identity.json        what the run computes, and which options do not matter to it
+        identity.json        the id of the configuration, and the options that cannot change the result
         events.out.tfevents  TensorBoard
         metrics.csv          step, tag, value
         checkpoints/         last.ckpt, best.ckpt
-        summary.json         once the run is finished
+        summary.json         exists when the run is finished
 """
 
 import os
@@ -26,14 +26,15 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 OF_STUDY = "DISTILL_STUDY"
-"""Set for the runs of a study: the number of its process. A run whose study is gone saves and leaves."""
+"""The environment variable that a study sets for its runs: its process id. A run saves and ends if its study is
+killed."""
 ABANDONED_S = 600
-"""A start makes its folder in less than a second."""
+"""After this many seconds, a folder that a start was making is abandoned: a start takes less than a second."""
 
 
 @dataclass
 class Run:
-    """A run's folder, and the checkpoint to go on from, if any."""
+    """A run's folder, the checkpoint that it is resumed from, if any, and the file that locks the folder."""
 
     folder: Path
     resume_from: Path | None = None
@@ -47,27 +48,28 @@ class Run:
 
     @property
     def summary(self) -> Path:
-        """The file that a finished run leaves."""
+        """The file summary.json, which exists when the run is finished."""
         return self.folder / "summary.json"
 
     @property
     def metrics(self) -> Path:
-        """The file of all that was logged."""
+        """The file metrics.csv, with everything that was logged."""
         return self.folder / "metrics.csv"
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"held": None}  # other processes learn which run it is; it is held here
+        return self.__dict__ | {"held": None}  # other processes get the run without the lock, which this process keeps
 
     def hold(self, patience_s: float = 0.5) -> "Run":
-        """Keeps other processes from writing into this run until it is released or this process ends, however it ends.
+        """Locks the run, so that no other process writes into it. The lock ends with ``release`` or with this process.
 
         Args:
-            patience_s: how long to try; another process may only be looking.
+            patience_s: how many seconds to wait for the lock. `busy` takes it for a moment in another process.
 
         Raises:
-            InputError: another process holds it.
+            InputError: another process has locked the run.
+            OSError: the folder's config.yaml cannot be opened.
         """
-        self.held = open(self.folder / CONFIG, "r+b")  # noqa: SIM115 - open for as long as it is held
+        self.held = open(self.folder / CONFIG, "r+b")  # noqa: SIM115 - stays open as long as the lock is held
         until = time.monotonic() + patience_s
         while fcntl is not None:
             try:
@@ -86,30 +88,33 @@ class Run:
         return self
 
     def release(self) -> None:
-        """Lets other processes have it."""
+        """Unlocks the run."""
         if self.held is not None:
             self.held.close()
             self.held = None
 
     def busy(self) -> bool:
-        """Whether another process holds it."""
+        """Whether another process has locked the run."""
         try:
             Run(self.folder).hold(patience_s=0).release()
         except InputError:
             return True
-        except OSError:  # not there, or not ours
+        except OSError:  # the run does not exist, or may not be written to
             pass
         return False
 
 
 def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:
-    """A new folder, held. Two starts at once get two folders.
+    """Makes and locks the folder of a new run. Two starts at the same time get two folders.
 
     Args:
         stem: logs/<data set>/<method>.
-        name: of the folder; the next number is added where that holds a run.
-        config: of this start.
-        once: go on with the run that the folder holds, instead.
+        name: the name of the folder. If the folder exists, a number is added to the name.
+        config: the configuration of this start.
+        once: whether to resume the run in an existing folder instead of adding a number.
+
+    Raises:
+        InputError: the name is not allowed; or, with ``once``, see ``resume``.
     """
     refuse_odd_name(name, "--name")
     stem.mkdir(parents=True, exist_ok=True)
@@ -122,7 +127,7 @@ def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:
         for file_name, text in config.with_options(name=folder.name).files().items():
             write_whole(made / file_name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
         try:
-            os.rename(made, folder)  # fails where a folder is that has something in it
+            os.rename(made, folder)  # fails if the folder exists and is not empty
             return Run(folder).hold()
         except OSError:
             if not folder.exists():
@@ -142,16 +147,17 @@ def _sweep_starts(stem: Path) -> None:
 
 
 def resume(stem: Path, name: str | None, config: RunConfig, ckpt_path: str) -> Run:
-    """The run to go on with, held, unless it is finished.
+    """Finds the run to resume, and locks it unless it is finished.
 
     Args:
         stem: logs/<data set>/<method>.
-        name: of the run; None for the newest unfinished one.
-        config: of this start.
-        ckpt_path: "last", "best", or a file in the ``checkpoints`` of a run.
+        name: the name of the run; None for the newest unfinished one.
+        config: the configuration of this start.
+        ckpt_path: "last", "best", or a file in the folder ``checkpoints`` of a run.
 
     Raises:
-        InputError: there is no such run or file, or an option differs that can change the result.
+        InputError: there is no such run or file, another process has locked the run, or an option that can change the
+            result differs from the run's.
     """
     path = None
     if ckpt_path in ("last", "best"):
@@ -162,8 +168,8 @@ def resume(stem: Path, name: str | None, config: RunConfig, ckpt_path: str) -> R
             raise InputError(f"there is no checkpoint {path}")
         folder = path.resolve().parent.parent
         if path.resolve().parent.name != "checkpoints" or not (folder / CONFIG).is_file():
-            raise InputError(f"{path} is not in the checkpoints of a run, which alone can be resumed from")
-    run = Run(folder).hold()  # before anything is looked at: a process that holds it may change it
+            raise InputError(f"{path} is not in the checkpoints of a run: give a file in a run's folder checkpoints")
+    run = Run(folder).hold()  # first of all, because a process that has the lock may change the files
     try:
         _decide_where_to_go_on(run, path or run.checkpoints / f"{ckpt_path}.ckpt", config)
     except BaseException:
@@ -184,19 +190,26 @@ def _decide_where_to_go_on(run: Run, path: Path, config: RunConfig) -> None:
     if run.finished:
         return
     sweep(run.folder)
-    if not last:  # what came after it is given up: a cut from here on goes on from here
+    if not last:  # training after this checkpoint is dropped: a later resume starts from it, too
         run.summary.unlink(missing_ok=True)
         run.resume_from = link_whole(path, run.checkpoints / "last.ckpt")
 
 
 def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
-    """Refuses to go on with an option that could change the result.
+    """Refuses to resume a run with another value of an option that can change the result.
 
-    A teacher may have moved: a checkpoint knows its weights, and SoftTargets compares them. So may a folder of pictures,
-    unless the run is finished, and nothing will be read.
+    The path of a teacher may differ: SoftTargets compares its weights with those that the checkpoint knows. The path of
+        a
+    folder of pictures may differ too, because the pictures are compared when they are read; but a finished run reads no
+    pictures, so there the paths are compared.
+
+    Args:
+        old: the configuration in the run's folder.
+        new: the configuration of this start.
+        run: the run.
 
     Raises:
-        InputError: naming the first such option.
+        InputError: there is such an option. The message names the first one.
     """
     before, now, folder = old.result_options, new.result_options, run.folder
     if run.finished:
@@ -207,23 +220,28 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
         if by_run(before.get(key), identity) != by_run(now.get(key), identity):
             if key.startswith("trainer.callbacks.") and key.endswith(".class_path") and key not in now:
                 name = str(before[key]).rpartition(".")[2]
-                raise InputError(f"{folder} was started with the callback {name}: add it, as at the start")
+                raise InputError(f"{folder} was started with the callback {name}, which is missing now: add it")
             raise InputError(
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
-                "resume it with that, or leave --ckpt_path out for a new run"
+                "resume it with the old value, or leave --ckpt_path out for a new run"
             )
 
 
 def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:
-    """The folder of a run, by name, or the newest (of those unfinished, where ``finished`` is False).
+    """Finds the folder of a run.
+
+    Args:
+        stem: logs/<data set>/<method>.
+        name: the name of the run; None for the newest run.
+        finished: False looks only at unfinished runs, if there is no name; None looks at all.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no such run, or the name is not allowed.
     """
     if name is not None:
         refuse_odd_name(name, "--name")
         if not (stem / name / CONFIG).is_file():
-            raise InputError(f"there is no run {stem / name}: leave --ckpt_path out to start it, or give another --name")
+            raise InputError(f"there is no run {stem / name}: leave --ckpt_path out to start it, or change --name")
         return stem / name
     found = [config.parent for config in stem.glob(f"[!.]*/{CONFIG}")]
     if finished is False:

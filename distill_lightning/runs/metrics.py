@@ -1,4 +1,4 @@
-"""metrics.csv, as it is read."""
+"""Reads metrics.csv."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,12 @@ HEADER = ["step", "tag", "value"]
 
 
 def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
-    """The rows (step, tag, value) of a metrics.csv, without a torn last line. Empty where there is no file."""
+    """The rows (step, tag, value) of a metrics.csv. They are empty if there is no file. A last line without its end is
+    left out.
+
+    Raises:
+        ValueError: a row does not have this form.
+    """
     path = Path(path)
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""The run of a job that was put back into the queue."""
+"""Finds the run of a SLURM job that was put back into the queue."""
 
 from pathlib import Path
 
@@ -6,14 +6,15 @@ from distill_lightning.environment import slurm_job, was_requeued
 from distill_lightning.runs.config import RunConfig
 
 MARK = "slurm_job_id"
+"""The file in a run's folder with the id of its job."""
 
 
 def folder_of_job(stem: Path, config: RunConfig) -> Path | None:
-    """The folder that an earlier start of this job made with these options, if the job was requeued.
+    """The run folder that this job made before it was requeued, with the same options; None if there is none.
 
     Args:
         stem: logs/<data set>/<method>.
-        config: of this start.
+        config: the configuration of this start.
     """
     if not was_requeued():
         return None
@@ -25,6 +26,6 @@ def folder_of_job(stem: Path, config: RunConfig) -> Path | None:
 
 
 def mark_folder(folder: Path) -> None:
-    """Writes down which job a run belongs to, where it belongs to one."""
+    """Writes the id of the SLURM job into a run's folder, if the run belongs to a job."""
     if job := slurm_job():
         (folder / MARK).write_text(job)

@@ -1,4 +1,4 @@
-"""summary.json: what a finished run came to."""
+"""summary.json: the results of a finished run."""
 
 import json
 from pathlib import Path
@@ -8,5 +8,5 @@ from distill_lightning.files import write_whole
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Writes it as a whole: a run is finished when it is there."""
+    """Writes summary.json at once as a whole, since a run is finished when the file exists."""
     write_whole(path, lambda file: file.write((json.dumps(summary, indent=2) + "\n").encode()))

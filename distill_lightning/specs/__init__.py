@@ -1,18 +1,19 @@
-"""What a file may ask to have built, and how a network is built from it.
+"""Decides which classes a file may use, and builds networks from specifications.
 
-A specification is plain data: ``{"class_path": "package.Class", "init_args": {...}}``. One that comes from a file
-(a checkpoint, or a configuration that the program finds by itself) is checked as a whole before any of it is imported:
+A specification is plain data: ``{"class_path": "package.Class", "init_args": {...}}``. If it comes from a file (a
+checkpoint, or a configuration that the program finds by itself), all of it is checked before anything is imported:
 
-- a class path must be on the list of its kind (``lists``): networks of this package, of torchvision and timm by name;
-  torch's optimizers and schedulers; this package's data modules, transforms, methods and callbacks; some callbacks of
-  Lightning's, which neither write nor connect;
-- arguments must be plain data of the kind that the class declares (``arguments``), at every depth (``check``); a text
-  where a class belongs is refused, so that it is never taken for the path of a file, an address or the name of
-  something to import;
-- a network may not need much more memory than the file holds weights for (``allocation``).
+- A class path must be on the list of its kind (``lists``). The lists hold the networks of this package, of torchvision
+  and of timm; torch's optimizers and schedulers; this package's data modules, transforms, methods and callbacks; and
+  the callbacks of Lightning that neither write files nor open connections.
+- Arguments must be plain data of the types that the class declares (``arguments``), at every depth (``check``). A
+string
+  in the place of a class is refused, because a parser could take it for a file, an address or a name to import.
+- A network may not need much more memory than the weights in the file (``allocation``).
 
-What is not on a list is refused by name, unless the user has trusted it by name: ``--trust my_package.Net`` on the
-command line, ``with trusting(["my_package.Net"])`` in Python. There is no way to trust everything.
+A class that is on no list is refused, and the error names it. The user can trust a class by its name:
+``--trust my_package.Net`` on the command line, ``with trusting(["my_package.Net"])`` in Python. It is not possible to
+trust everything.
 """
 
 from distill_lightning.specs.allocation import SLACK, allocating_at_most, count_numbers

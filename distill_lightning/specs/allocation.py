@@ -1,4 +1,4 @@
-"""How much memory a network may take that a file describes: refused with the number, before it is taken."""
+"""Limits the memory of networks from files. A network that is too large is refused before the memory is allocated."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +12,9 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import nested_values
 
 SLACK = 1 << 27
-"""Numbers that a network may allocate beyond four times its weights: tables of its own, and a teacher beside it."""
+"""Numbers that a network may allocate in addition to four times its weights, for buffers and for a teacher."""
 OF_A_TENSOR = 4096
-"""Numbers that a tensor counts for at least: the module around it takes as much, and time."""
+"""The smallest count for a tensor, in numbers: the module that holds a small tensor takes memory and time, too."""
 _FACTORIES = {
     torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange, torch.linspace,
     torch.randperm, torch.logspace, torch.empty_strided, torch.tril_indices, torch.triu_indices,
@@ -26,7 +26,7 @@ _SIZES = {
 
 
 class _Allocations(TorchFunctionMode):
-    """Adds up what is about to be allocated, before it is."""
+    """Counts the numbers of each tensor before the tensor is allocated."""
 
     def __init__(self, most: int, where: str) -> None:
         super().__init__()
@@ -45,16 +45,20 @@ class _Allocations(TorchFunctionMode):
         if self.total > self.most:
             raise InputError(
                 f"{self.where} describes a network of {self.total:,} numbers or more, where {self.most:,} are allowed "
-                "by the weights that it holds: it is not built"
+                "for the weights in the file: it is not built"
             )
 
 
 @contextmanager
 def allocating_at_most(numbers: int | None, where: str) -> Iterator[None]:
-    """Within this block, torch's constructors of tensors may make so many numbers in all; None for no limit.
+    """Within this block, limits the numbers in all tensors that torch allocates together.
+
+    Args:
+        numbers: the limit; None for no limit.
+        where: the file, for the error.
 
     Raises:
-        InputError: before more are allocated.
+        InputError: a tensor would exceed the limit. It is raised before the tensor is allocated.
     """
     if numbers is None:
         yield
@@ -64,7 +68,15 @@ def allocating_at_most(numbers: int | None, where: str) -> Iterator[None]:
 
 
 def count_numbers(content: Any, where: str) -> int:
-    """How many numbers a file's content holds in its tensors, those that several of them share counted once."""
+    """The count of numbers in all tensors of a file's content. Memory that several tensors share counts once.
+
+    Args:
+        content: the content of the file.
+        where: the file, for the error.
+
+    Raises:
+        InputError: see ``nested_values``.
+    """
     stored: dict[int, int] = {}
     for value in nested_values(content, where):
         if isinstance(value, Tensor):

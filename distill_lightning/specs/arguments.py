@@ -1,4 +1,4 @@
-"""What a class or function takes: the type hint of each argument, and what may stand there."""
+"""Reads the type hints of the arguments of a class or function, and decides which values they allow."""
 
 import collections.abc
 import inspect
@@ -15,16 +15,18 @@ from torch import nn
 from distill_lightning.specs.lists import LISTED, ROOMS
 
 PLAIN = (str, int, float, bool, bytes, complex, type(None), Path, PathLike, timedelta)
-"""Types of arguments that hold no other object."""
+"""Types of plain arguments, which contain no other object."""
 TEXTS = (str, bytes, Path, PathLike, timedelta)
-"""Those of them that a text may be given for."""
+"""Those of the plain types for which a file may give a string."""
 NUMBERS = int | float | None
+"""The type hint of an argument that a class passes on without declaring it."""
 
 
 def parameters(found: Any) -> dict[str | None, Any]:
-    """The type hint of each argument of a class or function, those that it passes on to its base classes included.
+    """The type hint of each argument of a class or function, by name. Arguments for its base classes are included.
 
-    Under None stands what any other argument may be: numbers alone, where keywords are passed on to somebody else.
+    If the class or function passes further keywords on to unknown code, the key None has the hint of these: numbers
+        only.
     """
     if not inspect.isclass(found):
         return _of_function(found)[0]
@@ -43,8 +45,8 @@ def _of_function(function: Any) -> tuple[dict[str | None, Any], bool]:
     signature = inspect.signature(function)
     try:
         hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # names that only a type checker sees: then texts are refused
-        hints = {}
+    except (NameError, TypeError, AttributeError):  # the hints use names that only a type checker sees
+        hints = {}  # without hints, strings are refused
     found: dict[str | None, Any] = {
         name: hints.get(name)
         for name, parameter in signature.parameters.items()
@@ -57,7 +59,7 @@ def _of_function(function: Any) -> tuple[dict[str | None, Any], bool]:
 
 
 def leaves(hint: Any) -> tuple[list[type], list[type]]:
-    """The classes that objects at a type hint may have, and the plain types beside them. What a callable gives counts."""
+    """The classes in a type hint, and the plain types in it. For a callable, they are those of its return value."""
     if hint is None:
         return [], [type(None)]
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
@@ -73,21 +75,21 @@ def leaves(hint: Any) -> tuple[list[type], list[type]]:
         if hint in (list, dict, tuple, set):
             return [], [int]
         return ([], [hint]) if issubclass(hint, PLAIN) else ([_kind_of(hint)], [])
-    return [object], []  # a type variable, Any: nothing may be built there, and no text may stand there
+    return [object], []  # for a type variable or Any, a file may neither build an object nor give a string
 
 
 def holds_many(hint: Any) -> bool:
-    """Whether several values may stand at a type hint, as a list or by name."""
+    """Whether a type hint allows a list or a dict of values."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType, typing.Annotated):
         return any(holds_many(argument) for argument in arguments)
     if inspect.isclass(origin or hint):
         return issubclass(origin or hint, collections.abc.Iterable)
-    return origin is None  # nobody knows
+    return origin is None  # the hint does not say
 
 
 def _kind_of(hint: type) -> type:
-    """The kind that a class belongs to: Optimizer for an optimizer's class."""
+    """The kind of a class, which is a base class that has a list: Optimizer for SGD, for example."""
     return next((kind for kind in {**ROOMS, **LISTED} if kind is not nn.Module and issubclass(hint, kind)), hint)
 
 

@@ -1,4 +1,4 @@
-"""Networks from specifications."""
+"""Builds networks from specifications."""
 
 import collections.abc
 import functools
@@ -18,11 +18,11 @@ from distill_lightning.specs.lists import MOVED, lookup
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which network: a class path and plain data.
+    """A specification of a network, as plain data.
 
     Args:
         class_path: the dotted name of a class, or of a function that makes a network.
-        init_args: its arguments; networks within networks are specifications of the same form.
+        init_args: the arguments. A network as an argument is a specification of the same form.
     """
 
     class_path: str
@@ -30,10 +30,14 @@ class NetworkSpec:
 
     @classmethod
     def of(cls, config: Any, where: str) -> "NetworkSpec":
-        """From plain data.
+        """Makes a specification from plain data.
+
+        Args:
+            config: plain data from a file.
+            where: the file, for the error.
 
         Raises:
-            InputError: it is not a dict with a class path.
+            InputError: ``config`` is not a dict with a class path and arguments by name.
         """
         arguments = given(config) if is_spec(config) and config.keys() <= SPEC else None
         if arguments is None or not isinstance(config["class_path"], str):
@@ -45,14 +49,15 @@ class NetworkSpec:
         return {"class_path": self.class_path, "init_args": dict(self.init_args)}
 
     def build(self, where: str, weights: int | None = None) -> nn.Module:
-        """The network, checked all the way down first.
+        """Checks the specification at every depth, and builds the network.
 
         Args:
-            where: the file that the specification comes from, for errors.
-            weights: how many numbers the file holds for it, which bounds what it may allocate; None for no file.
+            where: the file of the specification, for errors.
+            weights: the count of numbers in the file's weights, which limits the network's memory; None for no limit.
 
         Raises:
-            InputError: it asks for what is not allowed, cannot be built, or is too large.
+            InputError: the specification uses a class or a value that is not allowed, or the network cannot be built,
+                or it is too large.
         """
         refuse_untrusted({"network": self.as_dict()}, {"network": nn.Module}, where)
         with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
@@ -67,13 +72,13 @@ class NetworkSpec:
                 ) from error
         if not isinstance(built, nn.Module):
             raise InputError(
-                f"{where} asks for {self.class_path}, which makes a {type(built).__name__}, and no network"
+                f"{where} asks for {self.class_path}, which makes a {type(built).__name__}: expected a network"
             )
         return built
 
 
 def _build(value: Any, hint: Any) -> Any:
-    """Objects for checked plain data."""
+    """Builds the objects that checked plain data describe."""
     if isinstance(value, list):
         return [_build(inner, hint) for inner in value]
     if not is_spec(value):

@@ -1,4 +1,4 @@
-"""Plain data from a file, held against the type hints of where it belongs, before anything is made of it."""
+"""Compares plain data from a file with the type hints of its options, before anything is built from it."""
 
 import importlib
 import importlib.util
@@ -16,29 +16,29 @@ from distill_lightning.specs.lists import DOTTED, LISTED, ROOMS, is_trusted, loo
 SPEC = {"class_path", "init_args", "dict_kwargs"}
 """The keys of a specification."""
 LARGEST = 10**12
-"""No size, count or seed in a file is larger."""
+"""The largest number that a file may give as a size, a count or a seed."""
 MOST_NAMED = 5
-"""Class paths that an error lists."""
+"""The largest number of class paths that an error lists."""
 FETCHES = ("pretrained", "weights", "weights_backbone", "checkpoint_path")
-"""Arguments of other packages' networks that download or open files."""
+"""Arguments of networks of torchvision and timm that download or open files."""
 OPTIONS = (".yaml", ".yml", ".json", ".jsonnet", ".toml", ".py")
-"""Ends of the names of files of options, which a parser would open where a class belongs."""
+"""Suffixes of configuration files. A parser would open such a file if its name is given in the place of a class."""
 
 
 def is_spec(value: Any) -> bool:
-    """Whether it is a dict that names a class."""
+    """Whether ``value`` is a dict with a class path."""
     return isinstance(value, dict) and "class_path" in value
 
 
 def given(spec: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The arguments of a specification by name; None where it does not give them so."""
+    """The arguments of a specification, by name; None if it does not give them by name."""
     parts = [spec.get(name) or {} for name in ("init_args", "dict_kwargs")]
     named = all(isinstance(part, dict) and all(isinstance(key, str) for key in part) for part in parts)
     return {**parts[0], **parts[1]} if named else None
 
 
 def short(value: Any) -> str:
-    """A value in less than 80 characters."""
+    """A value as text of at most 80 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) < 80 else text[:77] + "..."
 
@@ -48,9 +48,9 @@ class Demand:
     """One class that a file asks for.
 
     Args:
-        class_path: as the file names it.
-        key: the option that it is for.
-        state: whether it may be built from a file: it is on the lists, the user trusts it, or neither.
+        class_path: the class path in the file.
+        key: the option that the class is for.
+        state: "allowed" if the class is on a list, "trusted" if the user trusts it, otherwise "unknown".
     """
 
     class_path: str
@@ -66,7 +66,7 @@ class _Found:
 
 
 def requests(data: Any) -> list[str]:
-    """Every class path in plain data, at any depth, in the order of the text."""
+    """Every class path in plain data, at any depth, in its order."""
 
     def walk(value: Any) -> Iterator[str]:
         if is_spec(value):
@@ -74,7 +74,7 @@ def requests(data: Any) -> list[str]:
         for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
             yield from walk(inner)
 
-    for _ in nested_values(data, "the file"):  # bounded before it is walked
+    for _ in nested_values(data, "the file"):  # checks the size and the depth before the recursion
         pass
     return list(dict.fromkeys(walk(data)))
 
@@ -82,12 +82,15 @@ def requests(data: Any) -> list[str]:
 def demands(
     config: Mapping[str, Any], kinds: Mapping[str, Any], imports_trusted: bool = True
 ) -> tuple[list[Demand], list[str]]:
-    """What plain data asks for, and what else is wrong with it, in words.
+    """The classes that plain data asks for, and everything else that is wrong with it.
 
     Args:
-        config: from a file.
+        config: plain data from a file.
         kinds: the type hint of each of its keys.
-        imports_trusted: whether classes that the user trusts are imported, to see what they take.
+        imports_trusted: whether to import the classes that the user trusts, to check their arguments.
+
+    Returns:
+        The classes, and the faults as texts.
 
     Raises:
         InputError: a class that the user trusts cannot be imported.
@@ -102,15 +105,15 @@ def demands(
 
 
 def refuse_untrusted(config: Mapping[str, Any], kinds: Mapping[str, Any], where: str) -> None:
-    """Refuses plain data that asks for more than it may.
+    """Refuses plain data that uses classes or values that a file may not use.
 
     Args:
-        config: from a file.
+        config: plain data from a file.
         kinds: the type hint of each of its keys.
         where: the file, for the error.
 
     Raises:
-        InputError: naming what is not allowed, and the words that allow it.
+        InputError: there is such a class or value. For classes, the message names the options that would allow them.
     """
     asked, faults = demands(config, kinds)
     unknown = [demand.class_path for demand in asked if demand.state == "unknown"]
@@ -126,7 +129,7 @@ def refuse_untrusted(config: Mapping[str, Any], kinds: Mapping[str, Any], where:
 
 
 def _check(value: Any, hint: Any, key: str, found: _Found) -> None:
-    """Collects what is wrong with a value that belongs where the type hint stands."""
+    """Collects the faults of a value for an option with this type hint."""
     if is_spec(value):
         _check_spec(value, hint, key, found)
         return
@@ -168,11 +171,12 @@ def _check_text(text: str, key: str, found: _Found) -> None:
 
 
 def _names_code(text: str, kinds: list[type]) -> str | None:
-    """Why a text that stands where a class may stand too could be taken for one, or for a file of options; None if not.
+    """Why a parser could take a string for a class or for a configuration file; None if it could not.
 
-    A parser tries such a text as a file, as YAML and as the name of something to import, before it takes it for itself.
+    If an option allows a string or a class, a parser first tries to read the string as a file, as YAML and as a name to
+    import.
     """
-    if not any(kind.__name__ == "PlainNetwork" for kind in kinds):  # a name, as of an accelerator
+    if not any(kind.__name__ == "PlainNetwork" for kind in kinds):  # the name of an accelerator, for example
         if not all(c.isascii() and (c.isalnum() or c in "_,-") for c in text):
             return "which is no name"
         return "which is the name of a file here: rename that" if os.path.lexists(text) else None
@@ -214,7 +218,7 @@ def _check_spec(spec: dict[str, Any], hint: Any, key: str, found: _Found) -> Non
             found.faults.append(f"{path} as {key}, where it does not belong")
         else:
             found.asked.append(Demand(path, key, state))
-        # what it would be given is looked through all the same, so that the list is complete
+        # the arguments are searched too, so that the list of classes is complete
         found.asked.extend(Demand(within, key, _anywhere(within)) for within in requests(arguments))
         return
     found.asked.append(Demand(path, key, "trusted" if is_trusted(path) else "allowed"))
@@ -233,14 +237,18 @@ def _check_spec(spec: dict[str, Any], hint: Any, key: str, found: _Found) -> Non
 
 
 def _anywhere(path: str) -> Literal["allowed", "trusted", "unknown"]:
-    """The state of a class path that stands where nobody knows what belongs."""
+    """The state of a class path in a place whose type hint is not known."""
     if is_trusted(path):
         return "trusted"
     return "allowed" if any(on_list(path, kind) is not None for kind in {**ROOMS, **LISTED}) else "unknown"
 
 
 def _checked_timm(arguments: dict[str, Any], key: str, found: _Found) -> dict[str, Any]:
-    """The arguments that are left to check: a name that timm lists, and no words on where weights come from."""
+    """Checks the arguments of timm.create_model: timm must list the name, and none may say where weights come from.
+
+    Returns:
+        The other arguments, which still have to be checked.
+    """
     if arguments.get("model_name") not in importlib.import_module("timm").list_models():
         name = short(arguments.get("model_name"))
         found.faults.append(f"the text {name} as {key}.model_name, which timm does not list")

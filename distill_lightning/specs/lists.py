@@ -1,4 +1,4 @@
-"""The lists of classes and functions that a file may name, and what the user adds to them."""
+"""The lists of classes and functions that a file may use, and those that the user trusts."""
 
 import functools
 import importlib
@@ -20,15 +20,18 @@ from distill_lightning.errors import InputError
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
 MOVED: dict[str, str] = {}
-"""Class paths in files of earlier versions, and where the classes are now."""
+"""New class paths of classes that earlier versions had elsewhere, by the old class path."""
 
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-"""A class path. Letters of other alphabets look like these, and are others."""
+"""A class path. Only ASCII is allowed, because letters of other alphabets can look the same."""
 
 
 @contextmanager
 def trusting(names: Iterable[str]) -> Iterator[None]:
-    """Within this block, files may ask for these classes and functions, by their dotted names, as well.
+    """Within this block, files may also use these classes and functions.
+
+    Args:
+        names: their dotted names, such as "my_package.Net".
 
     Raises:
         InputError: a name is no dotted name.
@@ -45,17 +48,21 @@ def trusting(names: Iterable[str]) -> Iterator[None]:
 
 
 def is_trusted(class_path: str) -> bool:
-    """Whether the user has said so."""
+    """Whether the user trusts this class path."""
     return class_path in _trusted.get()
 
 
 def lookup(class_path: str, kind: type) -> Any:
-    """The class or function of that dotted name, if a file may ask for it where a ``kind`` belongs; None otherwise.
+    """The class or function with a class path, if a file may use it in the place of a ``kind``; None otherwise.
 
-    Nothing outside the lists, and what the user trusts, is imported.
+    Only classes and functions that are on a list or that the user trusts are imported.
+
+    Args:
+        class_path: the dotted name.
+        kind: the base class of the objects that belong there.
 
     Raises:
-        InputError: it is trusted, and cannot be imported.
+        InputError: the user trusts the class path, but it cannot be imported.
     """
     class_path = MOVED.get(class_path, class_path)
     if is_trusted(class_path):
@@ -64,7 +71,7 @@ def lookup(class_path: str, kind: type) -> Any:
 
 
 def on_list(class_path: str, kind: type) -> Any:
-    """The same, whatever the user trusts."""
+    """Like ``lookup``, but only for the lists: it ignores what the user trusts."""
     if not DOTTED.fullmatch(class_path):
         return None
     module, _, name = class_path.rpartition(".")
@@ -78,13 +85,13 @@ def on_list(class_path: str, kind: type) -> Any:
                 return None if is_base else found
     listed = LISTED.get(kind)
     found = listed(module, name) if listed else None
-    # what is built later is what this very path names, so it must be there already
+    # the class is later built from this path, so the path must lead to the same object
     return found if found is not None and getattr(sys.modules.get(module), name, None) is found else None
 
 
 @functools.cache
 def _modules(room: str) -> frozenset[str]:
-    """The names of a package's modules, or of a module itself, found without importing them."""
+    """The names of a package and its modules, or of one module. The modules are not imported."""
     spec = importlib.util.find_spec(room)
     if spec is None:
         return frozenset()
@@ -98,12 +105,12 @@ def _import(class_path: str) -> Any:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise InputError(
-            f"{class_path} is trusted, but cannot be imported: run where it can, or set PYTHONPATH"
+            f"{class_path} is trusted, but cannot be imported: run in the folder that contains it, or set PYTHONPATH"
         ) from error
 
 
 def _network(module: str, name: str) -> Any:
-    """Constructors of torchvision and timm, by the names that these list."""
+    """The functions of torchvision and timm that make a network, if torchvision or timm lists the name."""
     if re.fullmatch(r"torchvision\.models(\.\w+)?", module):
         from torchvision import models
 
@@ -115,7 +122,7 @@ def _network(module: str, name: str) -> Any:
 
 
 def _of_torch(package: Any, kind: type) -> Callable[[str, str], Any]:
-    """Classes of a package of torch's, but for the base class."""
+    """A function that finds the classes of a package of torch, except the base class."""
 
     def listed(module: str, name: str) -> Any:
         found = getattr(package, name, None)
@@ -135,26 +142,26 @@ def _of_package(room: str, names: Collection[str]) -> Callable[[str, str], Any]:
 
 
 ROOMS: dict[type, tuple[str, ...]] = {nn.Module: ("distill_lightning.models",)}
-"""Where this package keeps its classes of a kind. The rooms above add theirs (``offer``)."""
+"""The packages and modules that define this program's classes of a kind. Other parts add theirs with ``offer``."""
 ITSELF: set[type] = set()
-"""Those kinds that are no mere bases of what may be named."""
+"""The kinds that a file may use themselves. A file may use only subclasses of the other kinds."""
 LISTED: dict[type, Callable[[str, str], Any]] = {
     nn.Module: _network,
     torch.optim.Optimizer: _of_torch(torch.optim, torch.optim.Optimizer),
     torch.optim.lr_scheduler.LRScheduler: _of_torch(torch.optim.lr_scheduler, torch.optim.lr_scheduler.LRScheduler),
 }
-"""What of other packages may be named, by module and name."""
+"""For each kind, a function that finds an allowed class of another package by its module and name."""
 
 
 def offer(kind: type, *rooms: str, itself: bool = False, package: str = "", names: Collection[str] = ()) -> None:
-    """Files may ask for the classes of this kind that these modules and packages define.
+    """Adds classes of a kind to the lists, so that files may use them.
 
     Args:
         kind: the base class.
-        rooms: names of modules of this package.
-        itself: whether the kind may be asked for too, and is no mere base.
+        rooms: names of modules and packages of this program that define such classes.
+        itself: whether a file may use the base class itself, too.
         package: another package.
-        names: of the classes that it exports, those that may be asked for.
+        names: names of classes that ``package`` exports and that a file may use.
     """
     ROOMS[kind] = rooms
     if itself:

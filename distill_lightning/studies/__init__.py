@@ -1,4 +1,4 @@
-"""A study: several runs in an order, which the command ``distill study FILE`` trains and puts into tables.
+"""A study: several runs, some of which need others. ``distill study FILE`` trains them and makes tables of the results.
 
 A study is a YAML file.
 
@@ -29,14 +29,14 @@ again if a finished run with its digest lies anywhere under the log folder. A ru
 
 From the file to the last run, in this order:
 
-    reading.py      the YAML, checked: `Study`
+    reading.py      reads and checks the YAML: `Study`
     references.py   ``${teacher/best: seed=0}``: `Reference`
-    plan.py         each run with its arguments and with the runs that it needs: `StudyPlan`, `PlannedRun`
-    finished.py     finished runs on disk, which are not trained again
+    plan.py         lists each run with its arguments and the runs that it needs: `StudyPlan`, `PlannedRun`
+    finished.py     finds finished runs on disk, which are not trained again
     engine.py       starts a run's process, with its share of cores and GPUs: `LocalEngine`
     scheduler.py    starts each run when the runs that it needs are done: `Scheduler`
     snapshot.py     the state of all runs at one moment: `Snapshot`
-    display.py      what the terminal shows of it: `Display`
+    display.py      shows a snapshot on the terminal: `Display`
 
 Nothing here imports torch.
 """

@@ -1,4 +1,4 @@
-"""What a study shows while it goes: a live picture on a terminal, else a line for each event."""
+"""The progress of a study: a live picture on a terminal, otherwise one line for each event."""
 
 import sys
 import time
@@ -14,11 +14,11 @@ COUNTED: tuple[State, ...] = ("running", "elsewhere", "failed", "blocked")
 
 
 def status_line(snapshot: Snapshot, now_s: float | None = None) -> str:
-    """How many runs are done, running and so on, and how much time is left.
+    """The number of runs in each state, and an estimate of the time that is left, in one line.
 
     Args:
-        snapshot: of the study.
-        now_s: `time.monotonic` of now, which is read if it is not given.
+        snapshot: the state of the study.
+        now_s: the current time in seconds, as `time.monotonic` gives it; by default it is read.
     """
     words = f"{len(snapshot.in_state('done'))} of {len(snapshot.runs)} runs done"
     for state in COUNTED:
@@ -31,14 +31,19 @@ def status_line(snapshot: Snapshot, now_s: float | None = None) -> str:
 
 
 def picture(snapshot: Snapshot, now_s: float) -> str:
-    """The status line, and a line for each run that is being trained, here or by another process."""
+    """The status line, and one line for each run that this study or another process is training.
+
+    Args:
+        snapshot: the state of the study.
+        now_s: the current time in seconds, as `time.monotonic` gives it.
+    """
     running = [f"  {run.name}  {now_s - run.started_s:.0f} s" for run in snapshot.in_state("running")]
     elsewhere = [f"  {run.name}  trained by another process" for run in snapshot.in_state("elsewhere")]
     return "\n".join([status_line(snapshot, now_s), *running, *elsewhere])
 
 
 class Display:
-    """Writes to standard error. As a context manager it keeps the picture on the terminal, where there is one."""
+    """Shows a study on standard error. As a context manager it keeps a picture on the terminal, if there is one."""
 
     def __init__(self) -> None:
         self._snapshot: Snapshot | None = None
@@ -61,7 +66,7 @@ class Display:
         self._snapshot = snapshot
 
     def announce(self, line: str, snapshot: Snapshot) -> None:
-        """Writes a line for good, with the status where there is no picture."""
+        """Prints a line that stays. If there is no picture, the status is added to the line."""
         if self._console.is_terminal:
             self._console.print(line, highlight=False, soft_wrap=True)
         else:

@@ -1,4 +1,4 @@
-"""Starts the processes of runs on this machine, and signals them."""
+"""Starts the processes of runs on this machine, and sends them signals."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from distill_lightning.studies.plan import PlannedRun
 
 @dataclass(frozen=True)
 class StartedRun:
-    """The process of a run, and where its output goes."""
+    """The process of a run, and the file of its output."""
 
     process: "subprocess.Popen[bytes]"
     log: Path
@@ -21,32 +21,35 @@ class StartedRun:
     """The size of the log in bytes before the process started: earlier starts wrote that part."""
 
     def has_ended(self) -> bool:
+        """Whether the process has ended."""
         return self.process.poll() is not None
 
     def pass_on(self, number: int) -> None:
-        """Sends a signal that the study received; a signal that a run does not handle is sent as SIGTERM."""
+        """Sends a signal that the study has received. A run handles SIGINT and SIGTERM; any other signal is sent as
+        SIGTERM."""
         handled = number in (signal.SIGINT, signal.SIGTERM)
         self.process.send_signal(number if handled else signal.SIGTERM)
 
     def kill(self) -> None:
-        """Ends it at once, with the processes that it started."""
+        """Kills the process, and the processes that it has started."""
         if hasattr(os, "killpg"):
             os.killpg(self.process.pid, signal.SIGKILL)
         else:
             self.process.kill()
 
     def ask_to_end(self) -> None:
-        """Lets it save and leave."""
+        """Sends SIGTERM, so that the run saves a checkpoint and ends."""
         self.process.terminate()
 
     def wait_or_kill(self, timeout_s: float) -> None:
+        """Waits until the process has ended, and kills it after ``timeout_s`` seconds."""
         try:
             self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
 
     def last_words(self) -> str:
-        """The error that the process ended with, or else its exit status."""
+        """The error message of the process that has ended; its exit status if there is no message."""
         with open(self.log, errors="replace") as log:
             log.seek(self.log_start)
             lines = log.read().splitlines()
@@ -57,24 +60,25 @@ class StartedRun:
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Starts runs on this machine. Runs that go at once share its cores and GPUs."""
+    """Starts runs on this machine. Runs that are trained at once share its cores and GPUs."""
 
     folder: Path
-    """For the runs' output: a file <name>.log each."""
+    """The folder for the output of the runs, with a file <name>.log for each."""
     jobs: int
-    """How many runs go at once."""
+    """How many runs are trained at once."""
     gpus: tuple[str, ...] = ()
     """Names of the GPUs to share, as CUDA_VISIBLE_DEVICES takes them; empty for none."""
 
     def log(self, run: PlannedRun) -> Path:
+        """The file for the output of a run."""
         return self.folder / f"{run.folder.name}.log"
 
     def start(self, run: PlannedRun, slot: int) -> StartedRun:
         """Starts a run.
 
         Args:
-            run: which one.
-            slot: a number from 0 to ``jobs`` - 1 that no other running run has.
+            run: the run to start.
+            slot: a number from 0 to ``jobs`` - 1 that no other running run has. It decides which GPUs the run uses.
         """
         env = dict(os.environ) | {OF_STUDY: str(os.getpid())}
         env.setdefault("OMP_NUM_THREADS", str(max(1, available_cores() // self.jobs)))
@@ -82,9 +86,9 @@ class LocalEngine:
             env["CUDA_VISIBLE_DEVICES"] = share_of_gpus(self.gpus, run.requested_gpus, slot)
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.log(run), "a") as log:
-            log_start = log.tell()  # before the process, which shares the position, writes
+            log_start = log.tell()  # read before the process writes, because both share the position in the file
             command = [sys.executable, "-m", "distill_lightning", *run.arguments]
-            # in its own session: a Ctrl-C on the terminal reaches only this process, which passes it on once
+            # in its own session, so that Ctrl-C on the terminal reaches only the study, which passes it on once
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env
             )
@@ -92,12 +96,14 @@ class LocalEngine:
 
 
 def share_of_gpus(gpus: tuple[str, ...], requested: int, slot: int) -> str:
-    """The GPUs of a run: as many as it requests, -1 for all, whatever other runs have.
+    """The GPUs of a run, as a value of CUDA_VISIBLE_DEVICES.
+
+    A run gets as many GPUs as it requests, even if other runs use them too.
 
     Args:
-        gpus: all names.
-        requested: how many.
-        slot: of the run; neighbouring slots get neighbouring GPUs.
+        gpus: the names of all GPUs.
+        requested: the number of GPUs that the run requests; -1 for all.
+        slot: the slot of the run. Neighbouring slots get neighbouring GPUs.
     """
     count = requested if requested >= 0 else len(gpus)
     names = [gpus[(slot * count + number) % len(gpus)] for number in range(count)]

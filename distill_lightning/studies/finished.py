@@ -1,4 +1,4 @@
-"""Finds finished runs on disk. Their files may come from anybody: what is in them is data, and may be wrong."""
+"""Finds finished runs on disk. Another person may have made the files, so their content may be wrong."""
 
 import json
 from pathlib import Path
@@ -8,11 +8,11 @@ from distill_lightning.runs import named
 
 LARGEST_SUMMARY_BYTES = 2**26
 LONGEST_S = 1e12
-"""A longer time is a mistake."""
+"""Seconds. A longer training time in a summary is taken to be wrong."""
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
-    """A run's summary.json; empty where there is none, or where it is too large or not a JSON object."""
+    """A run's summary.json; empty if there is no such file, or if it is too large or not a JSON object."""
     path = folder / "summary.json"
     try:
         if not path.is_file() or path.stat().st_size > LARGEST_SUMMARY_BYTES:
@@ -34,7 +34,7 @@ def finished_runs(log_dir: Path) -> dict[str, Path]:
 
 
 def training_time_s(folder: Path) -> float:
-    """How long a finished run took; 0 where its summary does not tell."""
+    """The training time of a finished run in seconds; 0 if its summary has no valid time."""
     seconds = read_summary(folder).get("wall_time_s")
     if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < LONGEST_S:
         return 0.0

@@ -16,15 +16,15 @@ from distill_lightning.studies.reading import Entry, Options, Study, Variables, 
 from distill_lightning.studies.references import Reference, check_references, references_in, substitute
 
 LONGEST_NAME_BYTES = 150
-"""Of a run's name without its digest."""
+"""The largest length of a run's name without its digest."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the arguments of the command ``fit`` mean."""
+    """What the arguments of ``distill fit`` resolve to."""
 
     config: RunConfig
-    """The whole configuration."""
+    """The resolved configuration."""
     stem: Path
     """The folder that the run's folder lies in: logs/<data set>/<method>."""
     trains: bool
@@ -32,37 +32,39 @@ class Resolved:
 
 
 Resolve = Callable[[list[str]], Resolved]
+"""Resolves the arguments of ``distill``. It raises InputError if they are wrong."""
 
 
 @dataclass(frozen=True, eq=False)
 class PlannedRun:
-    """One run of a study. It is compared by identity: a plan has each of its runs once."""
+    """One run of a study. Two of these are equal only if they are the same object."""
 
     entry: str
     variables: Variables
     arguments: tuple[str, ...]
-    """Of the command ``distill``."""
+    """The arguments of the command ``distill`` that train the run."""
     digest: str
     folder: Path
     trains: bool
     """Whether it leaves a checkpoint."""
     requested_gpus: int | None
-    """As `requested_gpus` gives it."""
+    """See the function `requested_gpus`."""
     needs: tuple["PlannedRun", ...] = field(repr=False)
     """The runs that must be done before this one starts."""
     same_as: "PlannedRun | None" = field(default=None, repr=False)
-    """The run of another entry that has the same configuration, which stands for this one too."""
+    """A run of another entry with the same configuration. If there is one, this run is not trained again."""
 
     @property
     def name(self) -> str:
+        """The name of the run within the study, without its digest."""
         return run_name(self.entry, self.variables)
 
     def finished(self) -> bool:
-        """Whether its folder has a summary now."""
+        """Whether the run's folder has a summary.json now."""
         return (self.folder / "summary.json").is_file()
 
     def command(self) -> str:
-        """The command that trains it, as one would type it."""
+        """The command that trains the run, quoted for a shell."""
         return shlex.join(["distill", *self.arguments])
 
 
@@ -75,15 +77,17 @@ class StudyPlan:
 
     @property
     def runs(self) -> tuple[PlannedRun, ...]:
+        """All runs, each after the runs that it needs."""
         return tuple(run for runs in self.entries.values() for run in runs)
 
     @property
     def variables(self) -> dict[str, list[Variables]]:
-        """Of each run, by entry."""
+        """The variables of each run, by entry."""
         return {name: [run.variables for run in runs] for name, runs in self.entries.items()}
 
     def script(self) -> str:
-        """The plan as commands in an order that works; runs that are done are comments."""
+        """The plan as a shell script: a command for each run, after the runs that it needs. Finished runs are
+        comments."""
         done = {run for run in self.runs if run.finished()}
         lines = [f"# {self.path}: {len(self.runs)} runs, {len(done)} done"]
         for run in self.runs:
@@ -102,10 +106,10 @@ def plan_study(study: Study, log_dir: str, resolve: Resolve, given: list[str]) -
     """Plans every run of a study.
 
     Args:
-        study: as `read_study` gives it.
-        log_dir: the folder that runs go to.
-        resolve: finds what a command's arguments mean, and raises InputError where they are wrong.
-        given: further arguments of every run.
+        study: the study, from `read_study`.
+        log_dir: the folder that runs are written to.
+        resolve: resolves the arguments of a command, and raises InputError if they are wrong.
+        given: arguments from the command line for every run.
 
     Raises:
         InputError: a reference or an option is wrong.
@@ -117,18 +121,19 @@ def plan_study(study: Study, log_dir: str, resolve: Resolve, given: list[str]) -
 
 
 def run_name(entry: str, variables: Variables) -> str:
+    """The entry, then each variable with its value, as "student-seed0-temperature4"."""
     return "-".join([entry, *(f"{key}{value}" for key, value in variables.items())])
 
 
 def requested_gpus(devices: Any) -> int | None:
-    """How many GPUs a run asks for by ``trainer.devices``: -1 for all, None where it names them itself."""
+    """The number of GPUs that ``trainer.devices`` requests: -1 for all, None if it names the GPUs, 1 for "auto"."""
     if isinstance(devices, list) or "," in str(devices):
         return None
     return int(devices) if re.fullmatch(r"-?\d+", str(devices)) else 1
 
 
 class _Planner:
-    """What is known while a plan is being made."""
+    """Makes a plan. It keeps what it has planned and resolved so far."""
 
     def __init__(self, study: Study, log_dir: str, resolve: Resolve, given: list[str]) -> None:
         self.study, self.log_dir, self.resolve, self.given = study, log_dir, resolve, given
@@ -139,10 +144,10 @@ class _Planner:
         self.resolved: dict[str, Resolved] = {}
 
     def plan_entry(self, name: str, above: tuple[str, ...]) -> None:
-        """Plans the entries that an entry needs, then the entry.
+        """Plans the entries that an entry needs, then the entry itself.
 
         Args:
-            name: of the entry.
+            name: the name of the entry.
             above: the entries that need it and are being planned.
         """
         if name in self.entries:
@@ -163,6 +168,7 @@ class _Planner:
         self.entries[name] = tuple(runs)
 
     def plan_needed(self, name: str, above: tuple[str, ...], where: str) -> None:
+        """Plans an entry that a reference names."""
         if name not in self.study.entries:
             near = nearest(name, self.study.entries)
             raise InputError(f"{where} needs {name}, which is no run of this study{near}")
@@ -172,10 +178,10 @@ class _Planner:
         """Plans one run.
 
         Args:
-            entry: that it belongs to.
-            variables: its values.
-            options: with variables replaced.
-            where: the place, for errors.
+            entry: the entry of the run.
+            variables: the values of the run's variables.
+            options: the options, with variables replaced.
+            where: the place in the study, for errors.
         """
         options = dict(options)
         if "seed" in variables:
@@ -205,12 +211,12 @@ class _Planner:
                 "{name}, or call one of them seed"
             )
         first = twins[0] if twins else None
-        if first is not None:  # another entry has this run, under another name: it is done when that is
+        if first is not None:  # another entry has the same run under another name: this one waits for that one
             folder, arguments = first.folder, first.arguments
             needs[first] = None
         else:
             arguments = ("fit", *configs, *_arguments(filled), *self.given)
-            if seed is not None:  # after a --config in ``given``, which has a seed too
+            if seed is not None:  # put after any --config in ``given``, because that has a seed too
                 arguments += (f"--seed_everything={resolved.seed}",)
             arguments += ("--log_dir", self.log_dir, "--name", folder.name, "--ckpt_path", "auto")
             folder = self.finished.get(what, folder)
@@ -225,8 +231,9 @@ class _Planner:
     ) -> tuple[RunConfig, bool, Path]:
         """A run's configuration, whether it trains, and the folder that its folder lies in.
 
-        Resolving takes long. Combinations that differ only in seed and references have the same configuration but for
-        these, so the options are resolved without the seed and with marks in place of paths, and the result is kept.
+        Resolving is slow. Runs that differ only in their seed and in the paths of references have the same
+        configuration otherwise. So the options are resolved once, without the seed and with marks in place of paths,
+        and the result is kept.
         """
         marks = {text: f"needs-{number}" for number, text in enumerate(paths)}
         template = substitute(options, {text: [m] if isinstance(paths[text], list) else m for text, m in marks.items()})
@@ -245,7 +252,7 @@ class _Planner:
         return resolved.config.replaced(substitute(resolved.config.options, marked)), resolved.trains, resolved.stem
 
     def find(self, reference: Reference, variables: Variables, where: str) -> tuple[tuple[PlannedRun, ...], bool]:
-        """The runs that a reference stands for, and whether it stands for a list."""
+        """The runs that a reference selects, and whether it stands for a list of paths."""
         name, runs = reference.entry, self.entries[reference.entry]
         known = runs[0].variables
         wanted = {key: value for key, value in variables.items() if key in known}
@@ -261,11 +268,11 @@ class _Planner:
                 f"write ${{{name}: {next(iter(wanted), 'variable')}=value}}"
             )
         if not found[0].trains:
-            raise InputError(f"{where} needs {name}, which leaves no checkpoint: name the runs that it is made of")
+            raise InputError(f"{where} needs {name}, which leaves no checkpoint: name the runs of its members instead")
         return found, bool(known.keys() - wanted.keys())
 
 
 def _arguments(options: Options) -> list[str]:
-    """Options as words of a command. What YAML reads as a date becomes a plain string."""
+    """Options as arguments of a command. A value that YAML reads as a date becomes a string."""
     plain = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in options.items()}
     return [f"--{key}={value}" for key, value in plain.items()]

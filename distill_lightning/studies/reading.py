@@ -1,4 +1,4 @@
-"""Reads a study's YAML and checks what does not depend on the runs' options."""
+"""Reads a study's YAML, and checks everything that does not depend on the options of runs."""
 
 import itertools
 import os
@@ -16,12 +16,12 @@ from distill_lightning.studies.references import is_reference
 Variables = dict[str, Any]
 """The values of a run's variables, by name."""
 Options = dict[str, Any]
-"""Options of the command, by name without the dashes."""
+"""Options of the command, by their name without dashes."""
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
 KEYS_OF_ENTRY = {"config", "for", "options"}
 SET_BY_STUDY = {"name", "log_dir", "ckpt_path"}
-"""Options that the study itself gives to each run."""
+"""Options that the study sets for each run."""
 EXPECTED: dict[type, str] = {dict: "options by name", str: "the name of a file"}
 
 
@@ -31,26 +31,26 @@ class Entry:
 
     name: str
     configs: tuple[str, ...]
-    """Configuration files, as paths from the current folder."""
+    """The configuration files, as paths relative to the current folder."""
     options: Options
-    """The study's and the entry's own, before variables and references are replaced."""
+    """The options of the study and of the entry, before variables and references are replaced."""
     combinations: tuple[Variables, ...]
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its file has it."""
+    """The content of a study's file."""
 
     path: Path
     entries: dict[str, Entry]
     tables: Any
-    """Not checked here: `distill_lightning.report.check` does."""
+    """As in the YAML; `distill_lightning.report.check` checks them."""
     figures: Any
-    """Likewise."""
+    """As in the YAML; `distill_lightning.report.check` checks them."""
 
 
 def read_study(path: Path) -> Study:
-    """The study in a YAML file.
+    """Reads a study from a YAML file.
 
     Raises:
         InputError: there is no such file, it is not YAML, or a key or a value is wrong.
@@ -69,7 +69,7 @@ def read_study(path: Path) -> Study:
 
 
 def place_of(path: Path, entry: str) -> str:
-    """Where an error is, in words."""
+    """The place of an entry, for error messages."""
     return f"{path}: the run {entry}"
 
 
@@ -84,7 +84,7 @@ def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Ent
         _check_type(config, str, f"{where}: config")
     options = {**(study.get("options") or {}), **(entry.get("options") or {})}
     for option in sorted(SET_BY_STUDY & options.keys()):
-        raise InputError(f"{where} sets {option}, which is the study's to set: leave it out")
+        raise InputError(f"{where} sets {option}, which the study itself sets: leave it out")
     files = tuple(os.path.relpath(beside(path, config)) for config in configs)
     return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)))
 
@@ -105,10 +105,10 @@ def combinations(variables: Any, where: str) -> list[Variables]:
 
     Args:
         variables: {name: list of values, or n for the values 0 .. n - 1}; None for no variables.
-        where: the place, for errors.
+        where: the place in the study, for errors.
 
     Raises:
-        InputError: it is anything else.
+        InputError: ``variables`` has another form.
     """
     variables = variables or {}
     if not isinstance(variables, dict):
@@ -127,8 +127,13 @@ def fill(value: Any, variables: Variables, where: str) -> Any:
     A string that is "{name}" and nothing else becomes the variable's value with its type. Any other string that
     consists of digits after the replacement becomes an int.
 
+    Args:
+        value: a string, or dicts and lists with strings in them. References stay as they are.
+        variables: the values of the variables, by name.
+        where: the place in the study, for errors.
+
     Raises:
-        InputError: there is no such variable.
+        InputError: a string names a variable that does not exist.
     """
     if isinstance(value, dict):
         return {key: fill(one, variables, where) for key, one in value.items()}

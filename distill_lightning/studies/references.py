@@ -17,12 +17,12 @@ class Reference:
     """A reference to a file of the runs of an entry."""
 
     text: str
-    """As it is written in the study."""
+    """The text of the reference in the study."""
     entry: str
     file: str
-    """Within the run's folder."""
+    """The path of the file within the run's folder."""
     restrictions: tuple[tuple[str, str], ...]
-    """(variable, value as YAML) that the runs must have."""
+    """The (variable, value) pairs that the runs must have. The values are YAML."""
 
     def path_in(self, folder: Path) -> str:
         """The file's path, for the run in ``folder``."""
@@ -30,11 +30,12 @@ class Reference:
 
 
 def is_reference(text: str) -> bool:
+    """Whether the whole text is a reference."""
     return PATTERN.fullmatch(text) is not None
 
 
 def references_in(value: Any) -> Iterator[Reference]:
-    """The references in nested dicts and lists, in their order."""
+    """The references in nested dicts and lists, in the order of the text."""
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
             yield from references_in(one)
@@ -49,7 +50,7 @@ def check_references(value: Any) -> None:
     """Refuses strings that contain ``${`` but are no reference.
 
     Raises:
-        InputError: naming the first such string.
+        InputError: there is such a string. The message names the first one.
     """
     if isinstance(value, dict | list):
         for one in value.values() if isinstance(value, dict) else value:
@@ -61,9 +62,9 @@ def check_references(value: Any) -> None:
 
 
 def substitute(value: Any, texts: Mapping[str, str | list[str]]) -> Any:
-    """``value`` with each string that is a key of ``texts`` replaced, at any depth.
+    """Replaces each string in ``value`` that is a key of ``texts`` by the value of the key, at any depth.
 
-    Where a string within a list becomes a list, its elements are put into the outer list.
+    If a string within a list is replaced by a list, the elements are inserted into the outer list.
     """
     if isinstance(value, dict):
         return {key: substitute(one, texts) for key, one in value.items()}

@@ -1,4 +1,4 @@
-"""Trains the runs of a plan, several at a time, each when the runs that it needs are done."""
+"""Trains the runs of a plan, several at once. A run starts when all runs that it needs are done."""
 
 import dataclasses
 import signal
@@ -15,27 +15,30 @@ from distill_lightning.studies.plan import PlannedRun
 from distill_lightning.studies.snapshot import RunStatus, Snapshot, State
 
 POLL_S = 0.1
+"""Seconds between two looks at the runs."""
 LOOK_ELSEWHERE_S = 1.0
-"""How often it looks whether runs that other processes train are done."""
+"""Seconds between two looks at the runs that other processes train."""
 PATIENCE_S = 60
-"""How long it waits for runs to save when an error ends the study."""
+"""Seconds that runs have to save a checkpoint when an error ends the study."""
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
 class Engine(Protocol):
-    """Starts runs."""
+    """Starts the processes of runs."""
 
-    def start(self, run: PlannedRun, slot: int) -> StartedRun: ...
+    def start(self, run: PlannedRun, slot: int) -> StartedRun:
+        """Starts a run in a slot, a number that no other running run has."""
+        ...
 
 
 class Scheduler:
     """Trains the runs that are not done.
 
     Args:
-        runs: of a plan, each after the runs that it needs.
-        jobs: how many are trained at once.
-        engine: starts them.
-        display: is handed a snapshot at each change.
+        runs: the runs of a plan, each after the runs that it needs.
+        jobs: how many runs are trained at once.
+        engine: starts the runs.
+        display: gets a snapshot after each change.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], jobs: int, engine: Engine, display: Display) -> None:
@@ -50,8 +53,8 @@ class Scheduler:
         self._changed = True
 
     def run(self) -> int:
-        """Trains until all is done or nothing more can be. Returns the signal that ended it, 0 for none."""
-        # a signal that is ignored from the start, as SIGHUP under nohup, stays ignored
+        """Trains until no run is left that can be trained. Returns the signal that ended the study, or 0."""
+        # a signal that the caller ignores, such as SIGHUP under nohup, stays ignored
         handled = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         handlers = {number: signal.signal(number, self._on_signal) for number in handled}
         try:
@@ -67,14 +70,16 @@ class Scheduler:
         return self._signal
 
     def snapshot(self) -> Snapshot:
+        """The state of all runs now."""
         durations = {entry: tuple(seconds) for entry, seconds in self._durations_s.items()}
         return Snapshot(tuple(self._statuses.values()), durations, self.jobs)
 
     def in_state(self, *states: State) -> list[PlannedRun]:
+        """The runs that are in one of these states."""
         return [run for run in self.runs if self._statuses[run].state in states]
 
     def last_words(self, run: PlannedRun) -> str:
-        """The error that a run of this study ended with."""
+        """The error message of a run that this study has started and that has ended."""
         return self._started[run].last_words()
 
     def _put(self, run: PlannedRun, state: State) -> None:
@@ -83,7 +88,8 @@ class Scheduler:
         self._changed = True
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        """The first signal lets each run save after its current step and leave; the second one kills them."""
+        """On the first signal, each run saves a checkpoint after its current step and ends. The second signal kills the
+        runs."""
         first, self._signal = not self._signal, number
         for run in self.in_state("running"):
             if first:
@@ -92,7 +98,7 @@ class Scheduler:
                 self._started[run].kill()
 
     def _end_all(self) -> None:
-        """Lets runs that are still running, where an error ends the study, save and leave."""
+        """Ends the runs that are still running after an error in the study. They can save a checkpoint first."""
         running = [self._started[run] for run in self.in_state("running")]
         for started in running:
             started.ask_to_end()
@@ -100,7 +106,7 @@ class Scheduler:
             started.wait_or_kill(PATIENCE_S)
 
     def _turn(self) -> bool:
-        """Looks once at every run. Returns whether anything is left to do."""
+        """Looks at every run once. Returns whether the study goes on."""
         for run in self.in_state("running"):
             if self._started[run].has_ended():
                 self._end(run)
@@ -136,11 +142,11 @@ class Scheduler:
         self._started[run] = self.engine.start(run, slot)
         self._slot_of[run] = slot
         self._put(run, "running")
-        if self._signal:  # it came while the process was being started
+        if self._signal:  # the signal arrived while the process was being started
             self._started[run].pass_on(self._signal)
 
     def _end(self, run: PlannedRun) -> None:
-        """Finds out how a run that has ended came out."""
+        """Finds out whether a run that has ended is finished or has failed."""
         self._free_slots = sorted([*self._free_slots, self._slot_of.pop(run)])
         duration_s = time.monotonic() - self._statuses[run].started_s
         if run.finished():
@@ -149,7 +155,7 @@ class Scheduler:
             self.display.announce(f"done    {run.folder}  {duration_s:.0f} s", self.snapshot())
         elif self._signal:
             self._put(run, "waiting")
-        elif Run(run.folder).busy():  # another process took its folder first
+        elif Run(run.folder).busy():  # another process has locked its folder first
             self._put(run, "elsewhere")
         else:
             self._put(run, "failed")

@@ -1,42 +1,45 @@
-"""How far a study is: the values that the scheduler hands to the display."""
+"""The state of a study at one moment. The scheduler gives it to the display."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "blocked"]
-"""A run that is ``elsewhere`` is being trained by another process. One that is ``blocked`` needs a run that failed."""
+"""Another process is training a run that is ``elsewhere``. A run that is ``blocked`` needs a run that has failed."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run at one moment."""
+    """The state of one run at one moment."""
 
     name: str
     entry: str
     state: State = "waiting"
     started_s: float = 0.0
-    """What `time.monotonic` gave when it started, for a run that is running."""
+    """For a running run: the time of its start in seconds, as `time.monotonic` gives it."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All runs of a study at one moment."""
+    """The states of all runs of a study at one moment."""
 
     runs: tuple[RunStatus, ...]
     durations_s: Mapping[str, tuple[float, ...]]
-    """How long the runs that are done took, by entry."""
+    """The training times of the runs that are done, in seconds, by entry."""
     jobs: int
     """How many runs are trained at once."""
 
     def in_state(self, *states: State) -> list[RunStatus]:
+        """The runs that are in one of these states."""
         return [run for run in self.runs if run.state in states]
 
     def seconds_left(self, now_s: float) -> float | None:
-        """An estimate from the runs that are done, those of the same entry first; None while none is done.
+        """An estimate of the time that the study still needs, in seconds; None as long as no run is done.
+
+        A run is expected to take the mean time of its entry's runs, or of all runs if none of its entry is done.
 
         Args:
-            now_s: `time.monotonic` of now.
+            now_s: the current time in seconds, as `time.monotonic` gives it.
         """
         known = [seconds for durations in self.durations_s.values() for seconds in durations]
         if not known:

@@ -1,4 +1,4 @@
-"""The divergence between successive epochs."""
+"""The callback Consistency: the divergence between predictions of successive epochs."""
 
 from pathlib import Path
 

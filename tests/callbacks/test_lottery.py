@@ -1,4 +1,4 @@
-"""Rounds of pruning inside one fit: what is pruned, what is rewound, what stays zero, what goes on after a cut."""
+"""Rounds of pruning in one fit: which weights are pruned, rewound and zero, and how an interrupted fit is resumed."""
 
 import csv
 import json
@@ -433,7 +433,7 @@ def test_what_a_run_leaves(capsys):
     before = (run / "checkpoints" / "last.ckpt").read_bytes()
     again = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL]
     assert distill(*again, "--ckpt_path", run / "rounds" / "round_01.ckpt") == 2
-    assert "which alone can be resumed from" in capsys.readouterr().err
+    assert "give a file in a run's folder checkpoints" in capsys.readouterr().err
     assert (run / "checkpoints" / "last.ckpt").read_bytes() == before and (run / "summary.json").is_file()
 
 
@@ -451,7 +451,7 @@ def test_resuming_without_the_callback_is_refused(capsys):
         "last",
     ]
     assert distill(*given) == 2
-    assert "was started with the callback Lottery: add it" in capsys.readouterr().err
+    assert "was started with the callback Lottery, which is missing now: add it" in capsys.readouterr().err
     data = Digits(batch_size=50, train_part=300)
     trainer = bare_trainer(max_epochs=20)
     with pytest.raises(InputError, match="zeros would grow again"):

@@ -1,4 +1,4 @@
-"""The weight constraint."""
+"""The callback MaxNorm, a constraint on weights."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Teachers: what they see, what they give, and which are refused."""
+"""Teachers: their input, their output, and which teachers are refused."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The command ``distill study``: what it trains, what it does not train again, what it writes."""
+"""The command ``distill study``: which runs it trains, which it does not train again, and which files it writes."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Folders of pictures, whole and broken."""
+"""Folders of pictures, valid and damaged."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mixed pictures: of what, how much, and what teacher and student see of them."""
+"""Mixed pictures: their partners, their shares, and that teacher and student see the same ones."""
 
 import random
 from pathlib import Path

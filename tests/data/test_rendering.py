@@ -1,4 +1,4 @@
-"""From stored pictures to those that the network sees."""
+"""Rendering: from stored pictures to the input of the network."""
 
 import pytest
 import torch

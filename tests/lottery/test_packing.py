@@ -1,4 +1,4 @@
-"""Packed networks: whole, and the same when read again."""
+"""Packed networks: written as a whole, and equal after reading."""
 
 import pytest
 import torch

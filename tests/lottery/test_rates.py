@@ -1,4 +1,4 @@
-"""Which weights are pruned, and how fast."""
+"""Which weights are pruned, and at which rate."""
 
 import pytest
 

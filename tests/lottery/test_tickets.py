@@ -1,4 +1,4 @@
-"""Tickets on disk: whole, and the same when read again."""
+"""Ticket files: written as a whole, and equal after reading."""
 
 import pytest
 import torch

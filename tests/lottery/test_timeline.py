@@ -1,4 +1,4 @@
-"""The arithmetic of rounds."""
+"""Positions and lengths of rounds of pruning."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""An ensemble: what it averages, what it counts, and what an option of evaluation may change."""
+"""Ensembles: their average, their metrics, and which options of evaluation may change."""
 
 import csv
 import itertools

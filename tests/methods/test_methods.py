@@ -1,4 +1,4 @@
-"""What holds for every method, and what each one's loss is."""
+"""Properties of every method, and the value of each method's loss."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""The methods without a teacher: their losses by value, what carries gradient, what they remember."""
+"""Methods without a teacher: the values of their losses, which parts have a gradient, and their memory."""
 
 import math
 

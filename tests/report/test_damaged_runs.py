@@ -1,4 +1,4 @@
-"""Run folders that somebody else made, or that were damaged: they are passed over or refused in one line."""
+"""Run folders that are damaged or come from another person: they are skipped or refused in one line."""
 
 import json
 import math

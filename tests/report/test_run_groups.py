@@ -1,4 +1,4 @@
-"""Which runs of a report belong together."""
+"""Groups of runs in a report."""
 
 from helpers import write_run
 

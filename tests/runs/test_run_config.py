@@ -1,4 +1,4 @@
-"""The configuration of a run as a value: what it is called, what decides its result, and what its folder says of it."""
+"""The configuration of a run: its id, the options that decide its result, and the files in its folder."""
 
 import json
 import sys

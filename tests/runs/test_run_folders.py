@@ -1,4 +1,4 @@
-"""Run folders: which one, and whether it may go on."""
+"""Run folders: which folder is chosen, and whether its run may be resumed."""
 
 import copy
 import os

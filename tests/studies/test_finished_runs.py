@@ -1,4 +1,4 @@
-"""Finished runs on disk, whoever made them."""
+"""Finished runs on disk, also those from other people."""
 
 import os
 from pathlib import Path

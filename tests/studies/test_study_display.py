@@ -1,4 +1,4 @@
-"""What is shown of a study, from snapshots."""
+"""The display of a study, from snapshots."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The process of a run: its share of the GPUs, its last words."""
+"""The process of a run: its share of the GPUs, and its error message."""
 
 import dataclasses
 import subprocess

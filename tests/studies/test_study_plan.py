@@ -1,4 +1,4 @@
-"""Studies: what a YAML is planned as, and what is refused."""
+"""Plans of studies: the runs that a YAML gives, and the mistakes that are refused."""
 
 import copy
 import json
@@ -144,7 +144,7 @@ WRONG = {
     "options": ({"a": {"config": "x", "options": ["t"]}}, "expected options by name"),
     "for": ({"a": {"config": "x", "for": ["seed"]}}, "give variables by name"),
     "config is": ({"a": {"config": 3}}, "expected the name of a file"),
-    "reserved": ({"a": {"config": "x", "options": {"name": "me"}}}, "the study's to set"),
+    "reserved": ({"a": {"config": "x", "options": {"name": "me"}}}, "which the study itself sets"),
     "none": ({}, "names no runs"),
     "missing, in a variable": (
         {"a": {"config": "x", "for": {"t": ["${b}"]}, "options": {"x": "{t}"}}},

@@ -1,4 +1,4 @@
-"""A study's YAML: variables and what takes their values."""
+"""A study's YAML: variables, and the options that use their values."""
 
 import pytest
 
