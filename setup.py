@@ -1,4 +1,4 @@
-"""Puts the YAML files of ``configs/`` into the wheel, as ``distill_lightning/configs/``; pyproject.toml has all else."""
+"""Puts the YAML files of ``configs/`` into the wheel, as ``distill_lightning/configs/``. All else: pyproject.toml."""
 
 import shutil
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Finds configuration files: those of the working folder, and those that come with the program.
 
-A name as ``digits/dlb``, ``digits/dlb.yaml`` or ``configs/digits/dlb.yaml`` is first looked for in the working folder, then
-among the shipped files. A file that begins with ``base: baseline.yaml`` builds on that file: it means the same as
+A name as ``digits/dlb``, ``digits/dlb.yaml`` or ``configs/digits/dlb.yaml`` is first looked for in the working folder,
+then among the shipped files. A file that begins with ``base: baseline.yaml`` builds on that file: it means the same as
 ``--config baseline.yaml`` before its own ``--config``.
 """
 
@@ -99,8 +99,8 @@ def expand_configs(args: list[str]) -> list[str]:
     """The arguments of a command, with each ``--config`` as the parser can read it.
 
     Args:
-        args: ``--config NAME``, ``--config=NAME`` and ``-c NAME`` are replaced by what the file of that name stands for.
-            What is not the name of a file, as YAML itself, is left as it is, and so is the name of a missing file.
+        args: ``--config NAME``, ``--config=NAME`` and ``-c NAME`` are replaced by what the file of that name stands
+            for. What is not the name of a file, as YAML itself, is left as it is, and so is that of a missing file.
 
     Raises:
         InputError: as `with_bases`.

@@ -1,8 +1,10 @@
-"""``distill configs``: lists, prints and copies the configuration files that come with the program. It needs no torch."""
+"""``distill configs``: lists, prints and copies the configurations that come with the program. It needs no torch."""
 
 import itertools
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from distill_lightning import config_files
 from distill_lightning.cli.verbs import OTHER_VERBS
@@ -20,7 +22,7 @@ def main(args: list[str]) -> int:
     parser = LineParser(
         prog="distill configs",
         description=OTHER_VERBS["configs"],
-        epilog="The names work wherever a file is expected: distill fit --config digits/dlb, distill study studies/quick.",
+        epilog="The names work wherever a file is expected: distill fit --config digits/dlb, distill study quick.",
         allow_abbrev=False,
     )
     parser.add_argument("name", nargs="?", help="a file, as digits/dlb, is printed; a folder, as digits, is listed")
@@ -89,11 +91,11 @@ def copy(names: list[str], folder: Path) -> list[Path]:
         if target.exists() and not (target.is_file() and target.read_bytes() == content):
             raise InputError(f"{target} is there already, and differs: give another folder, or remove it")
     for target, content in contents.items():
-        write_whole(target, lambda opened, content=content: opened.write(content))  # type: ignore[misc]
+        write_whole(target, partial(_write, content))
     return list(contents)
 
 
-def needed(files: Any) -> list[Path]:
+def needed(files: Iterable[Path]) -> list[Path]:
     """Shipped files, and the shipped files that they name, each once."""
     found: dict[Path, None] = {}
     left = list(files)
@@ -116,3 +118,7 @@ def named_in(file: Path) -> list[Path]:
 
 def _name_of(file: Path) -> str:
     return file.relative_to(config_files.FOLDER).with_suffix("").as_posix()
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
