@@ -43,7 +43,8 @@ def main(args: list[str] | None = None) -> int:
 
 def _where(error: Exception) -> str:
     """The last line of the user's own code in the traceback, in a method or network for example; empty if there is
-    none."""
+    none.
+    """
     libraries = {sysconfig.get_paths()[kind] for kind in ("purelib", "platlib", "stdlib")} | {os.path.dirname(__file__)}
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if os.path.isfile(frame.filename)]
     own = [frame for frame in frames if not os.path.abspath(frame.filename).startswith(tuple(libraries))]

@@ -33,7 +33,9 @@ WARM_UP = 3
 """The number of first turns that are not counted."""
 
 
-def time_steps(trainer: pl.Trainer, method: Method, data: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+def time_steps(
+    trainer: pl.Trainer, method: Method, data: ImageData, turns: int = 20, steps: int = 20
+) -> dict[str, Any]:
     """Times a step of the bare loop, of the data path, and of the run.
 
     Args:

@@ -224,7 +224,9 @@ def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
     """
     content = checkpoint.get("data")
     if content is None:  # version 0.1 wrote these under the name of the data module's class
-        old = next((v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys()), {})
+        old = next(
+            (v for v in checkpoint.values() if isinstance(v, dict) and {"fingerprint", "held_out"} <= v.keys()), {}
+        )
         if not old:
             return None
         content = _in_todays_form(old) if all(_is_said(name, value) for name, value in old.items()) else None

@@ -49,7 +49,7 @@ class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
         return super().construct_scalar(node)
 
 
-def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
+def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that an interruption leaves the old file or the new one, and never a part.
 
     The content is written under a temporary name in the same folder, synced to the disk, and then renamed.
@@ -77,7 +77,7 @@ def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     sync_folder(path.parent)
 
 
-def link_whole(source: Path, target: Path) -> Path:
+def atomic_link(source: Path, target: Path) -> Path:
     """Makes ``target`` a hard link to ``source``, or a copy if the file system has no hard links.
 
     Args:
@@ -208,7 +208,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def printable(text: Any) -> str:
-    """Text that is safe to print on a terminal. Control characters are replaced by escapes such as \\x1b."""
+    r"""Text that is safe to print on a terminal. Control characters are replaced by escapes such as \\x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 

@@ -27,7 +27,8 @@ class LeanModule(pl.LightningModule):
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Does nothing: batches are built on the device. Lightning's search for hooks would take a tenth of a short
-        step."""
+        step.
+        """
         return batch
 
     def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
@@ -53,7 +54,8 @@ def validation_is_due(trainer: pl.Trainer) -> bool:
 
 def epoch_ends(trainer: pl.Trainer) -> bool:
     """Whether the epoch ends with the current batch, also by early stopping. Its rule for a minimum of epochs is
-    private."""
+    private.
+    """
     return trainer.is_last_batch or (trainer.should_stop and trainer.fit_loop._can_stop_early)
 
 

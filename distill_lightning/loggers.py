@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 from distill_lightning.runs.metrics import HEADER, read_metrics
 
 
@@ -57,7 +57,7 @@ class MetricsCSV(Logger):
         kept = [row for row in read_metrics(self.path) if row[0] <= self.step and not row[1].startswith("test/")]
         self.latest = {tag: value for _, tag, value in kept}
         text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in kept)
-        write_whole(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
+        atomic_write(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
         self._started = True
 
     @rank_zero_only

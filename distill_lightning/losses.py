@@ -45,7 +45,8 @@ def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1
 
 def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
     """T^2 KL(sg p^T(t) || p^T(s)). The factor T^2 keeps the size of the gradient as T grows (Hinton et al. 2015,
-    section 2). Shapes and errors as in ``kl_divergence``."""
+    section 2). Shapes and errors as in ``kl_divergence``.
+    """
     return temperature**2 * kl_divergence(teacher_logits, logits, temperature)
 
 
@@ -53,7 +54,8 @@ def symmetric_kl(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tens
     """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient flows into both arguments.
 
     Args:
-        logits_a, logits_b: a and b, (B, K), raw.
+        logits_a: a, (B, K), raw.
+        logits_b: b, (B, K), raw.
         temperature: T > 0.
     """
     log_a, log_b = (F.log_softmax(logits / temperature, dim=1) for logits in (logits_a, logits_b))

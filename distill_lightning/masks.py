@@ -109,7 +109,8 @@ def density(masks: Mapping[str, Tensor]) -> float:
 
 def overlap(first: Masks, second: Masks) -> float:
     """The Jaccard index, in [0, 1]: the number of weights that both masks keep, divided by the number that at least one
-    of them keeps. It is 1 if neither keeps any."""
+    of them keeps. It is 1 if neither keeps any.
+    """
     both = sum(int((first[name] & second[name]).count_nonzero()) for name in first)
     either = sum(int((first[name] | second[name]).count_nonzero()) for name in first)
     return both / either if either else 1.0

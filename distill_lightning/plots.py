@@ -76,7 +76,8 @@ def plot(
         title: the text above the plot.
         lines: the lines, drawn in this order. Points that are not finite or beyond `LARGEST` are not drawn; with
             ``log_x`` points with x <= 0 are not drawn either.
-        x_label, y_label: the labels of the axes.
+        x_label: the label of the x axis.
+        y_label: the label of the y axis.
         log_x: whether the x axis is logarithmic.
         diagonal: whether both axes go from 0 to 1 and the line x = y is drawn.
     """

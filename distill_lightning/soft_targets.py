@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 
 BLOCK = 256
 """The number of rows that are written and checked together."""
@@ -53,13 +53,13 @@ class SoftTargetTable:
     def create(self) -> None:
         """Creates the files that do not exist yet. One process calls it before the others call ``open``."""
         if not (self.folder / "logits.npy").exists():
-            write_whole(self.folder / "logits.npy", self._blank)
+            atomic_write(self.folder / "logits.npy", self._blank)
         if not (self.folder / "checks.npy").exists():
             unwritten = np.full((self.shape[0], self.blocks), -1, np.int64)
-            write_whole(self.folder / "checks.npy", lambda file: np.save(file, unwritten))
+            atomic_write(self.folder / "checks.npy", lambda file: np.save(file, unwritten))
         if not (self.folder / "manifest.json").exists():
             text = json.dumps(self.manifest, indent=2)
-            write_whole(self.folder / "manifest.json", lambda file: file.write(text.encode()))
+            atomic_write(self.folder / "manifest.json", lambda file: file.write(text.encode()))
 
     def _blank(self, file: BinaryIO) -> None:
         """Writes an array of zeros without allocating memory, and as a sparse file if the file system supports it."""
@@ -135,7 +135,8 @@ class SoftTargetTable:
 
     def _write(self, name: str, array: "np.memmap[Any, Any]", index: tuple[int, ...], content: bytes) -> None:
         """Writes bytes with ordinary file access. The memory map would write whole pages, and so overwrite what another
-        computer writes to the same page; and on a full disk it would kill the process without an error message."""
+        computer writes to the same page; and on a full disk it would kill the process without an error message.
+        """
         path, place = self.folder / name, int(np.ravel_multi_index(index, array.shape))
         try:
             with open(path, "r+b") as file:

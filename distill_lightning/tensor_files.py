@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import MOST_VALUES, nested_values, write_whole
+from distill_lightning.files import MOST_VALUES, atomic_write, nested_values
 
 FORMAT = 2
 """The version of the format of files that this version writes. Files of version 0.1 contain no format."""
@@ -48,7 +48,7 @@ def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
     """Writes a dict of tensors and plain data to a file, together with its format and its digest."""
     content = {**content, "format": FORMAT}
     content["digest"] = digest(content, str(path))
-    write_whole(path, lambda file: torch.save(content, file))
+    atomic_write(path, lambda file: torch.save(content, file))
 
 
 def read_tensors(path: str | Path, what: str) -> Any:
@@ -88,7 +88,8 @@ def read_tensors(path: str | Path, what: str) -> Any:
 
 def _source(file: BinaryIO, path: Path) -> Any:
     """The open file, so that torch loads the file that was checked. For safetensors, the path: torch needs the
-    suffix."""
+    suffix.
+    """
     return path if path.suffix == ".safetensors" else file
 
 
@@ -129,7 +130,8 @@ def _check_outside(file: BinaryIO, path: Path) -> bool:
 
 def _check_archive(file: BinaryIO, path: Path) -> None:
     """Refuses an archive that unpacks to more bytes than the file has, or whose pickle uses a name that is not
-    allowed."""
+    allowed.
+    """
     size = file.seek(0, 2)
     _check_end(file, size, path)
     with zipfile.ZipFile(file) as archive:

@@ -186,7 +186,8 @@ class TeacherGiver(ABC):
     @abstractmethod
     def view_cycle(self) -> int | None:
         """The number of views per sample that the teacher has outputs for. View numbers are taken modulo this number;
-        None means no limit."""
+        None means no limit.
+        """
 
     @abstractmethod
     def teach(self, batch: Batch) -> TeacherOutput:

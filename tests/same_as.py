@@ -59,8 +59,8 @@ TREES = ("old", "new")
 DIFFERENCES_MEANT: dict[str, tuple[str, str]] = {
     "ps_kd": (
         "remembered *shared.past_probs*",
-        "the table of past predictions begins empty, and a sample that was never seen counts with its label: rows of such "
-        "samples are 0 where they were the label; weights and metrics are the same",
+        "the table of past predictions begins empty, and a sample that was never seen counts with its label: rows of "
+        "such samples are 0 where they were the label; weights and metrics are the same",
     ),
 }
 """Pattern of cases: pattern of what may differ, and why. See above."""
@@ -203,7 +203,7 @@ CASES = [
     colour("augment_noise", "--data.augment [GaussianNoise]"),
     colour("augment_cutout", "--data.augment [Cutout]"),
     colour("augment_trivial", "--data.augment [TrivialAugment]"),
-    colour("augment_all_dlb", "--model DLB --data.augment [RandomCrop,RandomFlip,RandomRotation,RandomScale,ColorJitter,"
+    colour("augment_all_dlb", "--model DLB --data.augment [RandomCrop,RandomFlip,RandomRotation,RandomScale,ColorJitter,"  # noqa: E501
            "GaussianNoise,Cutout,TrivialAugment]"),
     # folders of pictures
     colour("folder_in_memory"),
@@ -256,11 +256,11 @@ CASES = [
     digits("max_norm", "baseline", "--model.network LeNet300100 --trainer.callbacks MaxNorm "
            "--trainer.callbacks.limit 0.5"),
     digits("fully_connected", "baseline", "--model.network FullyConnected --model.network.units [50,50]"),
-    digits("early_exit", "baseline", "--model.network EarlyExit --model.network.network ConvNet --model.network.exit 1"),
+    digits("early_exit", "baseline", "--model.network EarlyExit --model.network.network ConvNet --model.network.exit 1"),  # noqa: E501
     digits("resnet", "baseline", f"--model.network ResNet8 {LARGE}"),
     digits("resnet_byot", "byot", f"--model.network ResNet8 {LARGE}"),
     digits("vgg", "baseline", f"--model.network VGG16 {LARGE} --data.image_size 32 --trainer.max_epochs 1"),
-    digits("wide_resnet", "baseline", f"--model.network WideResNet --model.network.depth 10 --model.network.widen 1 {LARGE}"),
+    digits("wide_resnet", "baseline", f"--model.network WideResNet --model.network.depth 10 --model.network.widen 1 {LARGE}"),  # noqa: E501
     digits("densenet", "baseline", f"--model.network SmallDenseNet --model.network.depth 10 {LARGE}"),
     digits("conv2", "baseline", f"--model.network Conv2 {LARGE}"),
 ]  # fmt: skip

@@ -248,7 +248,11 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
         (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
         (CONFIGS / "studies" / "quick.yaml", [], ["is a study: distill study"]),
         (BASE, ["--data.augment", "RandomCrop"], ["data.augment: expected a list"]),
-        (BASE, ["--trainer.callbacks.teacher", "x"], ["trainer.callbacks.teacher: there is no callback with this option"]),
+        (
+            BASE,
+            ["--trainer.callbacks.teacher", "x"],
+            ["trainer.callbacks.teacher: there is no callback with this option"],
+        ),
         (BASE, ["--trainer.epochs", 2], ["no option --trainer.epochs; did you mean --trainer.max_epochs?"]),
         (BASE, ["--model.optimizer", "adamw"], ["did you mean AdamW?"]),
         (BASE, ["--model.label_smoothing", 2], ["label_smoothing is 2.0"]),
@@ -416,7 +420,7 @@ def test_statuses_of_the_real_command():
 def test_an_error_in_a_file_of_ones_own_is_told_with_its_line(capsys, monkeypatch):
     Path("of_ones_own.py").write_text(
         "from distill_lightning.methods.base import Method\n\n\n"
-        "class Mistyped(Method):\n    def training_loss(self, batch, position):\n        return {'ce': batch.image.sum()}\n\n\n"
+        "class Mistyped(Method):\n    def training_loss(self, batch, position):\n        return {'ce': batch.image.sum()}\n\n\n"  # noqa: E501
         "class Bare(Method):\n    def training_loss(self, batch, position):\n        return self(batch.images).sum()\n"
     )
     monkeypatch.syspath_prepend(".")

@@ -139,7 +139,7 @@ def test_two_slurm_tasks_share_a_folder():
 def test_batch_size_must_divide():
     given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--trainer.accelerator", "cpu"]
     process = start("fit", *given, "--trainer.devices", 2, "--data.batch_size", 63)
-    out, err = process.communicate(timeout=200)
+    _out, err = process.communicate(timeout=200)
     assert process.returncode == 2
     assert err.strip().splitlines()[-1] == (
         "distill: batch_size 63 cannot be shared out evenly over 2 processes: use 62"

@@ -38,7 +38,8 @@ said = {"count": d.process_count(), "first": d.is_first()}
 said["objects"] = d.gather_objects({"rank": rank})
 said["rows"] = d.gather_rows(torch.arange(2 * (rank + 1)).reshape(-1, 2) + 10 * rank).tolist()
 mine = torch.tensor([1.0, 5.0 - 5 * rank])
-said["sum"], said["largest"], said["kept"] = d.sum_over_processes(mine).tolist(), d.largest(mine).tolist(), mine.tolist()
+said["sum"], said["largest"] = d.sum_over_processes(mine).tolist(), d.largest(mine).tolist()
+said["kept"] = mine.tolist()
 said["from_first"] = d.from_first(f"of {rank}")
 said["into"] = d.from_first_into(torch.full((2,), float(rank))).tolist()
 

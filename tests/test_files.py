@@ -4,19 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from distill_lightning.files import sweep, write_whole
+from distill_lightning.files import atomic_write, sweep
 
 
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "deep" / "file"
-    write_whole(path, lambda file: file.write(b"old"))
+    atomic_write(path, lambda file: file.write(b"old"))
 
     def fail(file):
         file.write(b"new")
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match=r"could not write .*file.*No space left"):
-        write_whole(path, fail)
+        atomic_write(path, fail)
     assert path.read_bytes() == b"old"
     assert [f.name for f in path.parent.iterdir()] == ["file"]
 

@@ -329,6 +329,9 @@ def test_no_file_touches_a_private_name_of_lightning_or_of_another_file(path):
         assert found == {name for file, name in PRIVATE_NAMES_LEFT if file == name_of(path)}
 
 
+CHANGE_A_DICT = ("update", "setdefault", "pop", "popitem", "clear", "__setitem__", "__delitem__", "__ior__")
+
+
 def writes_into_a_dict(source: str) -> bool:
     """Whether anything is set, deleted or updated in ``x.__dict__`` or ``vars(x)``, or these are replaced."""
 
@@ -343,18 +346,9 @@ def writes_into_a_dict(source: str) -> bool:
             return True
         if isinstance(node, ast.AugAssign) and is_dict(node.target):
             return True
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_dict(node.func.value):
-            if node.func.attr in (
-                "update",
-                "setdefault",
-                "pop",
-                "popitem",
-                "clear",
-                "__setitem__",
-                "__delitem__",
-                "__ior__",
-            ):
-                return True
+        is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and is_dict(node.func.value)
+        if is_call and node.func.attr in CHANGE_A_DICT:
+            return True
     return False
 
 

@@ -16,7 +16,14 @@ from distill_lightning.checkpoints import AtomicCheckpointIO
 from distill_lightning.methods.checks import depends_on_process_count
 from distill_lightning.models.convnet import ConvNet
 
-BASE = ["--config", str(CONFIGS / "digits" / "baseline.yaml"), "--data.train_part", "320", "--trainer.accelerator", "cpu"]
+BASE = [
+    "--config",
+    str(CONFIGS / "digits" / "baseline.yaml"),
+    "--data.train_part",
+    "320",
+    "--trainer.accelerator",
+    "cpu",
+]
 NO_NORM = ["--model.network", "LeNet300100", "--model.optimizer.lr", "0.03", "--trainer.max_epochs", "1"]
 
 

@@ -52,4 +52,6 @@ def draw_soft_targets(images: Tensor, logits: Tensor, labels: Tensor, names: lis
 
 def _picture(image: Tensor) -> Image.Image:
     channels = image if len(image) == 3 else image[:1].expand(3, -1, -1)
-    return Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()).resize((PICTURE, PICTURE), Image.Resampling.NEAREST)
+    return Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()).resize(
+        (PICTURE, PICTURE), Image.Resampling.NEAREST
+    )

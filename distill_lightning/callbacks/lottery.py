@@ -287,7 +287,10 @@ class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     def _done(self, trainer: pl.Trainer) -> int:
         """The number of batches since training began."""
-        return trainer.current_epoch * self.timeline.batches_per_epoch + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        return (
+            trainer.current_epoch * self.timeline.batches_per_epoch
+            + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        )
 
     def _step_in_round(self, trainer: pl.Trainer) -> int:
         """The number of optimizer steps in this round. The steps before the rewind point count too."""

@@ -28,7 +28,9 @@ class Bar(RichProgressBar):
         super().__init__(refresh_rate=20, console_kwargs={"stderr": True})
         self.last: dict[str, int | str | float | dict[str, float]] = {}
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, int | str | float | dict[str, float]]:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         # Lightning calls this at every step, but shows every twentieth; reading a number waits for the device
         if trainer.fit_loop.epoch_loop.batch_progress.current.ready % self.refresh_rate == 0 or trainer.is_last_batch:
             self.last = {name: f"{value:.4g}" for name, value in _numbers(trainer).items()}

@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from distill_lightning.distributed import largest
 from distill_lightning.environment import OF_STUDY, requeue
 from distill_lightning.errors import InputError
-from distill_lightning.files import link_whole, sweep
+from distill_lightning.files import atomic_link, sweep
 from distill_lightning.lightning_internals import (
     completes_no_step,
     epoch_ends,
@@ -104,7 +104,9 @@ class RunCheckpoint(Checkpoint):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.best, self.elapsed_s, self.stopped = state["best"], state["elapsed_s"], state["stopped"]
 
-    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         checkpoint["config"] = self.config
 
     def wall_time_s(self) -> float:
@@ -203,7 +205,9 @@ class RunCheckpoint(Checkpoint):
         self.stepping = True
         if self.monitor not in trainer.callback_metrics:
             known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise InputError(f"checkpoint.monitor is {self.monitor}, which validation does not log: give one of {known}")
+            raise InputError(
+                f"checkpoint.monitor is {self.monitor}, which validation does not log: give one of {known}"
+            )
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
@@ -247,7 +251,7 @@ class RunCheckpoint(Checkpoint):
             # best.ckpt first: a run that is killed in between resumes from the older last.ckpt, and writes best.ckpt
             # again
             if trainer.is_global_zero:
-                link_whole(best, last)
+                atomic_link(best, last)
             trainer.strategy.barrier("best.ckpt")
         else:
             trainer.save_checkpoint(last)
@@ -269,6 +273,7 @@ class RunCheckpoint(Checkpoint):
 
     def _requeue(self) -> None:
         """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time
-        limit."""
+        limit.
+        """
         if REQUEUE in (self.signal, self.received) and self.trainer.is_global_zero:
             requeue()

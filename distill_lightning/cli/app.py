@@ -1,8 +1,8 @@
 """Runs the verbs of the command that need torch.
 
-    distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
-    distill inspect FILE
-    distill study FILE [--jobs N] [--dry_run] [--option value ...]
+distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+distill inspect FILE
+distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
 import logging

@@ -1,5 +1,6 @@
 """The verbs that train or evaluate: builds the parts of a run from the command line, and calls the verb."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -125,11 +126,12 @@ class DistillCommand(CommandLine):
 
     def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
         """Adds the configuration of the checkpoint as the first --config, if the command has a checkpoint and no
-        --config."""
+        --config.
+        """
         if not args or args[0] not in VERBS or any(a in ("-c", "--config") or a.startswith("--config=") for a in args):
             return args
         given = [a.partition("=")[2] for a in args if a.startswith("--ckpt_path=")]
-        given += [b for a, b in zip(args, args[1:], strict=False) if a == "--ckpt_path"]
+        given += [b for a, b in itertools.pairwise(args) if a == "--ckpt_path"]
         if not given or given[-1] in ("last", "best", "auto"):
             return args
         path = given[-1]

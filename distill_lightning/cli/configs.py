@@ -9,7 +9,7 @@ from typing import BinaryIO
 from distill_lightning import config_files
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import InputError, LineParser, nearest
-from distill_lightning.files import read_yaml, write_whole
+from distill_lightning.files import atomic_write, read_yaml
 
 
 def main(args: list[str]) -> int:
@@ -91,7 +91,7 @@ def copy(names: list[str], folder: Path) -> list[Path]:
         if target.exists() and not (target.is_file() and target.read_bytes() == content):
             raise InputError(f"{target} is there already, and differs: give another folder, or remove it")
     for target, content in contents.items():
-        write_whole(target, partial(_write, content))
+        atomic_write(target, partial(_write, content))
     return list(contents)
 
 

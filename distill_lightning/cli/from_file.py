@@ -205,7 +205,8 @@ class _Paths:
 
     def _lies_inside(self, path: Any) -> bool:
         """Whether a path, in any spelling, lies in the working folder or in the run's folder, and no part of it is
-        hidden."""
+        hidden.
+        """
         text = str(path)
         if any(c in text for c in "$%~"):
             return False

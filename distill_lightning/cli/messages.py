@@ -60,12 +60,13 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         name = found[1].partition("=")[0]
         meant = CALLED.get(name.rpartition(".")[2].lstrip("-"))
         return f"there is no option {name}{f'; did you mean {meant}?' if meant else nearest(name, options)}"
-    if found := re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text):
-        if key == "trainer.callbacks" and found[2] in _parameters():
-            return (
-                f"{found[1]}, the last of trainer.callbacks, has no option {found[2]}: give --{key}.{found[2]} before "
-                f"the --config that adds {found[1]}"
-            )
+    refused = re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text)
+    if refused and key == "trainer.callbacks" and refused[2] in _parameters():
+        name, option = refused[1], refused[2]
+        return (
+            f"{name}, the last of trainer.callbacks, has no option {option}: give --{key}.{option} before the --config "
+            f"that adds {name}"
+        )
     if found := re.search(r"Option '([^']+)' is not accepted", text):
         return f"{key} has no option {found[1]}{nearest(found[1], _parameters() - {found[1]})}"
     if found := re.search(r"Key '([^']+)' is not expected", text):

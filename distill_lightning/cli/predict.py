@@ -12,7 +12,7 @@ from distill_lightning.cli.evaluate import open_checkpoint
 from distill_lightning.cli.fit import Parts
 from distill_lightning.cli.processes import children
 from distill_lightning.distributed import gather_objects
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG
 
 
@@ -40,7 +40,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     name = "predictions.csv" if data.pictures is None else f"predictions-{Path(data.pictures).resolve().name}.csv"
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     text = as_csv(rows, data.class_names, names)
-    write_whole(target, lambda file: file.write(text.encode(errors="surrogateescape")))
+    atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
     print(f"predictions: {target}", flush=True)
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distill_lightning.errors import LineParser
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 from distill_lightning.report import page
 from distill_lightning.report.groups import grouped
 from distill_lightning.report.records import find
@@ -37,6 +37,6 @@ def main(args: list[str]) -> int:
         lead += f" {again} more with a configuration and a seed that are there already {verb} left out."
     text = page.page("Runs", lead, page.of_groups(groups))
     # a folder's name may have bytes that are not UTF-8
-    write_whole(given.out, lambda file: file.write(text.encode(errors="replace")))
+    atomic_write(given.out, lambda file: file.write(text.encode(errors="replace")))
     print(f"report: {given.out}")
     return 0

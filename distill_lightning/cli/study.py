@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_lightning.config_files import find, find_shipped
 from distill_lightning.errors import InputError, LineParser
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 from distill_lightning.report import page
 from distill_lightning.report.check import SpecChecker
 from distill_lightning.report.figure_builder import build_figure
@@ -103,7 +103,7 @@ def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence
     title = plan.path.stem.replace("_", " ").capitalize()
 
     def write(name: str, content: str) -> None:
-        write_whole(folder / name, lambda file: file.write(content.encode(errors="replace")))
+        atomic_write(folder / name, lambda file: file.write(content.encode(errors="replace")))
 
     write("tables.md", text)
     for number, table in enumerate(built, start=1):

@@ -197,7 +197,8 @@ class ImageData(pl.LightningDataModule):
     @property
     def held_out(self) -> Tensor:
         """(n,) int32, the positions of the samples that are held out of the training part for validation. It is empty
-        if there are none, or if the data set has its own validation part."""
+        if there are none, or if the data set has its own validation part.
+        """
         return NO_SAMPLES if self.val is None or self._has_own_val else self.val.taken.int()
 
     @property
@@ -335,7 +336,8 @@ class ImageData(pl.LightningDataModule):
 
     def train_loader_from(self, next_batch: Callable[[], tuple[int, int]]) -> TrainLoader:
         """Training batches that start with the (epoch, batch) that ``next_batch`` returns. It is called only when the
-        first batch is requested."""
+        first batch is requested.
+        """
         samples = self.samples
         timeline = self.timeline or PlainTimeline(samples.batches, 1)
         return TrainLoader(samples, self.renderer, self.needs, timeline, self._share(), next_batch, self.view_cycle)

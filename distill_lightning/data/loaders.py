@@ -20,6 +20,8 @@ from distill_lightning.errors import InputError
 from distill_lightning.seeds import PAIR, epoch_order, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Share:
@@ -33,7 +35,7 @@ class Share:
 
     rank: int = 0
     world: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,7 +199,8 @@ class TrainLoader:
     @cached_property
     def _classes(self) -> tuple[Tensor, Tensor, Tensor]:
         """All labels (N,), the positions of the training samples sorted by class (n,), and the size of each class (K,).
-        All are int64 on the device of the pictures."""
+        All are int64 on the device of the pictures.
+        """
         taken, labels = self.samples.split.taken, self.samples.split.labels
         assert labels is not None
         by_class = taken[labels[taken].argsort(stable=True)]

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import MemorySource, Source, mean_and_std
 from distill_lightning.errors import InputError
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 
 LARGEST_IN_MEMORY = 4 << 30
 """The largest size of all decoded pictures, in bytes, that is held in memory."""
@@ -205,7 +205,7 @@ def read_pictures(paths: list[Path], root: Path, channels: int, size: int, worke
             images[position] = picture
     if cached is not None:
         try:
-            write_whole(cached, lambda file: np.save(file, images.numpy()))
+            atomic_write(cached, lambda file: np.save(file, images.numpy()))
             for stale in cached.parent.glob(cached.name.rpartition("-")[0] + "-*.npy"):
                 if stale != cached:
                     stale.unlink(missing_ok=True)
@@ -216,7 +216,8 @@ def read_pictures(paths: list[Path], root: Path, channels: int, size: int, worke
 
 def _cache_file(paths: list[Path], root: Path, channels: int, size: int, cache: Path) -> Path:
     """The cache file. Before the dash its name is a digest of the folder and the format; after the dash it is a digest
-    of the names, sizes and modification times of the pictures."""
+    of the names, sizes and modification times of the pictures.
+    """
     state = hashlib.sha256()
     for path in paths:
         stat = path.stat()

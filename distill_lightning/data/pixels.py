@@ -47,7 +47,7 @@ def rotation(degrees: Tensor) -> Tensor:
 
 
 def blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    """factor * images + (1 - factor) * other. A factor above 1 increases the difference to ``other``."""
+    """Factor * images + (1 - factor) * other. A factor above 1 increases the difference to ``other``."""
     return to_bytes(torch.lerp(other.float(), images.float(), factor[:, None, None, None]))
 
 
@@ -75,7 +75,8 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blends with a blurred picture: factor 0 is blurred, 1 is the picture. The blur is a 3x3 kernel of ones with 5 in
-    the middle, normalised; pixels at the border are not blurred."""
+    the middle, normalised; pixels at the border are not blurred.
+    """
     kernel = torch.ones(images.shape[1], 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
     blurred = images.float()

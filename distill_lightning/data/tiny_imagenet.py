@@ -43,7 +43,8 @@ class TinyImageNet(ImageData):
     @property
     def class_names(self) -> list[str]:
         """The WordNet IDs of the classes, which are the names of their folders or, for a checkpoint, those that it was
-        trained on."""
+        trained on.
+        """
         return list(self.trained_on.info.class_names) if self.trained_on is not None else self._classes()
 
     def _folder(self) -> Path:

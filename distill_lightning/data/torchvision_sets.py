@@ -62,7 +62,8 @@ class MNIST(_TorchvisionSet):
 
 class _CIFAR(_TorchvisionSet):
     """CIFAR from torchvision's files or from class folders: ``root/<name>/{train,test}/<class>/`` or
-    ``root/{train,test}/<class>/``."""
+    ``root/{train,test}/<class>/``.
+    """
 
     channels, image_size = 3, 32
 

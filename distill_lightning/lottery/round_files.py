@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from distill_lightning.files import write_whole
+from distill_lightning.files import atomic_write
 from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.plots import Line, plot
 from distill_lightning.tensor_files import write_tensors
@@ -37,20 +37,21 @@ def write_round_files(
     write_tensors(folder / "packed.pt", packed_network)
     arrays = {f"{n}/{k}": mask.numpy() for n, of_round in enumerate(masks) for k, mask in of_round.items()}
     # reports compare the masks of several seeds, and do not import torch
-    write_whole(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    atomic_write(folder / "rounds" / "masks.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
     text = io.StringIO()
     keys = list(dict.fromkeys(key for row in table for key in row))
     writer = csv.DictWriter(text, keys, lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
-    write_whole(folder / "rounds.csv", lambda file: file.write(text.getvalue().encode()))
-    write_whole(folder / "rounds.svg", lambda file: file.write(figure(table).encode()))
+    atomic_write(folder / "rounds.csv", lambda file: file.write(text.getvalue().encode()))
+    atomic_write(folder / "rounds.svg", lambda file: file.write(figure(table).encode()))
     _write_board(folder / "by_density", table)
 
 
 def _write_board(folder: Path, table: Sequence[Row]) -> None:
     """Writes a run for TensorBoard. Its x axis, which takes integers only, is 100 times the percentage of weights
-    left."""
+    left.
+    """
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only needed here
 
     shutil.rmtree(folder, ignore_errors=True)

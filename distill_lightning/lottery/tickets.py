@@ -74,7 +74,8 @@ def are_tensors(value: Any) -> TypeGuard[dict[str, Tensor]]:
 
 class Opened(NamedTuple):
     """The parts of a ticket that a run starts from: the weights of the optimizer step ``step``, and the masks of a
-    round."""
+    round.
+    """
 
     weights: dict[str, Tensor]
     masks: Masks

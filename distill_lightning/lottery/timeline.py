@@ -64,7 +64,8 @@ class PruningTimeline:
 
     def steps(self, batches: int) -> int:
         """The number of optimizer steps in ``batches`` batches from the start of an epoch. The end of an epoch
-        completes a step."""
+        completes a step.
+        """
         epochs, rest = divmod(batches, self.batches_per_epoch)
         return epochs * -(-self.batches_per_epoch // self.batches_per_step) + -(-rest // self.batches_per_step)
 

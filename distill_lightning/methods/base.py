@@ -151,7 +151,9 @@ class Method(Evaluated):
     def _find_givers(self, data: ImageData) -> None:
         """Takes the timeline and the teacher from the callbacks, if they provide one."""
         if data.mix and not self.needs.allows_mixing:
-            raise InputError(f"{type(self).__name__} needs pictures of one sample each, without mixing: leave data.mix out")
+            raise InputError(
+                f"{type(self).__name__} needs pictures of one sample each, without mixing: leave data.mix out"
+            )
         trainer, samples = self.trainer, data.samples
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]

@@ -70,7 +70,8 @@ class PSKD(Method):
 
     def _past(self, index: Tensor, labels: Tensor) -> Tensor:
         """The last predictions for the samples ``index`` (B,), (B, K). For a sample without one it is the row of
-        ``labels`` (B, K)."""
+        ``labels`` (B, K).
+        """
         if self.past_probs is None:
             self.past_probs = torch.zeros(self.shape)  # a row of zeros means that there is no prediction yet
         if self.past_probs.nbytes <= LARGE:

@@ -1,5 +1,7 @@
 """Fully connected networks for flattened pictures (Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 3)."""
 
+import itertools
+
 from torch import nn
 
 
@@ -27,6 +29,6 @@ class FullyConnected(nn.Sequential):
     ) -> None:
         widths = [in_channels * image_size**2, *units]
         layers: list[nn.Module] = [nn.Flatten(), nn.Dropout(input_dropout)]
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
         super().__init__(*layers, nn.Linear(widths[-1], num_classes))

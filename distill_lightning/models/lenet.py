@@ -1,5 +1,7 @@
 """LeNet-300-100 (LeCun et al. 1998): a fully connected network with two hidden layers, for flattened pictures."""
 
+import itertools
+
 from torch import nn
 
 
@@ -18,7 +20,7 @@ class LeNet300100(nn.Sequential):
     def __init__(self, num_classes: int = 10, in_channels: int = 1, image_size: int = 28) -> None:
         widths = [in_channels * image_size**2, 300, 100]
         layers: list[nn.Module] = [nn.Flatten()]
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in itertools.pairwise(widths):
             layers += [nn.Linear(n_in, n_out), nn.ReLU()]
         super().__init__(*layers, nn.Linear(widths[-1], num_classes))
         for module in self.modules():

@@ -125,7 +125,8 @@ class BottleneckResNet110(CIFARResNet):
 
 class WideResNet20x8(CIFARResNet):
     """Two bottlenecks per stage, whose 3x3 convolutions are eight times as wide: "wide_resnet20_8" of the DLB
-    repository, 6,871,220 parameters with 100 classes."""
+    repository, 6,871,220 parameters with 100 classes.
+    """
 
     def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
         super().__init__(num_classes, in_channels, depth=20, bottleneck=8)

@@ -134,7 +134,8 @@ class SpecChecker:
 
     def _check_metric(self, name: str, where: str) -> None:
         """Refuses a name that is similar to a known one. Otherwise the mistake would be found only after all
-        training."""
+        training.
+        """
         if "/" not in name and name not in NUMBERS and (meant := nearest(name, [*NUMBERS, *METRICS])):
             self._refuse(f"{where}: there is no metric {name}{meant}")
         if name.startswith("rounds/") and not re.fullmatch(r"rounds/\d+/.+", name):

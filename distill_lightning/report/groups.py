@@ -77,7 +77,8 @@ def by_kind(records: Sequence[Record]) -> list[list[Record]]:
 
 def grouped(records: Sequence[Record]) -> list[Group]:
     """Groups of runs. The label of a group is its method, and the settings in which it differs from other groups of
-    it."""
+    it.
+    """
     groups = [Group("", of_kind) for of_kind in by_kind(records)]
     methods: dict[str, list[Group]] = {}
     for group in groups:

@@ -57,7 +57,8 @@ def spread_line(label: str, series: Sequence[Points], unit: Unit, place: int | N
 
 def reliability(groups: Sequence[Group]) -> str:
     """A reliability diagram as SVG: accuracy against confidence (Guo et al. 2017, figure 1), test samples of all
-    seeds."""
+    seeds.
+    """
     lines = []
     for place, group in enumerate(groups):
         tables = [record.summary["calibration"] for record in group.records if record.summary.get("calibration")]

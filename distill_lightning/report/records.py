@@ -116,7 +116,8 @@ def find(folders: Iterable[Path]) -> list[Record]:
 
 def is_run(record: Record) -> bool:
     """Whether the folder's config.yaml is the configuration of a run. Other programs write files with this name,
-    too."""
+    too.
+    """
     if not (record.folder / "config.yaml").is_file():
         return False
     try:

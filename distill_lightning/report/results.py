@@ -40,7 +40,8 @@ class Results:
 
     def select(self, entry: str, where: Variables | None) -> list[Result]:
         """The results of an entry that have the values in ``where``. Variables that the entry does not have are
-        ignored."""
+        ignored.
+        """
         return [result for result in self.entries[entry] if agrees(result.variables, where)]
 
     def values(self, entry: str, where: Variables | None, metric: str) -> list[tuple[Variables, float]]:
@@ -50,7 +51,8 @@ class Results:
 
     def groups(self) -> list[Group]:
         """Groups of results that differ only in their seed. Their labels are the entry and the variables that
-        differ."""
+        differ.
+        """
         groups = []
         for entry, results in self.entries.items():
             variables_of = {result.record: result.variables for result in results}

@@ -53,7 +53,7 @@ class Unit:
 
 
 def spread_text(values: Sequence[float], unit: Unit, interval: bool = False) -> str:
-    """ "94.29 ± 0.42" with the standard deviation, or "0.50 [0.31, 0.69]" with the 95 % t-interval; "" for no values.
+    """Writes "94.29 ± 0.42" with the standard deviation, or "0.50 [0.31, 0.69]" with the 95 % t-interval; "" for none.
 
     Args:
         values: the values, already in the unit.

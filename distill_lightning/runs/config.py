@@ -199,7 +199,8 @@ def _is_config(config: Any) -> bool:
 
 def _is_plain(value: Any, levels: int) -> bool:
     """Whether a value is plain data with at most ``levels`` levels, integers of at most 64 bits, and text as class
-    paths."""
+    paths.
+    """
     if isinstance(value, int):
         return value.bit_length() <= 64
     if not isinstance(value, dict | list):

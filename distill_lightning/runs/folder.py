@@ -1,12 +1,12 @@
 """The folder of a run: makes, finds, locks and resumes it.
 
-    logs/<data set>/<method>/<name>/
-        config.yaml          the resolved options
-        identity.json        the id of the configuration, and the options that cannot change the result
-        events.out.tfevents  TensorBoard
-        metrics.csv          step, tag, value
-        checkpoints/         last.ckpt, best.ckpt
-        summary.json         exists when the run is finished
+logs/<data set>/<method>/<name>/
+config.yaml          the resolved options
+identity.json        the id of the configuration, and the options that cannot change the result
+events.out.tfevents  TensorBoard
+metrics.csv          step, tag, value
+checkpoints/         last.ckpt, best.ckpt
+summary.json         exists when the run is finished
 """
 
 import os
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import link_whole, refuse_odd_name, sweep, write_whole
+from distill_lightning.files import atomic_link, atomic_write, refuse_odd_name, sweep
 from distill_lightning.runs.config import CONFIG, RunConfig, by_run, identity
 
 try:
@@ -125,7 +125,7 @@ def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:
     while True:
         folder = stem / (name if number == 1 else f"{name}-{number}")
         for file_name, text in config.with_options(name=folder.name).files().items():
-            write_whole(made / file_name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+            atomic_write(made / file_name, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
         try:
             os.rename(made, folder)  # fails if the folder exists and is not empty
             return Run(folder).hold()
@@ -192,7 +192,7 @@ def _decide_where_to_go_on(run: Run, path: Path, config: RunConfig) -> None:
     sweep(run.folder)
     if not last:  # training after this checkpoint is dropped: a later resume starts from it, too
         run.summary.unlink(missing_ok=True)
-        run.resume_from = link_whole(path, run.checkpoints / "last.ckpt")
+        run.resume_from = atomic_link(path, run.checkpoints / "last.ckpt")
 
 
 def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:

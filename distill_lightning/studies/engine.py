@@ -26,7 +26,8 @@ class StartedRun:
 
     def pass_on(self, number: int) -> None:
         """Sends a signal that the study has received. A run handles SIGINT and SIGTERM; any other signal is sent as
-        SIGTERM."""
+        SIGTERM.
+        """
         handled = number in (signal.SIGINT, signal.SIGTERM)
         self.process.send_signal(number if handled else signal.SIGTERM)
 

@@ -87,7 +87,8 @@ class StudyPlan:
 
     def script(self) -> str:
         """The plan as a shell script: a command for each run, after the runs that it needs. Finished runs are
-        comments."""
+        comments.
+        """
         done = {run for run in self.runs if run.finished()}
         lines = [f"# {self.path}: {len(self.runs)} runs, {len(done)} done"]
         for run in self.runs:

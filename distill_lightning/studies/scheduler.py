@@ -89,7 +89,8 @@ class Scheduler:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         """On the first signal, each run saves a checkpoint after its current step and ends. The second signal kills the
-        runs."""
+        runs.
+        """
         first, self._signal = not self._signal, number
         for run in self.in_state("running"):
             if first:

@@ -1,6 +1,7 @@
 """Rounds of pruning in one fit: which weights are pruned, rewound and zero, and how an interrupted fit is resumed."""
 
 import csv
+import itertools
 import json
 import random
 from pathlib import Path
@@ -166,7 +167,7 @@ def test_counts_are_exact(scope):
         assert kept == wanted if scope == "layers" else sum(kept.values()) == sum(wanted.values())
     if scope == "global":
         assert len({round(masking.density({"": mask}), 3) for mask in lottery.masks.values()}) > 1
-    for before, after in zip(of_rounds, of_rounds[1:], strict=False):
+    for before, after in itertools.pairwise(of_rounds):
         assert not any((after[k] & ~before[k]).any() for k in before)  # masks nest
 
 
@@ -300,7 +301,7 @@ def test_a_ticket_found_without_a_layer_may_be_pruned_there():
 def test_steps_are_counted_as_the_trainer_takes_them():
     """Four batches an epoch, three to a step: an epoch is two steps."""
     lottery = Lottery(rounds=2)
-    _, watch = train(lottery, accumulate_grad_batches=3)
+    _, _watch = train(lottery, accumulate_grad_batches=3)
     assert [row["steps"] for row in lottery.table] == [4, 4, 4]
     assert all(row["early_stop_step"] in (2, 4) for row in lottery.table)
 
@@ -415,7 +416,7 @@ def test_what_a_run_leaves(capsys):
     assert "density" in capsys.readouterr().err
     seen = events(run)
     assert len(seen["round/density"]) == 4
-    assert [step for step, _ in events(run / "by_density")["by_density/test_accuracy"]][0] == 10_000
+    assert next(step for step, _ in events(run / "by_density")["by_density/test_accuracy"]) == 10_000
     # the best of each round opens anywhere; the last is pruned, and opens without the callback
     best = open_network(run / "rounds" / "round_02.ckpt")
     ticket = Ticket.open(run / "ticket.pt")
@@ -472,7 +473,7 @@ def assert_same_lottery(a: Path, b: Path) -> None:
     [
         ("baseline", ["--trainer.callbacks.rewind_to", "2 steps", "--checkpoint.every_n_steps", 1]),
         ("dlb", ["--trainer.callbacks.rewind_to", "3 steps", "--checkpoint.every_n_steps", 2]),
-        ("dlb", ["--trainer.callbacks.length", "9 steps", "--checkpoint.every_n_steps", 1, "--trainer.val_check_interval", 2]),
+        ("dlb", ["--trainer.callbacks.length", "9 steps", "--checkpoint.every_n_steps", 1, "--trainer.val_check_interval", 2]),  # noqa: E501
         ("baseline", ["--trainer.callbacks.retrain", "learning_rate", "--trainer.callbacks.optimizer", "kept"]),
     ],
 )  # fmt: skip

@@ -1,5 +1,7 @@
 """Splits, batches and their shares."""
 
+import itertools
+
 import pytest
 import torch
 from helpers import bare_trainer, sgd, train_loader
@@ -85,7 +87,7 @@ def test_last_batch_is_repeated_under_another_view():
     data = digits(augment=[RandomCrop(1)])
     first, second = epoch(data, 0, needs=REPEATS), epoch(data, 1, needs=REPEATS)
     assert len(first[0].index) == 60  # there is none before the very first
-    for before, batch in [*zip(first, first[1:], strict=False), (first[-1], second[0])]:
+    for before, batch in [*itertools.pairwise(first), (first[-1], second[0])]:
         assert batch.num_new == 60
         assert batch.index[60:].equal(before.index[:60])
         assert not batch.images[60:].equal(before.images[:60])

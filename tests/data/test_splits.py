@@ -68,7 +68,7 @@ def test_classes_that_are_left_out_by_any_of_their_labels():
     noisy[0], noisy[60] = 2, 0
     taken = torch.arange(0, 100, 2)
     left = without_classes(taken, [2], LABELS, noisy)
-    assert left.tolist() == [number for number in range(2, 80, 2)]
+    assert left.tolist() == list(range(2, 80, 2))
     assert without_classes(taken, [], LABELS).equal(taken)
 
 

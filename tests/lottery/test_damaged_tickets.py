@@ -14,7 +14,13 @@ from distill_lightning.tensor_files import write_tensors
 
 def ticket() -> dict:
     network, found = pruned_network()
-    return {"kind": "ticket", "weights": network.state_dict(), "rounds": [pack_all(ones(found))], "step": 0, "about": {}}
+    return {
+        "kind": "ticket",
+        "weights": network.state_dict(),
+        "rounds": [pack_all(ones(found))],
+        "step": 0,
+        "about": {},
+    }
 
 
 @pytest.mark.parametrize(
