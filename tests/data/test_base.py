@@ -10,6 +10,7 @@ from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.digits import Digits
 from distill_lightning.data.loaders import EvalLoader, Share, TrainLoader
+from distill_lightning.data.provenance import refuse_other
 from distill_lightning.data.sources import MemorySource, mean_and_std
 from distill_lightning.data.splits import Split
 from distill_lightning.errors import InputError
@@ -240,9 +241,9 @@ def test_no_noise_is_a_level_of_noise():
 def test_a_run_is_not_gone_on_with_under_other_noise():
     data = digits(label_noise=0.2)
     trained_on = TrainedOn(data.info, data.held_out)
-    digits(label_noise=0.2).refuse_other(trained_on)
+    refuse_other(digits(label_noise=0.2).info, trained_on)
     with pytest.raises(InputError, match="label_noise, noise_map and noise_seed were"):
-        digits(label_noise=0.4).refuse_other(trained_on)
+        refuse_other(digits(label_noise=0.4).info, trained_on)
 
 
 def test_label_noise_by_a_map():

@@ -12,6 +12,7 @@ from PIL import Image
 from distill_lightning.data import picture_files
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.picture_files import FileSource, decode
+from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.errors import InputError
 from distill_lightning.values import TrainedOn
 
@@ -161,9 +162,10 @@ def test_what_a_teacher_of_another_state_has_seen_cannot_be_known(tmp_path, caps
     root = write_pictures(tmp_path / "p", 2, 8)
     data = opened(root)
     said = TrainedOn(data.info, data.held_out)
-    data.refuse_seen(said, "the teacher")
+    refuse_seen(data.info, data.held_out, said, "the teacher")
     assert not capsys.readouterr().err
-    opened(root, image_size=8).refuse_seen(said, "the teacher")
+    smaller = opened(root, image_size=8)
+    refuse_seen(smaller.info, smaller.held_out, said, "the teacher")
     assert "the teacher was trained on other pictures of p, or at another size" in capsys.readouterr().err
 
 
