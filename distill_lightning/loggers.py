@@ -26,8 +26,10 @@ class MetricsCSV(Logger):
 
     def __init__(self, path: str | Path, step: int) -> None:
         super().__init__()
-        self.path, self.step = Path(path), step
-        self.latest: dict[str, float] = {}
+        self.path = Path(path)
+        rows = read_metrics(self.path) if step >= 0 else []
+        self._kept = [row for row in rows if row[0] <= step and not row[1].startswith("test/")]
+        self.latest: dict[str, float] = {tag: value for _, tag, value in self._kept}
         """The last value of each tag, including values in the file of a resumed run."""
         self._rows: list[str] = []
         self._started = False
@@ -45,24 +47,16 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._start()
         values = {tag: float(value) for tag, value in metrics.items()}
         self.latest |= values
         self._rows += [f"{step},{tag},{value!r}\n" for tag, value in values.items()]
 
-    def _start(self) -> None:
-        """Starts the file, or removes the rows after the step from which the run is resumed."""
-        if self._started:
-            return
-        kept = [row for row in read_metrics(self.path) if row[0] <= self.step and not row[1].startswith("test/")]
-        self.latest = {tag: value for _, tag, value in kept}
-        text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in kept)
-        atomic_write(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
-        self._started = True
-
     @rank_zero_only
     def save(self) -> None:
-        self._start()
+        if not self._started:  # begins the file, or removes the rows after the step from which the run is resumed
+            text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in self._kept)
+            atomic_write(self.path, lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
+            self._started = True
         if self._rows:
             with open(self.path, "a") as file:
                 file.write("".join(self._rows))

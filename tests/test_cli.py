@@ -75,7 +75,7 @@ def trained(tmp_path_factory) -> Path:
 
 def test_what_a_run_leaves(trained):
     assert sorted(f.name.partition(".")[0] for f in trained.iterdir()) == [
-        "checkpoints", "config", "events", "metrics", "summary",
+        "checkpoints", "config", "events", "identity", "metrics", "summary",
     ]  # fmt: skip
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["steps"] == 100
