@@ -7,13 +7,15 @@ incomplete last line too.
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.metrics import HEADER, read_metrics
+
+EVENT_FILES = "events.out.tfevents.*"
 
 
 class MetricsCSV(Logger):
@@ -75,13 +77,15 @@ class TensorBoard(TensorBoardLogger):
 
     Args:
         folder: the run's folder.
-        step: TensorBoard drops earlier entries after this step; -1 drops all.
+        step: TensorBoard drops earlier entries after this step; -1 drops all. The entries of an earlier test are
+            removed, because the run is tested again.
     """
 
     def __init__(self, folder: str | Path, step: int) -> None:
+        _remove_tests(Path(folder))
         # TensorBoard reads files in the order of their names, which begin with the time in seconds and then the process
         # id, compared as text. A file from the same second could be read before the file that it continues, so wait
-        last = max((int(path.name.split(".")[3]) for path in Path(folder).glob("events.out.tfevents.*")), default=0)
+        last = max((int(path.name.split(".")[3]) for path in Path(folder).glob(EVENT_FILES)), default=0)
         time.sleep(max(0.0, min(1.0, last + 1 - time.time())))
         super().__init__(str(folder), name="", version="", default_hp_metric=False, flush_secs=10, purge_step=step + 1)
 
@@ -107,3 +111,27 @@ class TensorBoard(TensorBoardLogger):
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
         for summary in hparams(plain, metrics):
             self.experiment.file_writer.add_summary(summary)
+
+
+@rank_zero_only
+def _remove_tests(folder: Path) -> None:
+    """Removes the entries of a test from the event files of a run that is resumed.
+
+    They have the step of the last checkpoint, so TensorBoard would keep them beside the entries of the next test.
+    """
+    for path in folder.glob(EVENT_FILES):
+        # slow to import, and only needed where a run is resumed
+        from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        records = [bytes(record) for record in RawEventFileLoader(str(path)).Load()]
+        kept = [r for r in records if not any(v.tag.startswith("test/") for v in Event.FromString(r).summary.value)]
+
+        def write(file: BinaryIO, kept: list[bytes] = kept, writer: Any = RecordWriter) -> None:
+            records = writer(file)
+            for record in kept:
+                records.write(record)
+
+        if len(kept) < len(records):
+            atomic_write(path, write)

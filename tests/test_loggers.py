@@ -48,3 +48,17 @@ def test_tensorboard_reads_a_file_after_the_one_that_it_continues():
     second.log_metrics({"a": 20}, 2)
     second.save()
     assert events(Path("run")) == {"a": [(0, 0), (1, 1), (2, 20)]}
+
+
+def test_a_test_that_is_made_again_counts_once():
+    """The run was killed between its test and its summary."""
+    first = TensorBoard("run", -1)
+    first.log_metrics({"val/accuracy": 0.5}, 3)
+    first.log_metrics({"test/accuracy": 0.5, "test/nll": 1.0}, 3)
+    first.save()
+    (file,) = Path("run").glob("events*")
+    file.write_bytes(file.read_bytes() + b"torn")
+    second = TensorBoard("run", 3)
+    second.log_metrics({"test/accuracy": 0.5, "test/nll": 1.0}, 3)
+    second.save()
+    assert events(Path("run")) == {"val/accuracy": [(3, 0.5)], "test/accuracy": [(3, 0.5)], "test/nll": [(3, 1.0)]}
