@@ -1,6 +1,7 @@
 """Small data with the real shapes, and fixtures that run the real command in this process."""
 
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ def _alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    yield
+    for name, module in list(sys.modules.items()):  # what the test itself wrote, and the next one may write again
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def write_mnist(root: Path, train: int = 600, test: int = 100) -> Path:

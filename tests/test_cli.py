@@ -246,7 +246,7 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
         (BASE, ["--model.network.widht", 4], ["widht", "did you mean width?"]),
         (BASE, ["--model.optimizer", "Adamm"], ["model.optimizer", "did you mean Adam?"]),
         (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
-        (CONFIGS / "studies" / "quick.yaml", [], ["is a study: distill study"]),
+        (CONFIGS / "studies" / "quick.yaml", [], ["is a study: run it with distill study"]),
         (BASE, ["--data.augment", "RandomCrop"], ["data.augment: expected a list"]),
         (
             BASE,
