@@ -902,8 +902,6 @@ def _of_run(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text)
 
 
-READS_YAML = "read_yaml" in "".join(f.read_text() for f in (Path(files.__file__).parent / "report").rglob("*.py"))
-later = pytest.mark.skipif(not READS_YAML, reason="reports read with a reader of their own")
 FOLDERS = {
     "tag_in_config": ("config.yaml", YAMLS["apply"]),
     "script_in_config": (
@@ -916,19 +914,17 @@ FOLDERS = {
     ),
     "script_in_summary": ("summary.json", json.dumps({"metrics": {"test/<script>alert(1)</script>": 0.5}})),
     "numbers_in_metrics": ("metrics.csv", "step,tag,value\n1,<script>alert(1)</script>,0.5\n"),
-    "bomb_in_config": pytest.param("config.yaml", "model: 1\ndata: 1\n" + bomb(10, merge=False), marks=later),
-    "merges_in_config": pytest.param("config.yaml", "model: 1\ndata: 1\n" + bomb(10, merge=True), marks=later),
+    "bomb_in_config": ("config.yaml", "model: 1\ndata: 1\n" + bomb(10, merge=False)),
+    "merges_in_config": ("config.yaml", "model: 1\ndata: 1\n" + bomb(10, merge=True)),
     "list_as_config": ("config.yaml", "[1, 2]"),
-    "lists_in_config": pytest.param("config.yaml", "{model: [1], data: [2], trainer: [3]}", marks=later),
-    "list_as_summary": pytest.param("summary.json", "[1]", marks=later),
-    "odd_summary": pytest.param("summary.json", json.dumps({"metrics": [1], "rounds": 5}), marks=later),
-    "deep_summary": pytest.param("summary.json", "[" * 100_000, marks=later),
+    "lists_in_config": ("config.yaml", "{model: [1], data: [2], trainer: [3]}"),
+    "list_as_summary": ("summary.json", "[1]"),
+    "odd_summary": ("summary.json", json.dumps({"metrics": [1], "rounds": 5})),
+    "deep_summary": ("summary.json", "[" * 100_000),
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "text"), [f if hasattr(f, "marks") else pytest.param(*f, id=k) for k, f in FOLDERS.items()]
-)
+@pytest.mark.parametrize(("name", "text"), [pytest.param(*f, id=k) for k, f in FOLDERS.items()])
 def test_no_run_folder_acts_in_a_report_or_a_study(name, text, canary, honest, capsys):
     run = Path("logs/digits/baseline/<script>alert(1)<")
     shutil.copytree(honest, run)
