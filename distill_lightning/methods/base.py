@@ -221,7 +221,9 @@ class Method(Evaluated):
         loss: Tensor = sum(output.terms.values())  # type: ignore[assignment]
         self.means.add(batch, output, loss)
         self._log_if_due()
-        return {"loss": loss if batch.weight == 1.0 else loss * batch.weight, "logits": output.logits}
+        # detached: what is returned outlives the step, and would keep its graph
+        logits = output.logits.detach()
+        return {"loss": loss if batch.weight == 1.0 else loss * batch.weight, "logits": logits}
 
     def _start_step(self, position: Position) -> None:
         trainer = self.trainer
