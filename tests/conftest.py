@@ -1,5 +1,6 @@
 """Small data with the real shapes, and fixtures that run the real command in this process."""
 
+import signal
 import struct
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import torch
 from helpers import write_pictures
 
 torch.set_num_threads(1)
+# a shell lets what it starts in the background ignore interrupts, and the tests send some
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -37,7 +37,7 @@ def test_other_pictures_are_refused_and_seen_ones_too():
     for one in (data, other):
         one.setup("fit")
     refuse_other(data.info, trained_on(other, 0.5))  # another split of the same pictures
-    with pytest.raises(InputError, match="is not what this run was trained on"):
+    with pytest.raises(InputError, match="are not those that this run was trained on"):
         refuse_other(data.info, TrainedOn(dataclasses.replace(data.info, fingerprint="x"), data.held_out))
     with pytest.raises(InputError, match="was trained on 1.. of the 144 validation pictures"):
         refuse_seen(data.info, data.held_out, trained_on(other, 0.5), "the teacher")
