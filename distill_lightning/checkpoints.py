@@ -113,15 +113,6 @@ def _are_weights(content: Any) -> bool:
     return isinstance(content, dict) and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
 
 
-def read_config(path: str | Path) -> dict[str, Any]:
-    """Reads the configuration of the run from a checkpoint, as plain data that are not checked.
-
-    Raises:
-        InputError: see ``read`` and ``config_of``.
-    """
-    return config_of(read(path), str(path))
-
-
 def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
     """The configuration of the run in a checkpoint, as plain data that are not checked.
 

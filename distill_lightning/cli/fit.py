@@ -21,6 +21,7 @@ from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import Run, RunConfig, resume, start
+from distill_lightning.runs.config import dump
 from distill_lightning.runs.slurm import folder_of_job, mark_folder
 from distill_lightning.runs.summary import write_summary
 from distill_lightning.values import Summarised
@@ -115,7 +116,7 @@ def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, Metr
     step = parts.checkpoint_io.read_ahead(run.resume_from)["global_step"] if run.resume_from else -1
     board, record = TensorBoard(run.folder, step), MetricsCSV(run.metrics, step)
     parts.trainer.loggers = [board, record, *parts.user_loggers]
-    parts.checkpoint.folder, parts.checkpoint.config = run.checkpoints, config.files()["config.yaml"]
+    parts.checkpoint.folder, parts.checkpoint.config = run.checkpoints, dump(config.options)
     return board, record
 
 

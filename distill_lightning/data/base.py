@@ -178,8 +178,7 @@ class ImageData(pl.LightningDataModule):
         Raises:
             InputError: ``setup`` has not read the training part yet.
         """
-        if self.clean_labels is None:
-            raise InputError(f"the training part of {self.name} is not read yet: call setup first")
+        count = len(self.training_split.source)
         mistaken = self.noise_map and tuple((str(k), str(v)) for k, v in self.noise_map.items())
         return DataInfo(
             name=self.name,
@@ -188,7 +187,7 @@ class ImageData(pl.LightningDataModule):
             image_size=self.image_size,
             mean=tuple(self._mean.tolist()),
             std=tuple(self._std.tolist()),
-            num_samples=len(self.clean_labels),
+            num_samples=count,
             fingerprint=self.fingerprint,
             noise=(self.label_noise, mistaken or None, self.noise_seed),
             held_out=tensors_digest({"held_out": self.held_out}) if len(self.held_out) else "",
