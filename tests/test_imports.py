@@ -38,6 +38,10 @@ MAY_IMPORT = {
     "values": {"errors"},
     "lightning_internals": set(),
     "distributed": {"errors"},
+    # predictions without torch
+    "predictions": set(),
+    "pillow_pixels": {"errors"},
+    "exported": {"errors", "pillow_pixels", "predictions"},
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
@@ -69,6 +73,9 @@ MAY_IMPORT = {
     "loggers": {"files", "runs"},
     "bench": {"lightning_internals", "data", "methods"},
     "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers"},
+    # files for other programs
+    "narrowing": {"errors", "models"},
+    "export": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
@@ -146,6 +153,12 @@ HEAVY = {"lightning", "torchvision", "torchmetrics", "jsonargparse", "rich", "sk
 def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
     outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")}
     assert outside & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["predictions", "pillow_pixels", "exported"])
+def test_an_exported_file_predicts_with_numpy_pillow_and_onnxruntime(name):
+    outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
+    assert outside <= {"numpy", "PIL", "onnxruntime", "distill_lightning"}
 
 
 def test_networks_are_plain_modules():

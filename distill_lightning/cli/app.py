@@ -2,6 +2,7 @@
 
 distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
 distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
+distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import export, inspect, study
+from distill_lightning.cli import compress, export, inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
@@ -72,6 +73,8 @@ def main(args: list[str]) -> int:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
     if args[:1] == ["export"]:
         return export.main(args[1:])
+    if args[:1] == ["compress"]:
+        return compress.main(args[1:])
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)

@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 from torch import nn
 
-from distill_lightning import __version__
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.export import onnx_files, parity, torch_files
@@ -23,6 +22,7 @@ from distill_lightning.export.opening import Opened, check_shape, open_data, ope
 from distill_lightning.export.report import ExportReport
 from distill_lightning.exported import FORMAT, ExportedClassifier
 from distill_lightning.files import atomic_write
+from distill_lightning.version import __version__
 
 __all__ = ["FORMATS", "ExportReport", "export"]
 
