@@ -65,7 +65,7 @@ def stamped(content: bytes) -> bytes:
 def _refuse_damaged(content: bytes, path: Path) -> None:
     place = content.rfind(MARK) + len(MARK)
     if place < len(MARK):
-        raise InputError(f"{printable(path)} is no ONNX file of this program: give one that `distill export` wrote")
+        raise InputError(f"{printable(path)} is torn, or no ONNX file of this program: give one of `distill export`")
     total = hashlib.sha256(content[:place])
     total.update(NO_DIGEST.encode())
     total.update(content[place + 64 :])

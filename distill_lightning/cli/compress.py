@@ -8,6 +8,7 @@
 A command that was interrupted goes on where it was: finished runs are kept.
 """
 
+import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -166,10 +167,18 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Pa
         more: other options of ``distill fit``.
     """
     text = yaml.safe_dump({k: v for k, v in config.items() if k != "name"}, sort_keys=False)
+    is_new = not file.exists()
     atomic_write(file, lambda opened: opened.write(text.encode()))
     options = ["--config", str(file), *more, "--name", name, "--ckpt_path", "auto"]
     print(f"distill fit {' '.join(options)}", flush=True)
-    command = DistillCommand(["fit", *options])
+    try:
+        command = DistillCommand(["fit", *options])
+    except InputError:
+        if is_new:
+            file.unlink()
+            with contextlib.suppress(OSError):
+                file.parent.rmdir()
+        raise
     return command.parts.stem / name
 
 

@@ -79,6 +79,8 @@ def _cannot(classifier: PictureClassifier, error: BaseException) -> str:
     cause: BaseException | None = error
     reason = ""
     while cause is not None:
+        if "data-dependent" in str(cause):
+            return f"{name} cannot be exported: its forward takes another way for other values (`if` on a tensor)"
         if found := OPERATOR.search(str(cause)):
             operator = next(group for group in found.groups() if group)
             return f"{name} cannot be exported: its operator {operator} has no form in the graph"

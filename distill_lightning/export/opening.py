@@ -203,10 +203,11 @@ def open_data(opened: Opened, root: str | None = None) -> ImageData:
     spec, where = opened.config.get("data"), opened.where
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
         raise InputError(f"{where} does not say which data it was trained on: export it in Python, with data=...")
-    refuse_untrusted({"data": spec}, {"data": ImageData}, where)
     found = lookup(spec["class_path"], ImageData)
     left_out = {*NOT_FOR_EVALUATION, *getattr(found, "writes_to", ())}
     arguments = {k: v for k, v in (spec.get("init_args") or {}).items() if k not in left_out}
+    spec = {"class_path": spec["class_path"], "init_args": arguments}
+    refuse_untrusted({"data": spec}, {"data": ImageData}, where)
     if root is not None:
         arguments["root"] = root
     given = arguments.get("root")
@@ -214,7 +215,7 @@ def open_data(opened: Opened, root: str | None = None) -> ImageData:
         raise InputError(f"{given}, the folder of the run's pictures, does not exist: give --root")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ImageData, "data")
-    config = parser.parse_object({"data": {"class_path": spec["class_path"], "init_args": arguments}})
+    config = parser.parse_object({"data": spec})
     data: ImageData = parser.instantiate_classes(config).data
     check_shape(data, opened)
     data.trained_on = opened.trained_on
