@@ -72,7 +72,7 @@ MAY_IMPORT = {
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
-    "catalogue": {"errors", "files", "runs", "report"},
+    "catalogue": {"errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
 command (cli, and __main__ before it) may import from all."""

@@ -5,6 +5,7 @@
     choosing.py   the runs with a given data set, method, state or option; the order of a list
     columns.py    a list as a table of texts, with a column for each option that differs
     lineage.py    the runs and files that a run was made from: `Origin`
+    shipped.py    what differs from the configuration that comes with the program
 
 The commands are `distill_lightning.cli.list` and `distill_lightning.cli.show`.
 """

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from distill_lightning.errors import InputError
 from distill_lightning.report.records import LARGEST_METRICS_BYTES, Record, as_number
 from distill_lightning.runs import Run, RunConfig, flatten
+from distill_lightning.runs.config import CONFIG
 
 State = Literal["running", "finished", "interrupted", "failed", "damaged"]
 STATES: tuple[State, ...] = ("running", "finished", "interrupted", "failed", "damaged")
@@ -47,7 +48,7 @@ class RunInfo:
         wall_time_s: the training time of a finished run in seconds, over all its starts.
         elapsed_s: for a run that is not finished: the seconds between its start and the last time that it wrote a
             file, with interruptions.
-        started: the local time of the start.
+        started: the local time of the first start.
         settings: the options that can change the result, by short full name: "model.optimizer.lr".
         options: all options in the same form.
         note: why the run is damaged, or why the state is not certain; or nothing.
@@ -87,28 +88,36 @@ class RunInfo:
 
 def read(folder: Path) -> RunInfo:
     """Reads what is known of the run in a folder. A run that cannot be read has the state "damaged"."""
-    record = Record(folder)
-    above = folder.absolute().parent
     try:
-        config, summary = record.run_config, record.summary
-        logged = {} if summary else _last_values(folder / "metrics.csv")
+        return _read(folder)
     except (InputError, OSError) as error:
+        above = folder.absolute().parent
         return RunInfo(folder, "damaged", above.parent.name, above.name, note=" ".join(str(error).split()))
-    path = str((config.options["model"] or {}).get("class_path") or "?")
-    settings = config.settings()
+
+
+def _read(folder: Path) -> RunInfo:
+    """As ``read``, but raises InputError or OSError for a run that cannot be read."""
+    if not (folder / CONFIG).is_file():  # a pipe could be read for ever
+        raise InputError(f"there is no file {folder / CONFIG}")
+    record, above = Record(folder), folder.absolute().parent
+    config, summary = record.run_config, record.summary
+    logged = {} if summary else _last_values(folder / "metrics.csv")
+    path = str(config.options["model"].get("class_path") or "?")
+    module, _, method_class = path.rpartition(".")
     data_set, method = above.parent.name, above.name
-    if method != path.rpartition(".")[0].rpartition(".")[2]:  # the folder was moved or copied
-        data_set, method = str(settings.get("data", "?")).lower(), path.rpartition(".")[0].rpartition(".")[2] or path
+    settings = config.settings()
+    if method != module.rpartition(".")[2]:  # the folder was moved or copied
+        data_set, method = str(settings.get("data", "?")).lower(), module.rpartition(".")[2] or path
     numbers = summary.get("metrics", {}) if summary else logged
     values = {tag: as_number(value) for tag, value in numbers.items() if tag.partition("/")[0] in ("val", "test")}
     state, written, note = _state(folder)
-    started = (folder / "config.yaml").stat().st_mtime
+    started = (folder / CONFIG).stat().st_mtime
     return RunInfo(
         folder=folder,
         state=state,
         data_set=data_set,
         method=method,
-        method_class=path.rpartition(".")[2],
+        method_class=method_class,
         network=None if (network := settings.get("model.network")) is None else str(network),
         seed=config.seed,
         metrics={tag: value for tag, value in values.items() if value is not None},
@@ -117,11 +126,18 @@ def read(folder: Path) -> RunInfo:
         steps=_whole(summary.get("steps")) if summary else _whole(logged.get(_STEP)),
         wall_time_s=as_number(summary.get("wall_time_s")),
         elapsed_s=None if summary else max(0.0, written - started),
-        started=datetime.fromtimestamp(started).astimezone(),
+        started=_local_time(started),
         settings=settings,
-        options={_short(key): value for key, value in flatten(config.options).items()},
+        options={key.replace(".init_args", ""): value for key, value in flatten(config.options).items()},
         note=note,
     )
+
+
+def _local_time(seconds: float) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(seconds).astimezone()
+    except (ValueError, OverflowError, OSError):  # archives can hold files of any year
+        return None
 
 
 _EPOCHS, _STEP = " epochs", " step"  # beside the tags, which have no space
@@ -163,7 +179,7 @@ def _state(folder: Path) -> tuple[State, float, str]:
     """
     run = Run(folder)
     last = run.checkpoints / "last.ckpt"
-    written = max(path.stat().st_mtime for path in (folder / "config.yaml", run.metrics, last) if path.is_file())
+    written = max(path.stat().st_mtime for path in (folder / CONFIG, run.metrics, last) if path.is_file())
     if run.summary.is_file():
         return "finished", written, ""
     locked = run.locked()
@@ -189,7 +205,3 @@ def _max_epochs(config: RunConfig) -> int | None:
 def _whole(value: Any) -> int | None:
     number = as_number(value)
     return int(number) if number is not None and 0 <= number < 2**63 else None
-
-
-def _short(key: str) -> str:
-    return key.replace(".init_args", "")

@@ -73,7 +73,10 @@ def _folders(top: Path) -> Iterator[Path]:
     """The folders of runs. Hidden folders and what lies in a run's folder are left out; links are followed."""
     seen: set[tuple[int, int]] = set()
     for path, below, files in os.walk(top, followlinks=True):
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:  # a start that was refused has removed its folder
+            continue
         folder = Path(path)
         is_new = (status.st_dev, status.st_ino) not in seen
         seen.add((status.st_dev, status.st_ino))

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from distill_lightning.catalogue import RunInfo, runs
-from distill_lightning.catalogue.columns import accuracy_text, epochs_text, time_text, value_text
+from distill_lightning.catalogue import RunInfo, runs, shipped
+from distill_lightning.catalogue.columns import accuracy_text, epochs_text, short_names, time_text, value_text
 from distill_lightning.catalogue.info import END_OF_EPOCH, read
 from distill_lightning.catalogue.lineage import Origin, origins
 from distill_lightning.cli import report
@@ -61,11 +61,12 @@ def main(args: list[str]) -> int:
     if info.note:
         _print_wrapped(info.note)
     if info.state == "damaged":
+        _print_part("files", _files(folder))
         return 0
     _print_wrapped(_summary(info))
     if shown := {tag: value for tag, value in info.metrics.items() if "_by_" not in tag}:
         print_metrics({printable(tag): value for tag, value in shown.items()})
-    _print_part("options that can change the result", _settings(info))
+    _print_part("options that can change the result", [*_settings(info), *_unlike_shipped(info)])
     _print_part("made from", list(_tree(origins(info))), wrapped=False)
     _print_part("files", _files(folder))
     _print_part("next", next_commands(info), wrapped=False)
@@ -159,6 +160,15 @@ def _settings(info: RunInfo) -> list[str]:
     return [f"{part}: {', '.join(texts)}" for part, texts in parts.items() if texts]
 
 
+def _unlike_shipped(info: RunInfo) -> Iterator[str]:
+    """What differs from the configuration that comes with the program: "unlike digits/kd: max_epochs 3 (there 20)"."""
+    name, values = shipped.changed(info) or ("", {})
+    short = short_names(values, info.options)
+    texts = [f"{short[key]} {value_text(ours)} (there {value_text(theirs)})" for key, (ours, theirs) in values.items()]
+    if texts:
+        yield f"unlike {name}: {', '.join(texts)}"
+
+
 def _tree(found: Sequence[Origin], indent: str = "") -> Iterator[str]:
     """A line for each file or run, indented by its generation."""
     for origin in found:
@@ -214,15 +224,16 @@ def _print_curves(record: Record, console: Console) -> None:
     except InputError as error:
         print(f"\n{printable(error)}")
         return
+    colours = console.is_terminal and not console.no_color
     ends = series.get(END_OF_EPOCH, [])
     per_epoch = ends[0][0] if ends and ends[0][0] > 0 else None
     for title, tags in CURVES:
         curves = {tag: points for tag in tags if len(points := _drawn(series.get(tag, []), per_epoch)) > 1}
-        if not console.is_terminal:
+        if not colours:
             curves = dict(list(curves.items())[-1:])
         if curves:
             x_label = "step" if per_epoch is None else "epoch"
-            print("\n" + picture(curves, x_label, title, min(console.width, WIDEST), console.is_terminal))
+            print("\n" + picture(curves, x_label, title, min(console.width, WIDEST), colours))
 
 
 def _drawn(points: Curve, per_epoch: float | None) -> Curve:

@@ -75,11 +75,15 @@ def test_what_is_a_run_and_what_is_damaged(tmp_path):
     made_run("logs/digits/kd/seed10")
     made_run("logs/digits/kd/seed2")
     os.symlink(tmp_path / "logs", "logs/digits/circle")
+    pipe = made_run("logs/digits/kd/pipe").folder / "config.yaml"
+    pipe.unlink()
+    os.mkfifo(pipe)  # would be read for ever
+    os.utime("logs/digits/kd/seed2/config.yaml", (1e15, 1e15))  # a year that datetime does not have
     found = runs()
-    assert names(found) == ["bad", "seed2", "seed10", "torn"]
-    assert [info.state for info in found] == ["damaged", "finished", "finished", "damaged"]
-    assert "config.yaml" in found[0].note and "metrics.csv" in found[3].note
-    assert [info.state for info in chosen(found, state="damaged")] == ["damaged", "damaged"]
+    assert names(found) == ["bad", "pipe", "seed2", "seed10", "torn"]
+    assert [info.state for info in found] == ["damaged", "damaged", "finished", "finished", "damaged"]
+    assert "config.yaml" in found[0].note and "metrics.csv" in found[-1].note
+    assert names(chosen(found, state="damaged")) == ["bad", "pipe", "torn"]
     with pytest.raises(InputError, match="there is no folder nothing"):
         runs("nothing")
 

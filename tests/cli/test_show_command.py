@@ -25,7 +25,7 @@ def carry_out(run: Path, what: str, *more: str) -> int:
 
 def test_a_real_run_from_its_start_to_its_end():
     """Running while a live process has it; interrupted, once that has ended; finished by the command that is shown."""
-    process = start("fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--trainer.max_epochs", 60)
+    process = start("fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--trainer.max_epochs", 10)
     until = time.monotonic() + 120
     folder = Path("logs/digits/baseline/convnet-seed0")
     while not (folder / "checkpoints" / "last.ckpt").is_file():
@@ -35,18 +35,25 @@ def test_a_real_run_from_its_start_to_its_end():
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     info = read(folder)
-    assert info.state == "interrupted" and 0 < info.epochs < 60 and info.accuracy[0] == "val"
+    assert info.state == "interrupted" and 0 < info.epochs < 10 and info.accuracy[0] == "val"
     assert carry_out(folder, "resume") == 0
     info = read(folder)
-    assert info.state == "finished" and info.epochs == 60 and info.accuracy[0] == "test"
+    assert info.state == "finished" and info.epochs == 10 and info.accuracy[0] == "test"
 
 
 def test_the_next_commands_work(capsys):
     run = fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    assert distill("show", run) == 0
+    assert "unlike digits/baseline: max_epochs 1 (there 20)\n" in capsys.readouterr().out
     assert carry_out(run, "test") == 0
     assert "accuracy" in capsys.readouterr().out
     assert carry_out(run, "page") == 0 and "<html" in Path("convnet-seed0.html").read_text()
     members = f"['{run}/checkpoints/last.ckpt']"
+    teacher = ("--trainer.callbacks.teacher", f"{run}/checkpoints/last.ckpt")
+    student = fit("digits/born_again.yaml", "--trainer.max_epochs", 1, *teacher)
+    assert distill("show", student) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "unlike" in line]
+    assert line == "  unlike digits/born_again: max_epochs 1 (there 20)"
     ensemble = fit("digits/ensemble.yaml", "--model.members", members)
     assert read(ensemble).state == "finished" and read(ensemble).epochs in (0, None)
     assert carry_out(ensemble, "test") == 0
