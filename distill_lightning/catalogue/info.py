@@ -75,7 +75,7 @@ class RunInfo:
     @property
     def name(self) -> str:
         """The name of the folder."""
-        return self.folder.name
+        return self.folder.absolute().name
 
     @property
     def accuracy(self) -> tuple[str, float] | None:

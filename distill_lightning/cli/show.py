@@ -69,7 +69,8 @@ def main(args: list[str]) -> int:
     _print_part("options that can change the result", [*_settings(info), *_unlike_shipped(info)])
     _print_part("made from", list(_tree(origins(info))), wrapped=False)
     _print_part("files", _files(folder))
-    _print_part("next", next_commands(info), wrapped=False)
+    place = started_in(info)
+    _print_part("next" if place == Path.cwd() else f"next, in {printable(place)}", next_commands(info), wrapped=False)
     _print_curves(Record(folder), console)
     return 0
 
@@ -105,27 +106,38 @@ def find(given: str) -> Path:
     return found[0]
 
 
+def started_in(info: RunInfo) -> Path:
+    """The folder in which a run was started, where the relative paths of its options lead to its data and teachers.
+
+    It is the working folder if the run's own path does not say another one.
+    """
+    log_dir = Path(str(info.options.get("log_dir")))
+    parts, above = log_dir.parts, info.folder.absolute().parts[:-3]
+    if not log_dir.is_absolute() and parts and above[-len(parts) :] == parts:
+        return Path(*above[: -len(parts)])
+    return Path.cwd()
+
+
 def next_commands(info: RunInfo) -> list[str]:
-    """The commands that go on with a run, each with what it does."""
-    folder = info.folder
-    last, best = folder / "checkpoints" / "last.ckpt", folder / "checkpoints" / "best.ckpt"
-    config = folder / "config.yaml"
+    """The commands that go on with a run, each with what it does. They are to be run in the folder ``started_in``."""
+    place = started_in(info)
+    folder = info.folder if place == Path.cwd() else info.folder.absolute().relative_to(place)
+    last, best, config = (folder / name for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml"))
+    commands: list[tuple[str, list[str | Path]]] = []
     if info.state == "running":
-        commands = [("watch", ["tensorboard", "--logdir", folder])]
+        commands.append(("watch", ["tensorboard", "--logdir", folder]))
     elif info.state == "interrupted":
-        commands = [("resume", ["distill", "fit", "--ckpt_path", last])]
+        commands.append(("resume", ["distill", "fit", "--ckpt_path", last]))
     elif info.state == "failed":
-        commands = [("start again", ["distill", "fit", "--config", config, "--name", info.name, "--ckpt_path", "last"])]
-        log_dir = str(folder.absolute().parents[2])
-        if Path(str(info.options.get("log_dir"))).absolute() != Path(log_dir):
-            commands[0][1][4:4] = ["--log_dir", log_dir]
-    else:
-        commands = []
-    if last.is_file():
-        used = best if best.is_file() and info.state != "finished" else last
+        words: list[str | Path] = ["distill", "fit", "--config", config]
+        if (info.data_set, info.method) == info.folder.absolute().parts[-3:-1]:  # else it would not be found again
+            log_dir = folder.parents[2] if len(folder.parts) > 3 else info.folder.absolute().parents[2]
+            words += ["--log_dir", log_dir, "--name", info.name, "--ckpt_path", "last"]
+        commands.append(("start again", words))
+    if (place / last).is_file():
+        used = best if (place / best).is_file() and info.state != "finished" else last
         commands.append(("test", ["distill", "test", "--ckpt_path", used]))
-        pictures = ["--data.pictures", "FOLDER"]
-        commands.append(("predict", ["distill", "predict", "--ckpt_path", used, *pictures]))
+        commands.append(("predict", ["distill", "predict", "--ckpt_path", used, "--data.pictures", "FOLDER"]))
     elif info.state == "finished":  # a method without weights of its own, such as an ensemble
         commands.append(("test", ["distill", "test", "--config", config]))
     commands.append(("page", ["distill", "show", folder, "--page", f"{info.name}.html"]))

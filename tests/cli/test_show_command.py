@@ -15,12 +15,12 @@ from distill_lightning.cli.show import find, next_commands
 from distill_lightning.errors import InputError
 
 
-def carry_out(run: Path, what: str, *more: str) -> int:
+def carry_out(run: Path, what: str) -> int:
     """Runs the command that ``show`` gives for something."""
     (line,) = [line for line in next_commands(read(run)) if line.startswith(what)]
     words = shlex.split(line.removeprefix(what))
     assert words[0] == "distill"
-    return distill(*words[1:], *more)
+    return distill(*words[1:])
 
 
 def test_a_real_run_from_its_start_to_its_end():
@@ -85,6 +85,23 @@ def test_what_is_shown(capsys, monkeypatch):
     assert distill("show", "logs/digits/kd/a/checkpoints") == 0
     out = capsys.readouterr().out
     assert "MISSING" in out and "train/epoch_loss" in out and "\x1b[" in out
+
+
+def test_the_place_where_a_run_was_started(capsys, monkeypatch, tmp_path):
+    run = made_run("logs/digits/kd/a", "interrupted").folder.absolute()
+    monkeypatch.chdir(run)
+    assert distill("show", ".") == 0
+    out = capsys.readouterr().out
+    assert f"next, in {tmp_path}\n" in out and "--ckpt_path logs/digits/kd/a/checkpoints/last.ckpt" in out
+    run.joinpath("checkpoints/last.ckpt").unlink()
+    os.renames(run, tmp_path / "other/digits/kd/a")
+    monkeypatch.chdir(tmp_path / "other/digits/kd")
+    again = next_commands(read(Path("a")))[0]
+    assert again.endswith(f"--config a/config.yaml --log_dir {tmp_path}/other --name a --ckpt_path last")
+    os.rename("a", tmp_path / "moved")
+    monkeypatch.chdir("/")
+    again = next_commands(read(tmp_path / "moved"))[0]
+    assert again == f"start again distill fit --config {tmp_path}/moved/config.yaml"
 
 
 def test_damaged_and_hostile_runs(capsys):
