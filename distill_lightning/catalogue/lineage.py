@@ -22,7 +22,7 @@ ENDS_OF_WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors")
 MOST_GENERATIONS = 50
 """The largest number of generations that are followed."""
 MOST_ORIGINS = 1000
-"""The largest number of files that one option list is searched for."""
+"""The largest number of files of one run that are looked for."""
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,28 @@ class Origin:
 def origins(info: RunInfo) -> tuple[Origin, ...]:
     """What a run was made from, over all generations.
 
-    A run that is an ancestor of itself, which only a changed configuration can say, is not followed twice.
+    A run that several others were made from is followed once, at its first place.
     """
-    return _origins(info, (info.folder.resolve(),))
+    return _origins(info, {info.folder.resolve()}, MOST_GENERATIONS)
 
 
-def _origins(info: RunInfo, below: tuple[Path, ...]) -> tuple[Origin, ...]:
+def _origins(info: RunInfo, followed: set[Path], generations: int) -> tuple[Origin, ...]:
+    """As ``origins``. Runs in ``followed`` are not followed again, and those that are followed are added to it."""
     given = _named(info)
     places = [_place(info.folder, path) for _, path in given]
-    folders = {place: _run_of(place) for place in places if place is not None}
-    changed = _has_other_identity(info.folder) if given and all(place is not None for place in places) else False
+    replaced = bool(given) and None not in places and _has_other_identity(info.folder)
     found = []
     for (role, path), place in zip(given, places, strict=True):
-        folder = folders[place] if place is not None else None
-        parent = read(folder) if folder is not None else None
-        state: Literal["", "changed", "missing"] = "missing" if place is None else ""
-        if place is not None and (changed or _is_newer(place, info.folder)):
-            state = "changed"
-        follow = parent is not None and parent.folder.resolve() not in below and len(below) <= MOST_GENERATIONS
-        more = _origins(parent, (*below, parent.folder.resolve())) if parent is not None and follow else ()
+        if place is None:
+            found.append(Origin(role, path, None, None, "missing", ()))
+            continue
+        folder = _run_of(place)
+        parent = None if folder is None else read(folder)
+        more: tuple[Origin, ...] = ()
+        if parent is not None and generations > 0 and (resolved := parent.folder.resolve()) not in followed:
+            followed.add(resolved)
+            more = _origins(parent, followed, generations - 1)
+        state: Literal["", "changed"] = "changed" if replaced or _is_newer(place, info.folder) else ""
         found.append(Origin(role, path, place, parent, state, more))
     return tuple(found)
 

@@ -41,8 +41,6 @@ class Runs(Sequence[RunInfo]):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Runs) and self._infos == other._infos
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __repr__(self) -> str:
         return grid(self._infos).text() if self._infos else "no runs"
 

@@ -3,6 +3,7 @@
 import math
 import shlex
 import textwrap
+import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,6 @@ from distill_lightning.catalogue import RunInfo, runs, shipped
 from distill_lightning.catalogue.columns import accuracy_text, epochs_text, short_names, time_text, value_text
 from distill_lightning.catalogue.info import END_OF_EPOCH, read
 from distill_lightning.catalogue.lineage import Origin, origins
-from distill_lightning.cli import report
 from distill_lightning.cli.list import COLOURS
 from distill_lightning.cli.tables import print_metrics
 from distill_lightning.cli.verbs import OTHER_VERBS
@@ -50,11 +50,12 @@ def main(args: list[str]) -> int:
     """
     parser = LineParser(prog="distill show", description=OTHER_VERBS["show"], allow_abbrev=False)
     parser.add_argument("run", help="a run's folder, a file in it, or the end of its path below logs, as convnet-seed0")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="write the report of this run to this HTML file")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the report page of this run to this file")
+    parser.add_argument("--open", action="store_true", help="write this file, and open it in the browser")
     given = parser.parse_args(args)
     folder = find(given.run)
-    if given.page is not None:
-        return report.main(["--out", str(given.page), "--", str(folder)])
+    if given.page is not None or given.open:
+        return _make_page(folder, given.page or Path(f"{folder.absolute().name}.html"), given.open)
     info = read(folder)
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text.assemble(printable(info.folder), "  ", (info.state, COLOURS[info.state])))
@@ -73,6 +74,15 @@ def main(args: list[str]) -> int:
     _print_part("next" if place == Path.cwd() else f"next, in {printable(place)}", next_commands(info), wrapped=False)
     _print_curves(Record(folder), console)
     return 0
+
+
+def _make_page(folder: Path, page: Path, opens: bool) -> int:
+    from distill_lightning.cli import report  # its libraries are slow to import
+
+    status = report.main(["--out", str(page), "--", str(folder)])
+    if opens and not webbrowser.open(page.resolve().as_uri()):
+        print(f"there is no browser: open {printable(page)} yourself")
+    return status
 
 
 def find(given: str) -> Path:

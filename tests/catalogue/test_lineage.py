@@ -60,3 +60,17 @@ def test_the_place_of_a_relative_path_and_circles(monkeypatch, tmp_path):
     (of_a,) = origins(read(tmp_path / "logs/digits/kd/a"))
     (back, odd) = of_a.origins
     assert of_a.info.name == "b" and back.info.name == "a" and back.origins == () and odd.state == "missing"
+
+
+def test_a_run_that_was_used_often_is_followed_once():
+    """Otherwise a few folders could describe more generations than can ever be read."""
+
+    def count(found) -> int:
+        return sum(1 + count(one.origins) for one in found)
+
+    made_run("logs/digits/kd/0")
+    for number in range(1, 8):
+        below = f"logs/digits/kd/{number - 1}"
+        Path(below, "ticket.pt").write_text("")
+        made_run(f"logs/digits/kd/{number}", callbacks=taught_by(last(below), f"{below}/ticket.pt"))
+    assert count(origins(read(Path("logs/digits/kd/7")))) == 14

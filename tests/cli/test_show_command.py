@@ -104,6 +104,14 @@ def test_the_place_where_a_run_was_started(capsys, monkeypatch, tmp_path):
     assert again == f"start again distill fit --config {tmp_path}/moved/config.yaml"
 
 
+def test_a_page_is_opened(monkeypatch):
+    made_run("logs/digits/kd/a")
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or True)
+    assert distill("show", "a", "--open") == 0
+    assert opened == [Path("a.html").resolve().as_uri()] and Path("a.html").is_file()
+
+
 def test_damaged_and_hostile_runs(capsys):
     run = made_run("logs/digits/kd/a", "interrupted", temperature="\x1b[2J")
     run.metrics.write_text("step,tag,value\n1,val/nll,nan\n2,val/nll,1e999\n3,val/\x1b[2J,1.0\n4,val/nll,-1e308\n")
