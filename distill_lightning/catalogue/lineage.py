@@ -24,6 +24,8 @@ MOST_GENERATIONS = 50
 MOST_ORIGINS = 1000
 """The largest number of files of one run that are looked for."""
 
+State = Literal["", "missing", "changed", "perhaps changed"]
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -34,7 +36,8 @@ class Origin:
         given: the path as the option has it.
         path: where it is now; None if it is missing.
         info: the run that it belongs to, if it belongs to one.
-        state: "missing", or "changed" if the file or its run is not what it was at the start of the later run.
+        state: "missing"; "changed" if the file or its run is not what it was when the later run started; "perhaps
+            changed" if this is so for one of several runs, and it is not known for which.
         origins: what that run was made from.
     """
 
@@ -42,7 +45,7 @@ class Origin:
     given: str
     path: Path | None
     info: RunInfo | None
-    state: Literal["", "changed", "missing"]
+    state: State
     origins: tuple["Origin", ...]
 
 
@@ -58,19 +61,24 @@ def _origins(info: RunInfo, followed: set[Path], generations: int) -> tuple[Orig
     """As ``origins``. Runs in ``followed`` are not followed again, and those that are followed are added to it."""
     given = _named(info)
     places = [_place(info.folder, path) for _, path in given]
-    replaced = bool(given) and None not in places and _has_other_identity(info.folder)
+    folders = {place: _run_of(place) for place in places if place is not None}
+    replaced: State = ""
+    if folders and None not in places and _has_other_identity(info.folder):
+        replaced = "changed" if len(set(folders.values()) - {None}) == 1 else "perhaps changed"
     found = []
     for (role, path), place in zip(given, places, strict=True):
         if place is None:
             found.append(Origin(role, path, None, None, "missing", ()))
             continue
-        folder = _run_of(place)
+        folder = folders[place]
         parent = None if folder is None else read(folder)
         more: tuple[Origin, ...] = ()
         if parent is not None and generations > 0 and (resolved := parent.folder.resolve()) not in followed:
             followed.add(resolved)
             more = _origins(parent, followed, generations - 1)
-        state: Literal["", "changed"] = "changed" if replaced or _is_newer(place, info.folder) else ""
+        state: State = "" if parent is None else replaced
+        if _is_newer(place, info.folder):
+            state = "changed"
         found.append(Origin(role, path, place, parent, state, more))
     return tuple(found)
 

@@ -204,6 +204,8 @@ def _tree(found: Sequence[Origin], indent: str = "") -> Iterator[str]:
             words.append("MISSING: there is no such file")
         elif origin.state == "changed":
             words.append("CHANGED: it was written or replaced after this run had started")
+        elif origin.state == "perhaps changed":
+            words.append("PERHAPS CHANGED: one of these runs was replaced after this run had started")
         yield "  ".join(words)
         yield from _tree(origin.origins, indent + "  ")
 

@@ -16,7 +16,7 @@ def taught_by(*teachers: str) -> list:
     return [{"class_path": "distill_lightning.callbacks.soft_targets.SoftTargets", "init_args": {"teacher": given}}]
 
 
-def last(where: str) -> str:
+def last(where: str | Path) -> str:
     return f"{where}/checkpoints/last.ckpt"
 
 
@@ -40,7 +40,7 @@ def test_teachers_members_and_tickets_over_generations():
 
 
 def test_what_has_changed_is_found():
-    for name in "ab":
+    for name in "abc":
         made_run(f"logs/digits/baseline/{name}", seed=ord(name))
     student = made_run("logs/digits/kd/c", callbacks=taught_by(last("logs/digits/baseline/a"))).folder
     assert [one.state for one in origins(read(student))] == [""]
@@ -50,6 +50,10 @@ def test_what_has_changed_is_found():
     shutil.move("logs/digits/baseline/b", "logs/digits/baseline/a")  # another run in its place, and no newer
     (replaced,) = origins(read(student))
     assert replaced.state == "changed" and os.path.getmtime(replaced.path) < time.time() - 60
+    both = made_run("logs/digits/kd/d", callbacks=taught_by(last("logs/digits/baseline/a"), last(student))).folder
+    shutil.rmtree("logs/digits/baseline/a")
+    shutil.move("logs/digits/baseline/c", "logs/digits/baseline/a")
+    assert [one.state for one in origins(read(both))] == ["perhaps changed"] * 2
 
 
 def test_the_place_of_a_relative_path_and_circles(monkeypatch, tmp_path):
