@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "distill_lightning"
 GROUND = {
     "environment",
     "errors",
+    "signatures",
+    "ranges",
     "discovery",
     "files",
     "seeds",
@@ -27,6 +29,8 @@ MAY_IMPORT = {
     # the ground
     "__init__": set(),
     "errors": set(),
+    "signatures": set(),
+    "ranges": {"errors", "signatures"},
     "environment": set(),
     "discovery": set(),
     "seeds": set(),
@@ -44,15 +48,15 @@ MAY_IMPORT = {
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": set(),
-    "schedules": {"errors"},
+    "schedules": {"errors", "ranges"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics"},
     # networks and files
-    "models": {"errors", "discovery"},
+    "models": {"errors", "ranges", "discovery"},
     "weights": {"errors"},
     "tensor_files": {"errors", "files"},
-    "specs": {"errors", "files"},
-    "checkpoints": {"errors", "files", "values", "digests", "weights", "specs", "tensor_files"},
+    "specs": {"errors", "signatures", "files"},
+    "checkpoints": {"errors", "ranges", "files", "values", "digests", "weights", "specs", "tensor_files"},
     # data and teachers
     "data": GROUND - {"lightning_internals"},
     "soft_targets": {"errors", "files"},

@@ -24,6 +24,7 @@ from distill_lightning.methods.checks import depends_on_process_count, refuse_mi
 from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.memory import Memory
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
+from distill_lightning.ranges import Finite, Ranged
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
@@ -40,7 +41,7 @@ from distill_lightning.values import (
 )
 
 
-class Method(Evaluated):
+class Method(Ranged, Evaluated):
     """A method to train a classifier.
 
     Args:
@@ -72,7 +73,7 @@ class Method(Evaluated):
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
-        class_bias: dict[str | int, float] | None = None,
+        class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

@@ -17,9 +17,9 @@ from typing import Any
 
 from torch import nn
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import NonNegative
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -28,7 +28,7 @@ class BornAgain(Method):
 
     Args:
         network: see Method.
-        hard_weight: the weight of the cross-entropy with the labels, >= 0.
+        hard_weight: the weight of the cross-entropy with the labels.
         kwargs: see Method.
 
     Raises:
@@ -37,10 +37,8 @@ class BornAgain(Method):
 
     needs = BatchNeeds(teacher_logits=True)
 
-    def __init__(self, network: nn.Module, hard_weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, network: nn.Module, hard_weight: NonNegative = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if hard_weight < 0:
-            raise InputError(f"hard_weight is {hard_weight}: it must be 0 or more")
         self.hard_weight = hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

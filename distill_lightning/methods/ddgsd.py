@@ -22,6 +22,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import symmetric_kl
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -30,9 +31,9 @@ class DDGSD(Method):
 
     Args:
         network: a network whose last layer is linear; see Method.
-        temperature: T > 0.
-        weight: lambda >= 0.
-        feature_weight: mu >= 0.
+        temperature: T.
+        weight: lambda.
+        feature_weight: mu.
         kwargs: see Method.
 
     Raises:
@@ -44,17 +45,12 @@ class DDGSD(Method):
     def __init__(
         self,
         network: nn.Module,
-        temperature: float = 3.0,
-        weight: float = 1.0,
-        feature_weight: float = 5e-4,
+        temperature: Positive = 3.0,
+        weight: NonNegative = 1.0,
+        feature_weight: NonNegative = 5e-4,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or weight < 0 or feature_weight < 0:
-            raise InputError(
-                f"temperature is {temperature}, weight {weight}, feature_weight {feature_weight}: "
-                "T must be above 0, both weights 0 or more"
-            )
         self.temperature, self.weight, self.feature_weight = temperature, weight, feature_weight
         linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if not linears:

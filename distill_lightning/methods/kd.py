@@ -25,6 +25,7 @@ from torch import nn
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -33,13 +34,13 @@ class KD(Method):
 
     Args:
         network: the student; see Method.
-        temperature: T > 0.
-        soft_weight: w_soft >= 0.
-        hard_weight: w_hard >= 0.
+        temperature: T.
+        soft_weight: w_soft.
+        hard_weight: w_hard.
         kwargs: see Method.
 
     Raises:
-        InputError: an option is out of range.
+        InputError: an option is out of range, or both weights are 0.
     """
 
     needs = BatchNeeds(teacher_logits=True)
@@ -47,16 +48,14 @@ class KD(Method):
     def __init__(
         self,
         network: nn.Module,
-        temperature: float = 4.0,
-        soft_weight: float = 0.9,
-        hard_weight: float = 0.1,
+        temperature: Positive = 4.0,
+        soft_weight: NonNegative = 0.9,
+        hard_weight: NonNegative = 0.1,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}: it must be greater than 0")
-        if soft_weight < 0 or hard_weight < 0:
-            raise InputError(f"soft_weight is {soft_weight}, hard_weight {hard_weight}: both must be 0 or more")
+        if not soft_weight and not hard_weight:
+            raise InputError("KD.soft_weight and KD.hard_weight are both 0: one of them must be above 0")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

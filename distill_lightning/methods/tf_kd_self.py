@@ -18,9 +18,9 @@ from typing import Any
 
 from torch import nn
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import Fraction, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -29,8 +29,8 @@ class TfKDSelf(Method):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft targets, in [0, 1].
+        temperature: T.
+        alpha: the weight of the soft targets.
         kwargs: see Method.
 
     Raises:
@@ -39,10 +39,8 @@ class TfKDSelf(Method):
 
     needs = BatchNeeds(teacher_logits=True)
 
-    def __init__(self, network: nn.Module, temperature: float = 6.0, alpha: float = 0.95, **kwargs: Any) -> None:
+    def __init__(self, network: nn.Module, temperature: Positive = 6.0, alpha: Fraction = 0.95, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or not 0 <= alpha <= 1:
-            raise InputError(f"temperature is {temperature}, alpha {alpha}: T must be above 0, alpha in [0, 1]")
         self.temperature, self.alpha = temperature, alpha
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
