@@ -1,11 +1,16 @@
 """The command ``distill``: runs a verb, and turns an error into one line and an exit status."""
 
+import importlib
 import os
 import sys
 import sysconfig
 import traceback
 
+from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
+
+WITHOUT_TORCH = {"report": "report", "configs": "configs"}
+"""The modules, in ``cli``, of the verbs that answer at once."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -19,15 +24,13 @@ def main(args: list[str] | None = None) -> int:
     """
     args = sys.argv[1:] if args is None else args
     try:
-        if args[:1] == ["report"]:  # without the slow import of torch
-            from distill_lightning.cli import report
-
-            return report.main(args[1:])
-        if args[:1] == ["configs"]:  # likewise
-            from distill_lightning.cli import configs
-
-            return configs.main(args[1:])
-        from distill_lightning.cli import app
+        status = verbs.answer(args)
+        if status is not None:
+            return status
+        module = WITHOUT_TORCH.get(args[0])
+        if module is not None:
+            return int(importlib.import_module(f"distill_lightning.cli.{module}").main(args[1:]))
+        from distill_lightning.cli import app  # which imports torch and Lightning: seconds
 
         return app.main(args)
     except KeyboardInterrupt:

@@ -115,13 +115,18 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
             yield from faults(inner[0], value, where)
         elif (number := _number(value)) is None:
             yield where, repr(value), f"a number, {limits}"
+        elif not math.isfinite(number):
+            yield where, value, str(limits) if limits == Range() else f"finite, {limits}"
         elif number not in limits:
             yield where, value, str(limits)
         elif inner[0] is int and number != int(number):
             yield where, value, f"a whole number, {limits}"
     elif origin in (typing.Union, types.UnionType):
         if (fitting := _fitting(inner, value)) is not None:
-            yield from faults(fitting, value, where)
+            choices = [one for one in inner if limits_of(one) and typing.get_origin(one) is Annotated]
+            for place, wrong, expected in faults(fitting, value, where):
+                several = place == where and len(choices) > 1
+                yield place, wrong, ", or ".join(map(_kind_and_limits, choices)) if several else expected
         elif len(numbers := limits_of(hint)) == len([one for one in inner if one is not type(None)]):
             yield where, repr(value), f"a number, {' or '.join(map(str, numbers))}"
     elif isinstance(value, Mapping) and len(inner) == 2:
@@ -138,6 +143,11 @@ def limits_of(hint: Any) -> list[Range]:
     """The ranges in a type hint, at any depth."""
     found = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)]
     return found or [limits for inner in typing.get_args(hint) for limits in limits_of(inner)]
+
+
+def _kind_and_limits(hint: Any) -> str:
+    kind, words = typing.get_args(hint)[0], str(limits_of(hint)[0])
+    return f"{'an int' if kind is int else 'a float'} {'of ' if words[0].isdigit() else ''}{words}"
 
 
 def _number(value: Any) -> float | None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_lightning.errors import InputError
 from distill_lightning.ranges import Count, Fraction, Ranged
 
 
@@ -37,7 +38,7 @@ class SmallDenseNet(Ranged, nn.Module):
         dropout: the probability of dropping a feature after each convolution; the paper uses 0.2 without augmentation.
 
     Raises:
-        ValueError: ``depth`` is not 3 n + 4 with n >= 1.
+        InputError: ``depth`` is not 3 n + 4 with n >= 1.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class SmallDenseNet(Ranged, nn.Module):
         super().__init__()
         layers, rest = divmod(depth - 4, 3)
         if rest or layers < 1:
-            raise ValueError(f"depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
+            raise InputError(f"depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
         channels = 16
         parts: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)]
         for block in range(3):

@@ -9,6 +9,7 @@ bottlenecks whose names mean other networks elsewhere: "resnet110" and "wide_res
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from distill_lightning.errors import InputError
 from distill_lightning.ranges import Count, Ranged
 
 
@@ -29,7 +30,7 @@ class CIFARResNet(Ranged, nn.Module):
             None for basic blocks.
 
     Raises:
-        ValueError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
+        InputError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
     """
 
     exits = ("stages.0", "stages.1", "stages.2")
@@ -46,7 +47,7 @@ class CIFARResNet(Ranged, nn.Module):
         layers = 6 if bottleneck is None else 9
         blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
-            raise ValueError(
+            raise InputError(
                 f"depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
             )
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))

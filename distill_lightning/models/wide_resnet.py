@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_lightning.errors import InputError
 from distill_lightning.ranges import Count, Fraction, Ranged
 
 
@@ -53,7 +54,7 @@ class WideResNet(Ranged, nn.Module):
         dropout: the probability of dropping a feature between the convolutions of a block.
 
     Raises:
-        ValueError: ``depth`` is not 6 n + 4 with n >= 1.
+        InputError: ``depth`` is not 6 n + 4 with n >= 1.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class WideResNet(Ranged, nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
+            raise InputError(f"depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)]
         for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
