@@ -1,6 +1,7 @@
 """Runs the verbs of the command that need torch.
 
-distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+distill fit --config FILE [--config FILE ...] [--option value ...]
+distill validate|test|predict|bench RUN|FILE [--option value ...]
 distill inspect FILE
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
@@ -14,8 +15,9 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import inspect, study
+from distill_lightning.cli import completion, help, inspect, study
 from distill_lightning.cli.command import DistillCommand
+from distill_lightning.cli.positionals import as_options
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
@@ -71,11 +73,16 @@ def main(args: list[str]) -> int:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
+    if args[:1] == ["completion"]:
+        return completion.main(args[1:])
     args, trusted = without_trust(args)
     with trusting(trusted):
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
-        DistillCommand(args)
+        if (page := help.asked(args)) is not None:
+            print(page)
+        else:
+            DistillCommand(as_options(args))
     return 0
 
 

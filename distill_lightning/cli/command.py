@@ -48,12 +48,15 @@ NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 class CommandTrainer(Trainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+    def bench(
+        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+    ) -> dict[str, Any]:
         """Measures the time of a training step.
 
         Args:
             model: the method.
             datamodule: the data.
+            ckpt_path: the checkpoint whose configuration is used; its weights are not.
             turns: how often each part is timed.
             steps: the number of steps in each turn.
         """
@@ -139,7 +142,10 @@ class DistillCommand(CommandLine):
         path = given[-1]
         self.given_checkpoint = checkpoints.read(path)
         config = checkpoints.config_of(self.given_checkpoint, path)
-        if args[0] != "fit":  # a checkpoint decides the network and the data, but not the trainer of another verb
+        if args[0] not in (
+            "fit",
+            "bench",
+        ):  # a checkpoint decides the network and the data, but not the trainer of another verb
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
@@ -234,7 +240,9 @@ class DistillCommand(CommandLine):
         if file := predict(self.parts, ckpt_path, self.given_checkpoint):
             print(f"predictions: {file}", flush=True)
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
+    def bench(
+        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+    ) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps)
 

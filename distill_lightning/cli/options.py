@@ -32,8 +32,8 @@ HELP = {
     "config": "A file of options, or the name of one that comes with the program. Later ones override earlier ones.",
     "seed_everything": "The seed of the run.",
     "log_dir": "The folder that runs are written to.",
-    "name": "The name of the run (default: network and seed).",
-    "ckpt_path": "A run's folder, a checkpoint, or the words last, best, auto. For fit: what to resume.",
+    "name": "The name of the run; its network and seed by default.",
+    "ckpt_path": "What to resume or to evaluate: a run's folder, a checkpoint, last, best. For fit also auto.",
     "trust": "A class or function of yours that a file may use, as my_package.Net. May be given several times.",
     "print_config": "Print the resolved options, and train nothing.",
     "turns": "How often each part is timed.",
@@ -207,7 +207,8 @@ def in_words(hint: Any) -> str:
             str(word) for one in every if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)
         ]
         others = [in_words(one) for one in every if typing.get_origin(one) is not typing.Literal]
-        return " or ".join(dict.fromkeys([*([f"one of {_listed(words)}"] if words else []), *others]))
+        several = [word for word in others if f"list of {word}" not in others]  # a list may have one item
+        return " or ".join(dict.fromkeys([*([f"one of {_listed(words)}"] if words else []), *several]))
     if origin in (list, tuple, set, collections.abc.Sequence, collections.abc.Iterable):
         return f"list of {in_words(inner[0])}" if inner else "list"
     if origin in (dict, collections.abc.Mapping):
@@ -279,3 +280,16 @@ def element(hint: Any) -> Any:
     """The type hint of the items of a list, in a hint that takes a list."""
     lists = [one for one in alternatives(hint) if takes_list(one)]
     return typing.get_args(lists[0])[0] if lists and typing.get_args(lists[0]) else Any
+
+
+def choices(hint: Any) -> list[str]:
+    """The words that an option takes, if these are all that it takes; otherwise none."""
+    words: list[str] = []
+    for one in alternatives(hint):
+        if one is bool:
+            words += ["true", "false"]
+        elif typing.get_origin(one) is typing.Literal:
+            words += map(str, typing.get_args(one))
+        else:
+            return []
+    return list(dict.fromkeys(words))

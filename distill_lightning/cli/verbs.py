@@ -1,5 +1,6 @@
 """The verbs of the command, and what it answers without the slow import of torch: its help, and a wrong verb."""
 
+import sys
 import textwrap
 
 from distill_lightning.errors import InputError, nearest
@@ -75,6 +76,11 @@ def answer(args: list[str]) -> int | None:
         print(overview())
         return 2 if first is None else 0
     known = VERBS | OTHER_VERBS
+    if args == ["fit"]:
+        print(f"distill: fit needs a --config FILE\n{welcome()}", file=sys.stderr)
+        return 2
+    if len(args) == 1 and first in VERBS:
+        raise InputError(f"distill {first} needs a run or a checkpoint: distill {first} RUN, as in logs/digits/dlb")
     if first in known:
         return None
     if first.startswith("-"):

@@ -24,7 +24,7 @@ class Baseline(Method):
 
     Args:
         network: see Method.
-        label_smoothing: eps.
+        label_smoothing: eps, the share of the label that is spread over all classes.
         kwargs: see Method.
 
     Raises:

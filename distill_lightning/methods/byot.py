@@ -38,9 +38,9 @@ class BYOT(Method):
 
     Args:
         network: a network that defines ``exits``, such as a ResNet or VGG; see Method.
-        temperature: T.
+        temperature: T, by which logits are divided before the softmax.
         alpha: the weight of the soft targets at the earlier exits.
-        feature_weight: lambda.
+        feature_weight: lambda, the weight of the distance between features.
         kwargs: see Method.
 
     Raises:

@@ -30,8 +30,8 @@ class CSKD(Method):
 
     Args:
         network: see Method.
-        temperature: T.
-        weight: lambda; the paper uses 1 for CIFAR-100 and 3 for fine-grained data.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the soft term; the paper uses 1 for CIFAR-100 and 3 for fine-grained data.
         kwargs: see Method.
 
     Raises:

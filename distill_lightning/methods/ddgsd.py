@@ -31,9 +31,9 @@ class DDGSD(Method):
 
     Args:
         network: a network whose last layer is linear; see Method.
-        temperature: T.
-        weight: lambda.
-        feature_weight: mu.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the divergence between the views.
+        feature_weight: mu, the weight of the distance between features.
         kwargs: see Method.
 
     Raises:

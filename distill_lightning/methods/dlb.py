@@ -39,7 +39,7 @@ class DLB(Method):
 
     Args:
         network: see Method.
-        temperature: T.
+        temperature: T, by which logits are divided before the softmax.
         alpha: the weight of the soft term.
         separate_halves: whether new and repeated samples have separate forward passes, as in the authors' code.
         kwargs: see Method.

@@ -34,9 +34,9 @@ class KD(Method):
 
     Args:
         network: the student; see Method.
-        temperature: T.
-        soft_weight: w_soft.
-        hard_weight: w_hard.
+        temperature: T, by which logits are divided before the softmax.
+        soft_weight: w_soft, the weight of the teacher's soft targets.
+        hard_weight: w_hard, the weight of the labels.
         kwargs: see Method.
 
     Raises:

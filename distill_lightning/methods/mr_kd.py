@@ -52,10 +52,10 @@ class MrKD(Method):
 
     Args:
         network: see Method.
-        copies: n.
-        every_n_steps: kappa.
-        temperature: T.
-        weight: lambda.
+        copies: n, the number of copies.
+        every_n_steps: kappa, the number of steps between two copies.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the copies' soft targets.
         kwargs: see Method.
 
     Raises:

@@ -36,7 +36,7 @@ class PSKD(Method):
 
     Args:
         network: see Method.
-        alpha: a_T.
+        alpha: a_T, the weight of past predictions in the last epoch.
         kwargs: see Method.
 
     Raises:

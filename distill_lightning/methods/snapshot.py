@@ -33,7 +33,7 @@ class Snapshot(Method):
 
     Args:
         network: see Method.
-        cycles: C.
+        cycles: C, the number of cycles.
         temperature: T, the temperature of the teacher.
         kwargs: see Method; the default schedule is CosineCycles(cycles).
 

@@ -33,7 +33,7 @@ class TfKDReg(Method):
 
     Args:
         network: see Method.
-        temperature: T.
+        temperature: T, by which logits are divided before the softmax.
         alpha: the weight of the soft targets.
         right: a, the teacher's probability of the correct class.
         form: "paper" for the loss of the paper with the factor T^2, "code" for the loss of the authors' code.

@@ -29,7 +29,7 @@ class TfKDSelf(Method):
 
     Args:
         network: see Method.
-        temperature: T.
+        temperature: T, by which logits are divided before the softmax.
         alpha: the weight of the soft targets.
         kwargs: see Method.
 
