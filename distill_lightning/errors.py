@@ -20,8 +20,9 @@ def first_input_error(error: BaseException | None) -> InputError | None:
 def nearest_word(word: str, words: Iterable[str]) -> str | None:
     """The most similar of ``words``; None if none is similar. Case is ignored."""
     small = {word.lower(): word for word in words}
-    close = difflib.get_close_matches(word.lower(), small, n=1, cutoff=0.6)
-    return small[close[0]] if close else None
+    close = difflib.get_close_matches(word.lower(), small, n=5, cutoff=0.6)
+    swapped = [one for one in close if sorted(one) == sorted(word.lower())]  # letters in another order come first
+    return small[[*swapped, *close][0]] if close else None
 
 
 def nearest(word: str, words: Iterable[str]) -> str:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from distill_lightning import config_files
 from distill_lightning.cli import options
-from distill_lightning.errors import InputError, nearest_word
+from distill_lightning.errors import InputError, nearest, nearest_word
 from distill_lightning.files import parse_yaml
 from distill_lightning.ranges import faults
 from distill_lightning.runs import SHAPE
@@ -63,7 +64,7 @@ def assignments(args: list[str]) -> Iterator[Given]:
     for argument in rest:
         name, equals, value = argument.partition("=")
         if not name.startswith("-"):
-            raise InputError(f"{argument} is no option: options begin with --, as --data.root FOLDER")
+            raise InputError(f"{argument} is no option: options begin with --, as --config FILE")
         if name == "--print_config":
             continue
         if not equals:
@@ -82,16 +83,15 @@ def _of_file(value: str) -> Iterator[Given]:
     """The options of a ``--config``: a file, or the text of one."""
     path = Path(value) if "\n" not in value and len(value) < 300 else None
     if path is not None and not path.is_file():
-        from distill_lightning.config_files import suggestion
-
-        raise InputError(f"there is no file {path}{suggestion(path)}")
+        beside = [str(file) for file in path.parent.glob("*.yaml")]
+        raise InputError(f"there is no file {path}{nearest(str(path), beside) or config_files.suggestion(path)}")
     text = value if path is None else path.read_text(encoding="utf-8", errors="replace")
-    where = "a --config" if path is None else str(path)
+    where = "a --config" if path is None else config_files.shown(path)
     content = parse_yaml(text, where)
     if content is None:
         return
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise InputError(f"{where} holds {type(content).__name__}: expected options by name, as data: ...")
+        raise InputError(f"{where} holds a {type(content).__name__}: expected options by name, as data: ...")
     if "runs" in content:
         raise InputError(f"{where} is a study: run it with distill study FILE")
     for key, one in content.items():

@@ -7,6 +7,7 @@ given; those of ``predict`` that follow are pictures.
 import json
 from pathlib import Path
 
+from distill_lightning.config_files import find
 from distill_lightning.errors import InputError
 
 WITHOUT_VALUE = ("--help", "-h", "--print_config")
@@ -46,7 +47,8 @@ def as_options(args: list[str]) -> list[str]:
             options[number + 1] = checkpoint_of(options[number + 1])
     if words and not given:
         if verb == "fit":
-            raise InputError(f"distill fit takes no {words[0]}: give --config {words[0]}, or --ckpt_path to resume")
+            what = f"give --config {words[0]}" if find(words[0]) else "options begin with --, as --config FILE"
+            raise InputError(f"{words[0]} is no option: {what}")
         options = ["--ckpt_path", checkpoint_of(words.pop(0)), *options]
     if words and verb != "predict":
         raise InputError(f"{words[0]} is one word too many: distill {verb} takes one run or checkpoint, and options")

@@ -85,4 +85,5 @@ def answer(args: list[str]) -> int | None:
         return None
     if first.startswith("-"):
         raise InputError(f"distill {first}: a verb comes first, as distill fit {first}")
-    raise InputError(f"there is no command {first}{nearest(first, known)}: use one of {', '.join(known)}")
+    every = ", ".join(known)
+    raise InputError(f"there is no command {first}{nearest(first, known) or f': use one of {every}'}")

@@ -52,7 +52,7 @@ class SmallDenseNet(Ranged, nn.Module):
         super().__init__()
         layers, rest = divmod(depth - 4, 3)
         if rest or layers < 1:
-            raise InputError(f"depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
+            raise InputError(f"SmallDenseNet.depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
         channels = 16
         parts: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)]
         for block in range(3):

@@ -48,7 +48,7 @@ class CIFARResNet(Ranged, nn.Module):
         blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
             raise InputError(
-                f"depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
+                f"CIFARResNet.depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
             )
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         outputs = [widths[0], *(width if bottleneck is None else 4 * width for width in widths[1:])]

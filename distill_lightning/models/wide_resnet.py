@@ -68,7 +68,7 @@ class WideResNet(Ranged, nn.Module):
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise InputError(f"depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
+            raise InputError(f"WideResNet.depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)]
         for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):
