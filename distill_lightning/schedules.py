@@ -5,10 +5,11 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import Count, NonNegative, Range, Ranged
+from distill_lightning.ranges import Count, NonNegative, Range
+from distill_lightning.recorded import Recorded
 
 
-class Schedule(Ranged, ABC):
+class Schedule(Recorded, ABC):
     """A factor for the learning rate, computed before each step.
 
     Args:

@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from distill_lightning.ranges import Positive, Ranged
+from distill_lightning.ranges import Positive
+from distill_lightning.recorded import Recorded
 
 
-class MaxNorm(Ranged, Callback):
+class MaxNorm(Recorded, Callback):
     """Scales each weight vector that is longer than ``limit`` back to that length, after every batch.
 
     The weight vector of a unit is its row in a Linear layer, or its filter in a Conv2d. Biases are not changed.

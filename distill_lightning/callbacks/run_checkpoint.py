@@ -29,7 +29,8 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
-from distill_lightning.ranges import Count, Positive, Ranged
+from distill_lightning.ranges import Count, Positive
+from distill_lightning.recorded import Recorded
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -46,7 +47,7 @@ def end_children(trainer: pl.Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-class RunCheckpoint(Ranged, Checkpoint):
+class RunCheckpoint(Recorded, Checkpoint):
     """Writes ``last.ckpt``, from which the run is resumed, and ``best.ckpt``.
 
     Args:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import Count, Fraction, Positive, Range, Ranged
+from distill_lightning.ranges import Count, Fraction, Positive, Range
+from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import AUGMENT, hash_names, uniform
 
 HalfTurn = Annotated[float, Range(0, 0.5)]
@@ -58,7 +59,7 @@ class Draws:
         return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :count]
 
 
-class Transform(Ranged, ABC):
+class Transform(Recorded, ABC):
     """One step of augmentation."""
 
     @abstractmethod

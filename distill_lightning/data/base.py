@@ -24,7 +24,8 @@ from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, Range, Ranged, Seed
+from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, Range, Seed
+from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import run_seed, stratified_order
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
@@ -33,7 +34,7 @@ PartOfAll = Annotated[float, Range(above=0, at_most=1)]
 NO_SAMPLES = torch.empty(0, dtype=torch.int32)
 
 
-class ImageData(Ranged, pl.LightningDataModule):
+class ImageData(Recorded, pl.LightningDataModule):
     """A data set of pictures. A subclass defines how it is read.
 
     Args:

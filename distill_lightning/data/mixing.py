@@ -13,12 +13,13 @@ from scipy.stats import beta
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws
-from distill_lightning.ranges import Fraction, Positive, Ranged
+from distill_lightning.ranges import Fraction, Positive
+from distill_lightning.recorded import Recorded
 
 QUANTILES = 2**16
 
 
-class Mixing(Ranged, ABC):
+class Mixing(Recorded, ABC):
     """Base class: mixes each picture with the picture of a partner.
 
     Args:

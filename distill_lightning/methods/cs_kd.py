@@ -17,10 +17,10 @@ State between steps: none.
 from typing import Any
 
 import torch
-from torch import nn
 
 from distill_lightning.losses import cross_entropy, soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
@@ -40,9 +40,7 @@ class CSKD(Method):
 
     needs = BatchNeeds(pairs_classes=True, allows_mixing=False)  # a mixture belongs to more than one class
 
-    def __init__(
-        self, network: nn.Module, temperature: Positive = 4.0, weight: NonNegative = 1.0, **kwargs: Any
-    ) -> None:
+    def __init__(self, network: Network, temperature: Positive = 4.0, weight: NonNegative = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.temperature, self.weight = temperature, weight
 

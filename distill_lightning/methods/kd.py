@@ -20,16 +20,15 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Method
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
+from distill_lightning.values import Batch, Position, StepOutput
 
 
-class KD(Method):
+class KD(Taught):
     """Learns from labels and from a teacher's soft targets.
 
     Args:
@@ -37,17 +36,15 @@ class KD(Method):
         temperature: T, by which logits are divided before the softmax.
         soft_weight: w_soft, the weight of the teacher's soft targets.
         hard_weight: w_hard, the weight of the labels.
-        kwargs: see Method.
+        kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range, or both weights are 0.
     """
 
-    needs = BatchNeeds(teacher_logits=True)
-
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: Positive = 4.0,
         soft_weight: NonNegative = 0.9,
         hard_weight: NonNegative = 0.1,

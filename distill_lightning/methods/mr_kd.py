@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
@@ -67,7 +68,7 @@ class MrKD(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         copies: Count = 2,
         every_n_steps: Count = 500,
         temperature: Positive = 4.0,

@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
 from distill_lightning.losses import cross_entropy
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
@@ -46,7 +47,7 @@ class PSKD(Method):
     shared_memory = ("past_probs",)
     needs = BatchNeeds(allows_mixing=False)  # the past prediction would be for another mixture
 
-    def __init__(self, network: nn.Module, alpha: Fraction = 0.8, **kwargs: Any) -> None:
+    def __init__(self, network: Network, alpha: Fraction = 0.8, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.alpha = alpha
         self.past_probs: Tensor | None = None

@@ -18,11 +18,12 @@ processes, and the checkpoint contains them once.
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import cross_entropy
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.ranges import Positive, Range
 from distill_lightning.schedules import CosineCycles
 from distill_lightning.values import Batch, Position, StepOutput
@@ -45,7 +46,7 @@ class Snapshot(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         cycles: Annotated[int, Range(at_least=2)] = 4,
         temperature: Positive = 2.0,
         **kwargs: Any,

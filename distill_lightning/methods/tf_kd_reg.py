@@ -20,10 +20,10 @@ State between steps: none. No teacher has to be trained.
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from distill_lightning.losses import kl_divergence, soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction, OpenFraction, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
@@ -47,7 +47,7 @@ class TfKDReg(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: Positive = 20.0,
         alpha: Fraction = 0.1,
         right: OpenFraction = 0.99,

@@ -16,30 +16,27 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Method
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction, Positive
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
+from distill_lightning.values import Batch, Position, StepOutput
 
 
-class TfKDSelf(Method):
+class TfKDSelf(Taught):
     """Learns from labels and from a trained teacher of the same architecture.
 
     Args:
         network: see Method.
         temperature: T, by which logits are divided before the softmax.
         alpha: the weight of the soft targets.
-        kwargs: see Method.
+        kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(teacher_logits=True)
-
-    def __init__(self, network: nn.Module, temperature: Positive = 6.0, alpha: Fraction = 0.95, **kwargs: Any) -> None:
+    def __init__(self, network: Network, temperature: Positive = 6.0, alpha: Fraction = 0.95, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.temperature, self.alpha = temperature, alpha
 
