@@ -20,6 +20,7 @@ from distill_lightning.cli.from_file import CALLBACKS
 from distill_lightning.cli.verbs import COLUMNS, VERBS
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, nearest
+from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE
 from distill_lightning.signatures import REQUIRED, Argument, signature
 
@@ -230,6 +231,8 @@ def _offered(hint: Any) -> list[Any]:
     ours = [made for made in named if made.__module__.startswith("distill_lightning.")]
     if nn.Module in options.kinds(hint):  # those that need nothing but what the data give: no layers of others
         ours = [made for made in ours if {*options.required(made, hint, {})} <= {*SHAPE, "network", "exit"}]
+    # a base class of methods has no loss of its own
+    ours = [made for made in ours if not issubclass(made, Method) or "training_loss" in vars(made) or not made.trains]
     return ours or named
 
 
