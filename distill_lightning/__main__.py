@@ -11,6 +11,8 @@ from distill_lightning.errors import first_input_error
 
 WITHOUT_TORCH = {"report": "report", "configs": "configs"}
 """The modules, in ``cli``, of the verbs that answer at once."""
+EXPORTED = (".onnx",)
+"""The ends of exported files that are read where there may be no torch."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -27,8 +29,7 @@ def main(args: list[str] | None = None) -> int:
         status = verbs.answer(args)
         if status is not None:
             return status
-        module = WITHOUT_TORCH.get(args[0])
-        if module is not None:
+        if (module := _without_torch(args)) is not None:
             return int(importlib.import_module(f"distill_lightning.cli.{module}").main(args[1:]))
         from distill_lightning.cli import app  # which imports torch and Lightning: seconds
 
@@ -42,6 +43,13 @@ def main(args: list[str] | None = None) -> int:
         if ours := first_input_error(error):
             return _fail(str(ours), 2)
         return _fail(f"{type(error).__name__}: {error}{_where(error)}", 1)
+
+
+def _without_torch(args: list[str]) -> str | None:
+    """The module in ``cli`` of a command that needs no torch; None if it needs it."""
+    if args[0] == "predict" and len(args) > 1 and args[1].lower().endswith(EXPORTED):
+        return "predict_exported"
+    return WITHOUT_TORCH.get(args[0])
 
 
 def _where(error: Exception) -> str:

@@ -44,6 +44,10 @@ MAY_IMPORT = {
     "values": {"errors"},
     "lightning_internals": {"values"},
     "distributed": {"errors"},
+    # predictions without torch
+    "predictions": set(),
+    "pillow_pixels": {"errors"},
+    "exported": {"errors", "pillow_pixels", "predictions"},
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
@@ -76,6 +80,10 @@ MAY_IMPORT = {
     "loggers": {"files", "runs"},
     "bench": {"lightning_internals", "data", "methods"},
     "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "specs", "version"},
+    # files for other programs
+    "narrowing": {"errors", "models"},
+    "export": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
+    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "export", "specs"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
@@ -151,6 +159,12 @@ HEAVY = {"lightning", "torchvision", "torchmetrics", "jsonargparse", "rich", "sk
 def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
     outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")}
     assert outside & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["predictions", "pillow_pixels", "exported"])
+def test_an_exported_file_predicts_with_numpy_pillow_and_onnxruntime(name):
+    outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
+    assert outside <= {"numpy", "PIL", "onnxruntime", "distill_lightning"}
 
 
 def test_networks_are_plain_modules():

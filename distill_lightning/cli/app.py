@@ -2,6 +2,8 @@
 
 distill fit --config FILE [--config FILE ...] [--option value ...]
 distill validate|test|predict|bench RUN|FILE [--option value ...]
+distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
+distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import completion, help, inspect, study
+from distill_lightning.cli import completion, compress, export, help, inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options
 from distill_lightning.lightning_internals import ResolvingCommandLine
@@ -71,6 +73,10 @@ def main(args: list[str]) -> int:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
+    if args[:1] == ["export"]:
+        return export.main(args[1:])
+    if args[:1] == ["compress"]:
+        return compress.main(args[1:])
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     if args[:1] == ["completion"]:

@@ -17,6 +17,8 @@ OTHER_VERBS = {
     "study": "Train the runs of a study that are not finished, in order, and make its tables.",
     "report": "Make one HTML page from any run folders.",
     "configs": "List, print or copy the configuration files that come with the program.",
+    "export": "Write a trained network as a file for other programs: ONNX, torch.export or safetensors.",
+    "compress": "Make a smaller network from a trained one: distil, remove channels, export, measure.",
     "inspect": "List what a file holds and which classes it asks for, without building anything.",
     "completion": "Print a script that lets your shell complete verbs, options and files.",
 }
