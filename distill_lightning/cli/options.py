@@ -22,11 +22,11 @@ from distill_lightning.errors import InputError, nearest
 from distill_lightning.methods.base import Method
 from distill_lightning.ranges import Count, Range, Seed
 from distill_lightning.signatures import REQUIRED, Argument, signature
-from distill_lightning.training.trainer import Trainer
+from distill_lightning.training.lean import LeanTrainer
 
 MOST_WORDS = 90
 """Characters of a list of words."""
-GROUPS: dict[str, type] = {"trainer": Trainer, "checkpoint": RunCheckpoint}
+GROUPS: dict[str, type] = {"trainer": LeanTrainer, "checkpoint": RunCheckpoint}
 """Options whose parts are the arguments of one class."""
 HELP = {
     "config": "A file of options, or the name of one that comes with the program. Later ones override earlier ones.",
