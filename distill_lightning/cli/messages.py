@@ -14,6 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from distill_lightning.cli import options
 from distill_lightning.errors import InputError, first_input_error, nearest
 from distill_lightning.ranges import faults
+from distill_lightning.runs import SHAPE
 from distill_lightning.runs.declared import named_class
 
 LONGEST = 160
@@ -82,7 +83,7 @@ def _arguments(value: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any
     known = options.of_class(made_by) if made_by is not None else {}
     for name, inner in vars(inside).items():
         full = f"{path}.{name}" if path else name
-        if name in known:
+        if name in known and name not in SHAPE:  # the data decide the shape, and it may be 0 until then
             yield full, (known[name].hint, inner)
         yield from _arguments(inner, full)
 
