@@ -9,8 +9,8 @@ import traceback
 from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
 
-WITHOUT_TORCH = {"report": "report", "configs": "configs"}
-"""The modules, in ``cli``, of the verbs that answer at once."""
+WITHOUT_TORCH = ("report", "configs", "list", "show")
+"""The verbs that answer at once; each is a module of the same name in ``cli``."""
 EXPORTED = (".onnx",)
 """The ends of exported files that are read where there may be no torch."""
 
@@ -49,7 +49,7 @@ def _without_torch(args: list[str]) -> str | None:
     """The module in ``cli`` of a command that needs no torch; None if it needs it."""
     if args[0] == "predict" and len(args) > 1 and args[1].lower().endswith(EXPORTED):
         return "predict_exported"
-    return WITHOUT_TORCH.get(args[0])
+    return args[0] if args[0] in WITHOUT_TORCH else None
 
 
 def _where(error: Exception) -> str:
