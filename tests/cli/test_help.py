@@ -59,4 +59,4 @@ def test_help_of_an_option(given, shown, capsys):
     text = "\n".join(page(capsys, "fit", *given))
     for words in shown:
         assert words in text
-    assert "params" not in text or "SGD" not in text  # what the method gives is no option
+    assert "--model.optimizer.params" not in text  # the method gives them
