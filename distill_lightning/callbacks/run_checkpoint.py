@@ -87,6 +87,7 @@ class RunCheckpoint(Checkpoint):
         self.received = 0  # the signal that this process received
         self.signal = 0  # the signal that all processes have agreed on
         self.stepping = False
+        self.writing = False
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
 
@@ -135,11 +136,12 @@ class RunCheckpoint(Checkpoint):
     def _on_signal(self, number: int, frame: Any) -> None:
         """Lets the run end after the running step. It ends at once if no step is running, or on a second signal.
 
-        With several processes the first one decides: if another one ended alone, the others would wait for it.
+        With several processes the first one decides: if another one ended alone, the others would wait for it. A write
+        is not cut: an exception within torch's writer would become another error.
         """
         trainer = self.trainer
-        if not self.received and (self.stepping or not trainer.is_global_zero):
-            self.received = number
+        if self.writing or (not self.received and (self.stepping or not trainer.is_global_zero)):
+            self.received = self.received or number
             return
         self.received = number
         self._leave_at_once()
@@ -147,6 +149,8 @@ class RunCheckpoint(Checkpoint):
     def _leave_at_once(self) -> None:
         self._requeue()
         trainer = self.trainer
+        if trainer.is_global_zero:
+            self._say("stopped at once, without a checkpoint of the last steps")
         if trainer.world_size > 1:  # without clean-up, which would wait for processes that are blocked in a collective
             end_children(trainer)
             sys.stdout.flush()
@@ -245,6 +249,7 @@ class RunCheckpoint(Checkpoint):
         folder = self.folder
         assert folder is not None
         last = folder / "last.ckpt"
+        self.writing = True
         if self.improved:
             best = folder / "best.ckpt"
             trainer.save_checkpoint(best)
@@ -255,21 +260,22 @@ class RunCheckpoint(Checkpoint):
             trainer.strategy.barrier("best.ckpt")
         else:
             trainer.save_checkpoint(last)
-        self.due, self.improved, self.saved_at = False, False, time.monotonic()
+        self.due, self.improved, self.writing, self.saved_at = False, False, False, time.monotonic()
         if self.signal:
             self._leave(trainer)
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()
-        if trainer.is_global_zero and OF_STUDY not in os.environ:  # in a study, the study prints this
-            name = self.run_folder.name
-            print(
-                f"stopped and saved after step {trainer.global_step}: the same command goes on with --name {name} "
-                "--ckpt_path last",
-                file=sys.stderr,
-            )
+        if trainer.is_global_zero:
+            self._say(f"stopped and saved after step {trainer.global_step}")
         # the first process watches the processes that it has started, and takes any status but 0 for a failure
         raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + self.signal)
+
+    def _say(self, what: str) -> None:
+        """Says that the run has stopped, and how to go on. In a study, the study says it."""
+        if OF_STUDY not in os.environ and self.folder is not None:
+            name = self.run_folder.name
+            print(f"{what}: the same command goes on with --name {name} --ckpt_path last", file=sys.stderr)
 
     def _requeue(self) -> None:
         """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time
