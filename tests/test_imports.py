@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "distill_lightning"
 GROUND = {
+    "version",
     "environment",
     "errors",
     "discovery",
@@ -25,7 +26,8 @@ DATA = GROUND | {"models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
-    "__init__": set(),
+    "version": set(),
+    "__init__": {"version"},
     "errors": set(),
     "environment": set(),
     "discovery": set(),
@@ -65,8 +67,8 @@ MAY_IMPORT = {
     # runs
     "runs": {"environment", "errors", "files"},
     "loggers": {"files", "runs"},
-    "trainer": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
