@@ -21,7 +21,7 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {"losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "frozen_copies": set(),
     "optimizers": set(),
     "schedules": {"errors"},
+    "schedulers": {"errors"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics"},
     # networks and files

@@ -29,6 +29,7 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.foreign_callbacks import give_one_of
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -43,6 +44,10 @@ def end_children(trainer: pl.Trainer) -> None:
     launcher = trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "kill"):
         launcher.kill(signal.SIGKILL)
+
+
+class OutOfTime(Exception):
+    """Ends a fit after ``trainer.max_time``. Everything is saved, and the run is not finished."""
 
 
 class RunCheckpoint(Checkpoint):
@@ -86,6 +91,8 @@ class RunCheckpoint(Checkpoint):
         self.improved = False
         self.received = 0  # the signal that this process received
         self.signal = 0  # the signal that all processes have agreed on
+        self.max_time_s: float | None = None  # the longest training time of one start; the trainer sets it
+        self.out_of_time = False
         self.stepping = False
         self.writing = False
         self.handlers: dict[int, Any] = {}
@@ -114,7 +121,12 @@ class RunCheckpoint(Checkpoint):
         """The training time in seconds over all starts of the run, without the interruptions."""
         return self.elapsed_s + (time.monotonic() - self.clock if self.clock is not None else 0.0)
 
-    # Signals
+    # Signals and the time limit
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the run ends after the next checkpoint, because of a signal or because its time is over."""
+        return bool(self.signal) or self.out_of_time
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.trainer = trainer
@@ -163,6 +175,10 @@ class RunCheckpoint(Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_clock()
+        self.out_of_time = False
+        tags = pl_module.validation_tags if isinstance(pl_module, Method) else None
+        if tags and self.monitor not in tags:
+            raise InputError(f"checkpoint.monitor is {self.monitor}: {give_one_of(tags)}")
         if self.stopped:  # the run was interrupted after early stopping had ended it
             trainer.should_stop = True
 
@@ -198,7 +214,7 @@ class RunCheckpoint(Checkpoint):
         # a collective waits for the device, so on GPUs it is not run at every step
         if trainer.strategy.root_device.type == "cpu" or trainer.global_step % AGREE_EVERY == 0:
             self._agree(trainer)
-        if not self.due and not self.signal:
+        if not self.due and not self.leaving:
             return
         if not epoch_ends(trainer) and not validation_is_due(trainer):
             self._write(trainer)
@@ -207,36 +223,33 @@ class RunCheckpoint(Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.stepping = True
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise InputError(
-                f"checkpoint.monitor is {self.monitor}, which validation does not log: give one of {known}"
-            )
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
-        if (self.due or self.improved or self.signal) and not epoch_ends(trainer):
+        if (self.due or self.improved or self.leaving) and not epoch_ends(trainer):
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop:
-            self.due = True
+        is_last = epoch == trainer.max_epochs or trainer.should_stop
+        self.due = self.due or is_last or epoch % self.every_n_epochs == 0
         self._agree(trainer)
-        if self.due or self.improved or self.signal:
+        self.out_of_time = self.out_of_time and not is_last  # the test and the summary of a trained run still follow
+        if self.due or self.improved or self.leaving:
             self._write(trainer)
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        """Tells all processes if one of them has received a signal, or if a checkpoint is due by time."""
-        minutes = self.every_minutes
-        late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        """Tells all processes if one of them has received a signal, or if a checkpoint or the end is due by time."""
+        minutes, now = self.every_minutes, time.monotonic()
+        late = minutes is not None and now - self.saved_at >= 60 * minutes
+        over = self.max_time_s is not None and self.clock is not None and now - self.clock >= self.max_time_s
         if os.getppid() != self.parent and OF_STUDY in os.environ and trainer.is_global_zero:
             self.received = self.received or signal.SIGTERM  # the study that started this run was killed
         # a signal that arrives after this line is handled after the next step
-        known = [self.received, int(late)]
+        known = [self.received, int(late), int(over)]
         if trainer.world_size > 1:
             known = largest(torch.tensor(known, device=trainer.strategy.root_device)).tolist()
-        self.signal, self.due = known[0], self.due or bool(known[1])
+        self.signal, self.due, self.out_of_time = known[0], self.due or bool(known[1]), bool(known[2])
 
     # Writing
 
@@ -263,6 +276,10 @@ class RunCheckpoint(Checkpoint):
         self.due, self.improved, self.writing, self.saved_at = False, False, False, time.monotonic()
         if self.signal:
             self._leave(trainer)
+        if self.out_of_time:
+            if trainer.is_global_zero:
+                self._say(f"stopped by trainer.max_time and saved after step {trainer.global_step}")
+            raise OutOfTime
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()

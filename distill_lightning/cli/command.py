@@ -31,6 +31,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.runs import SHAPE, RunConfig
 from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
@@ -241,6 +242,8 @@ class DistillCommand(CommandLine):
 
 def _refuse_odd_lengths(config: Namespace, verb: str) -> None:
     trainer = config.trainer
+    callbacks = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
+    refuse_foreign(named_class(callback.class_path) for callback in callbacks if callback is not None)
     if trainer.max_steps not in (-1, None) and verb == "fit":
         raise InputError(f"trainer.max_steps is {trainer.max_steps}: give trainer.max_epochs instead")
     if (trainer.max_epochs or 0) < 1 and verb == "fit" and named_class(config.model.class_path).trains:

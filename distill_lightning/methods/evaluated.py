@@ -90,6 +90,14 @@ class Evaluated(LeanModule):
         assert self.evaluation is not None
         return self.evaluation
 
+    @property
+    def validation_tags(self) -> set[str]:
+        """The tags of the metrics that each validation of a fit logs; empty if there is no validation. Available after
+        ``setup``.
+        """
+        validates = self.image_data.val is not None and self.trainer.limit_val_batches
+        return {f"val/{name}" for name in self.metrics.metrics} if validates else set()
+
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
@@ -133,7 +141,17 @@ class Evaluated(LeanModule):
             self.calibration = self.metrics.calibration()
         if not self.trainer.sanity_checking:
             self.log_metrics(stage, results, self.trainer.global_step)
-            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
+            tagged = {f"{stage}/{k}": v for k, v in results.items()}
+            self.log_dict(tagged, logger=False)
+            if stage == "val" and self.trainer.state.fn == "fit":
+                self.after_validation(tagged)
+
+    def after_validation(self, results: dict[str, float]) -> None:
+        """Called at the end of each validation of a fit, before a checkpoint is written.
+
+        Args:
+            results: the metrics, by tag.
+        """
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.

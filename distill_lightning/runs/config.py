@@ -18,7 +18,7 @@ FORMAT = 2
 """The version of the format of identity.json."""
 
 RESULT_OPTIONS_OF_TRAINER = {
-    "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "accumulate_grad_batches",
     "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
     "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
     "limit_test_batches",

@@ -4,6 +4,7 @@ import shutil
 
 import lightning.pytorch as pl
 
+from distill_lightning.callbacks.run_checkpoint import OutOfTime
 from distill_lightning.distributed import from_first
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import read_json
@@ -32,14 +33,14 @@ def fit(parts: Parts, ckpt_path: str | None) -> Result:
         return Result(run.folder, read_json(run.summary).get("metrics") or {}, trained=False)
     _say(parts.trainer, f"run: {run.folder}")
     try:
-        metrics = _train_and_test(parts, run)
+        metrics, finished = _train_and_test(parts, run)
     except Exception as error:
         if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
             shutil.rmtree(run.folder, ignore_errors=True)  # nothing is saved: a corrected command gets the same name
         raise
     finally:
         run.release()
-    return Result(run.folder, metrics)
+    return Result(run.folder, metrics, finished=finished)
 
 
 def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
@@ -67,14 +68,17 @@ def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
     return run
 
 
-def _train_and_test(parts: Parts, run: Run) -> dict[str, float]:
-    """Trains and tests. Returns the last value of each tag."""
+def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
+    """Trains and tests. Returns the last value of each tag, and whether the run is finished."""
     trainer, method, data = parts.trainer, parts.method, parts.data
     config = RunConfig.read(run.folder)  # as it was resolved when the run was started
     board, record = attach(parts, run, config)
     with children(trainer, run):
         if method.trains:
-            trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
+            try:
+                trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
+            except OutOfTime:
+                return record.latest, False
         else:
             parts.checkpoint.start_clock()
             trainer.validate(method, datamodule=data, verbose=False)
@@ -89,7 +93,7 @@ def _train_and_test(parts: Parts, run: Run) -> dict[str, float]:
         board.log_outcome(config.settings(), outcome)
         board.save()
         write_summary(run.summary, summary)
-    return from_first(record.latest)
+    return from_first(record.latest), True
 
 
 def _say(trainer: pl.Trainer, line: str) -> None:
