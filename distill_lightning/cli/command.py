@@ -109,6 +109,18 @@ class DistillCommand(CommandLine):
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs are written to.")
         parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
         parser.add_argument(
+            "--start_from",
+            type=str | dict[str, str | None] | None,
+            help="Starts a new run from the weights of an old one: the folder of a run (its last checkpoint), a "
+            "checkpoint, or a file of weights. In a run's config.yaml it also says which weights they were.",
+        )
+        parser.add_argument(
+            "--start_optimizer",
+            type=bool,
+            default=False,
+            help="Whether the state of the optimizer is taken along from the checkpoint in start_from.",
+        )
+        parser.add_argument(
             "--trust",
             type=str | None,
             help="The dotted name of a class or function of yours that a file may use, as my_package.Net. "

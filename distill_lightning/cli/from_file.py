@@ -25,9 +25,8 @@ from distill_lightning.schedules import Schedule
 from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
 
 CALLBACKS = {
-    "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler", "LearningRateMonitor",
-    "ModelSummary", "RichModelSummary", "RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar",
-    "ThroughputMonitor", "Timer", "WeightAveraging",
+    "DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
+    "TQDMProgressBar", "ThroughputMonitor",
 }  # fmt: skip
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
 classes. A file may use none of Lightning's loggers, since they write files; every run has TensorBoard and CSV
@@ -47,6 +46,8 @@ PARTS: dict[str, Any] = {
     "seed_everything": int | bool | None,
     "log_dir": str,
     "name": str | None,
+    "start_from": str | dict[str, str | None] | None,
+    "start_optimizer": bool,
     "weights_only": bool | None,
     "model": Method,
     "data": ImageData,

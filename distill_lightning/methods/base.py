@@ -187,8 +187,8 @@ class Method(Evaluated):
         )
         if timelines and isinstance(self.schedule, TorchSchedule):
             raise InputError(
-                "Lottery rewinds the learning rate, and a scheduler of torch cannot be rewound: give a schedule of this "
-                "program, such as Cosine or MultiStep"
+                "Lottery rewinds the learning rate, and a scheduler of torch cannot be rewound: give a schedule of "
+                "this program, such as Cosine or MultiStep"
             )
         self.timeline = timelines[0] if timelines else plain
         self._teacher = teachers[0] if teachers else None
