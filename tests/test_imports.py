@@ -68,8 +68,9 @@ MAY_IMPORT = {
     # runs
     "runs": {"environment", "errors", "files"},
     "loggers": {"files", "runs"},
+    "trackers": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
-    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "trackers"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},

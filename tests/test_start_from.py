@@ -114,7 +114,7 @@ def test_a_study_trains_the_run_that_another_starts_from():
 
 def test_what_does_not_fit_is_refused_in_one_line(capsys):
     old = run("baseline", "old")
-    torch.save({k: v for k, v in load(old)["state_dict"].items()}, "weights.pt")
+    torch.save(dict(load(old)["state_dict"]), "weights.pt")
     torch.save({k.removeprefix("model."): v for k, v in load(old)["state_dict"].items()}, "plain.pt")
     adam = ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.lr", 0.01]
     with_optimizer = ["--start_optimizer", "true"]

@@ -176,9 +176,10 @@ class RunCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_clock()
         self.out_of_time = False
-        tags = pl_module.validation_tags if isinstance(pl_module, Method) else None
-        if tags and self.monitor not in tags:
-            raise InputError(f"checkpoint.monitor is {self.monitor}: {give_one_of(tags)}")
+        tags = pl_module.validation_tags if isinstance(pl_module, Method) else set()
+        logged = tags.union(*(getattr(one, "logs", ()) for one in [pl_module, *trainer.callbacks]))  # type: ignore[attr-defined]
+        if tags and self.monitor not in logged:
+            raise InputError(f"checkpoint.monitor is {self.monitor}: {give_one_of(logged)}")
         if self.stopped:  # the run was interrupted after early stopping had ended it
             trainer.should_stop = True
 

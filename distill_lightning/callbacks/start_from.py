@@ -17,7 +17,6 @@ from distill_lightning.methods.base import Method
 from distill_lightning.tensor_files import read_tensors
 from distill_lightning.weights import load_weights, must_fit
 
-
 OF_SCHEDULES = {"params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
 """Entries of a parameter group that are no options of the optimizer."""
 

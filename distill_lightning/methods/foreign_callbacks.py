@@ -18,7 +18,7 @@ INSTEAD: Mapping[type, str] = {
     "trainer.accumulate_grad_batches",
     of_lightning.ModelPruning: "it loses its masks on resume: give the callback Lottery",
     of_lightning.StochasticWeightAveraging: "it replaces the schedule: give the callback EMA",
-    of_lightning.WeightAveraging: "it replaces the weights in checkpoints, and resumes inexactly: give the callback EMA",
+    of_lightning.WeightAveraging: "it replaces weights in checkpoints, and resumes inexactly: give the callback EMA",
     of_lightning.OnExceptionCheckpoint: "a run cannot go on from the middle of a step: give checkpoint.every_n_steps",
     of_lightning.SpikeDetection: "it leaves out batches, whose order is fixed here: give trainer.gradient_clip_val",
     of_lightning.Timer: "give trainer.max_time, after which the run can go on",
