@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from distill_lightning.distributed import largest
 from distill_lightning.environment import OF_STUDY, requeue
@@ -46,7 +46,7 @@ def end_children(trainer: pl.Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-class OutOfTime(Exception):
+class OutOfTimeError(Exception):
     """Ends a fit after ``trainer.max_time``. Everything is saved, and the run is not finished."""
 
 
@@ -130,6 +130,9 @@ class RunCheckpoint(Checkpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.trainer = trainer
+        others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.save_last]
+        if stage == "fit" and others:
+            raise InputError("ModelCheckpoint.save_last: the run writes last.ckpt itself: leave save_last out")
         if stage == "fit" and self.folder is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
@@ -280,7 +283,7 @@ class RunCheckpoint(Checkpoint):
         if self.out_of_time:
             if trainer.is_global_zero:
                 self._say(f"stopped by trainer.max_time and saved after step {trainer.global_step}")
-            raise OutOfTime
+            raise OutOfTimeError
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()

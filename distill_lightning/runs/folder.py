@@ -180,6 +180,11 @@ def resume(stem: Path, name: str | None, config: RunConfig, ckpt_path: str) -> R
         folder = path.resolve().parent.parent
         if path.resolve().parent.name != "checkpoints" or not (folder / CONFIG).is_file():
             raise InputError(f"{path} is not in the checkpoints of a run: give a file in a run's folder checkpoints")
+        if path.name not in (
+            "last.ckpt",
+            "best.ckpt",
+        ):  # a ModelCheckpoint writes at times from which a run cannot go on
+            raise InputError(f"{path} is not last.ckpt or best.ckpt: resume from these, or give it as --start_from")
     run = Run(folder).hold()  # first of all, because a process that has the lock may change the files
     try:
         _decide_where_to_go_on(run, path or run.checkpoints / f"{ckpt_path}.ckpt", config)

@@ -4,7 +4,7 @@ import shutil
 
 import lightning.pytorch as pl
 
-from distill_lightning.callbacks.run_checkpoint import OutOfTime
+from distill_lightning.callbacks.run_checkpoint import OutOfTimeError
 from distill_lightning.callbacks.start_from import Start, StartFrom
 from distill_lightning.distributed import from_first
 from distill_lightning.errors import InputError, first_input_error
@@ -118,7 +118,7 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
         if method.trains:
             try:
                 trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
-            except OutOfTime:
+            except OutOfTimeError:
                 return record.latest, False
         else:
             parts.checkpoint.start_clock()

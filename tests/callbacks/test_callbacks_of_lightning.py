@@ -57,7 +57,7 @@ def test_a_callback_that_works(name, monkeypatch):
     assert all(torch.equal(v, load(killed)["state_dict"][k]) for k, v in load(without)["state_dict"].items())
     assert set(rows(without)) <= set(rows(killed))
     if name == "LearningRateMonitor":
-        assert "lr-SGD/pg1" in {tag for _, tag, _ in rows(killed)}
+        assert "lr-SGD" in {tag for _, tag, _ in rows(killed)}
 
 
 @pytest.mark.parametrize("name", sorted(REFUSED - {"BaseFinetuning"}))
@@ -67,6 +67,17 @@ def test_a_callback_that_is_refused(name, capsys):
     assert err.startswith(f"distill: the callback {name} does not work here: ")
     assert err.count("\n") == 1 and len(err) < 200
     assert not STEM.exists()
+
+
+def test_checkpoints_of_ones_own_are_no_place_to_go_on_from(capsys):
+    assert distill("fit", *BASE, CALLBACKS, "ModelCheckpoint", f"{CALLBACKS}.save_last", "true") == 2
+    assert "the run writes last.ckpt itself" in capsys.readouterr().err
+    assert distill("fit", *BASE, CALLBACKS, "ModelCheckpoint", "--name", "run") == 0
+    (file,) = (STEM / "run" / "checkpoints").glob("epoch=*.ckpt")
+    assert distill("test", "--ckpt_path", file) in (0, 2)
+    assert distill("fit", *BASE, CALLBACKS, "ModelCheckpoint", "--ckpt_path", file) == 2
+    assert "or give it as --start_from" in capsys.readouterr().err
+    assert distill("fit", *BASE, "--name", "new", "--start_from", file) == 0
 
 
 def test_a_trainer_in_python_refuses_them_too():
@@ -105,7 +116,7 @@ def test_the_callbacks_that_take_functions():
     trainer.fit(method, datamodule=data)
     trainer.predict(method, datamodule=data)
     assert ended == ["train", 1]
-    assert set(sizes) == {50}
+    assert sizes.count(50) >= 4
 
 
 def test_a_timer_becomes_the_time_limit_of_the_run():
