@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 MakeScheduler = Callable[[Optimizer], LRScheduler]
 STEPPED_EACH_STEP = (OneCycleLR, CyclicLR)
@@ -28,7 +29,7 @@ MONITORS = {"min": "val/nll", "max": "val/accuracy"}
 """The metric that ReduceLROnPlateau watches by default, by its ``mode``."""
 
 
-class TorchSchedule:
+class TorchSchedule(Recorded):
     """A scheduler of torch with the times of its steps. A scheduler that is given without this class gets the defaults.
 
     Args:

@@ -24,10 +24,11 @@ from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step
 from distill_lightning.methods.base import Method
+from distill_lightning.recorded import Recorded
 from distill_lightning.values import TimelineGiver
 
 
-class EMA(Callback):
+class EMA(Recorded, Callback):
     """Averages the weights of the network over the steps of training.
 
     Args:

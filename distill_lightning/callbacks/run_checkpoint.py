@@ -30,6 +30,7 @@ from distill_lightning.lightning_internals import (
 )
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import give_one_of
+from distill_lightning.recorded import Recorded
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -50,7 +51,7 @@ class OutOfTimeError(Exception):
     """Ends a fit after ``trainer.max_time``. Everything is saved, and the run is not finished."""
 
 
-class RunCheckpoint(Checkpoint):
+class RunCheckpoint(Recorded, Checkpoint):
     """Writes ``last.ckpt``, from which the run is resumed, and ``best.ckpt``.
 
     Args:
@@ -179,7 +180,7 @@ class RunCheckpoint(Checkpoint):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_clock()
         self.out_of_time = False
-        tags = pl_module.validation_tags if isinstance(pl_module, Method) else set()
+        tags = pl_module.validation_tags if isinstance(pl_module, Method) and not pl_module.plain_batches else set()
         logged = tags.union(*(getattr(one, "logs", ()) for one in [pl_module, *trainer.callbacks]))  # type: ignore[attr-defined]
         if tags and self.monitor not in logged:
             raise InputError(f"checkpoint.monitor is {self.monitor}: {give_one_of(logged)}")

@@ -13,7 +13,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.methods.foreign_callbacks import INSTEAD
-from distill_lightning.training.trainer import Trainer
+from distill_lightning.training.lean import LeanTrainer as Trainer
 
 SMALL = ["--trainer.max_epochs", 2, "--data.train_part", 200, "--data.batch_size", 50]
 BASE = ["--config", CONFIGS / "digits" / "baseline.yaml", *SMALL, "--checkpoint.every_n_steps", 1]
