@@ -23,7 +23,7 @@ from distill_lightning.methods.base import Method
 from distill_lightning.runs import Run, RunConfig, resume, start
 from distill_lightning.runs.config import dump
 from distill_lightning.runs.slurm import folder_of_job, mark_folder
-from distill_lightning.runs.summary import write_summary
+from distill_lightning.runs.summary import write_confusion, write_summary
 from distill_lightning.values import Summarised
 
 
@@ -140,6 +140,8 @@ def _train_and_test(parts: Parts, run: Run) -> None:
         outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
         board.log_outcome(config.settings(), outcome)
         board.save()
+        if method.confusion:
+            write_confusion(run.folder, data.class_names, method.confusion)
         write_summary(run.summary, summary)
         print_metrics(record.latest)
 

@@ -29,6 +29,8 @@ class Evaluated(LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
+        self.confusion: list[list[int]] = []
+        """The ``Evaluation.confusion`` of the last test."""
 
     def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
         """Sets the network, as ``model``.
@@ -130,7 +132,7 @@ class Evaluated(LeanModule):
         """Computes, logs and resets the metrics. ``stage`` is "val" or "test". Callbacks can monitor the metrics."""
         results = self.metrics.compute()
         if stage == "test":
-            self.calibration = self.metrics.calibration()
+            self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
         if not self.trainer.sanity_checking:
             self.log_metrics(stage, results, self.trainer.global_step)
             self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
