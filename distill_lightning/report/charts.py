@@ -39,14 +39,14 @@ class Confusion:
         """The number of test pictures that are predicted correctly."""
         return sum(row[number] for number, row in enumerate(self.counts))
 
-    def most_confused(self, number: int) -> list[tuple[str, str, int, float]]:
-        """The most frequent mistakes: true class, predicted class, count, and share of the true class's pictures.
+    def most_confused(self, number: int) -> list[tuple[str, str, int]]:
+        """The most frequent mistakes: true class, predicted class and number of pictures.
 
         Args:
             number: how many.
         """
         found = [
-            (self.class_names[true], self.class_names[predicted], count, count / sum(row))
+            (self.class_names[true], self.class_names[predicted], count)
             for true, row in enumerate(self.counts)
             for predicted, count in enumerate(row)
             if count and predicted != true

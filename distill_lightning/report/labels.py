@@ -74,7 +74,7 @@ def _common_words(values: Sequence[str]) -> str:
 
 def _joined(starts: Sequence[str], texts: Mapping[str, Sequence[str]], keys: Sequence[str]) -> list[str]:
     """Labels with the given settings."""
-    words = {key: _word(key, keys) for key in keys}
+    words = {key: word(key, keys) for key in keys}
     result = []
     for number, start in enumerate(starts):
         parts = [f"{words[key]} {texts[key][number]}".strip() for key in keys if texts[key][number]]
@@ -82,7 +82,7 @@ def _joined(starts: Sequence[str], texts: Mapping[str, Sequence[str]], keys: Seq
     return result
 
 
-def _word(key: str, keys: Sequence[str]) -> str:
+def word(key: str, keys: Sequence[str]) -> str:
     """The last word of a setting's name, with the word before it if another setting has the same; empty for a place in
     a list, whose value says enough.
     """

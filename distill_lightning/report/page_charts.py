@@ -62,7 +62,7 @@ def line_chart(identity: str, plot: Plot, scope: str, letters: Mapping[int, str]
     data: dict[str, Any] = {"kind": "lines", "id": identity, "scope": scope, "lines": lines}
     data |= {"x_label": plot.x_label, "log_x": plot.log_x, "diagonal": plot.diagonal}
     # the axis has no label of its own, so that the chart has more room on a phone
-    title = plot.y_label if plot.y_label.startswith(plot.title) else f"{plot.title}: {plot.y_label}"
+    title = plot.y_label if plot.y_label.lower().startswith(plot.title.lower()) else f"{plot.title}: {plot.y_label}"
     return Chart(identity, title, f"Lines of {plot.y_label} against {plot.x_label}. Last values: {last}.", data)
 
 

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 from distill_lightning.report.charts import Confusion
 from distill_lightning.report.comparisons import NOTES, Difference, difference
 from distill_lightning.report.groups import Group
-from distill_lightning.report.labels import differences, shortened
+from distill_lightning.report.labels import differences, shortened, word
 from distill_lightning.report.records import Record
 from distill_lightning.report.tables import Table
 from distill_lightning.report.units import LABELS, Unit, spread_text
+from distill_lightning.runs import SHAPE
 
 COLUMNS = ("test/accuracy", "test/nll", "test/ece", "test/disagreement", "parameters", "exposures", "wall_time_s")
 VALIDATION = ("val/accuracy", "val/nll", "val/ece")
 """Columns for runs without a test part."""
 MOST_MISTAKES = 3
+MOST_SETTINGS = 8
+"""The largest number of settings that the overview names for a group."""
 
 
 def overview(groups: Sequence[Group]) -> Table:
@@ -22,9 +25,12 @@ def overview(groups: Sequence[Group]) -> Table:
     for group in groups:
         alike = [other for other in groups if other.data_set == group.data_set]
         keys = differences([other.settings for other in alike])
-        texts = {key: _short(key, alike) for key in keys if key in group.settings and key != "model"}
-        words = "; ".join(f"{key.removeprefix('model.')} {text[alike.index(group)]}" for key, text in texts.items())
-        rows.append([group.label, group.data_set, _runs(group), _accuracy(group), words or "only the seed"])
+        keys = [key for key in keys if key != "model" and key.rpartition(".")[2] not in SHAPE]
+        texts = [(key, _short(key, alike)[alike.index(group)]) for key in keys if key in group.settings]
+        words = [f"{word(key, keys)} {text}".strip() for key, text in texts]
+        more = [f"and {len(words) - MOST_SETTINGS} more"] if len(words) > MOST_SETTINGS else []
+        told = "; ".join([*words[:MOST_SETTINGS], *more])
+        rows.append([group.label, group.data_set, _runs(group), _accuracy(group), told])
     return Table("", ["", "data set", "runs", "accuracy, %", "settings that differ within the data set"], rows)
 
 
@@ -88,11 +94,16 @@ def in_common(groups: Sequence[Group]) -> Table:
 def mistakes(matrices: Sequence[Confusion]) -> Table:
     """A table with the most frequent mistakes of each group."""
     rows = [
-        [matrix.label, true, predicted, str(count), f"{100 * share:.1f}"]
+        [
+            matrix.label,
+            f"{matrix.total - matrix.right:,} of {matrix.total:,}",
+            "; ".join(
+                f"{true} → {predicted} ({count})" for true, predicted, count in matrix.most_confused(MOST_MISTAKES)
+            ),
+        ]
         for matrix in matrices
-        for true, predicted, count, share in matrix.most_confused(MOST_MISTAKES)
     ]
-    return Table("", ["", "true class", "predicted", "pictures", "of the class, %"], rows)
+    return Table("", ["", "wrong", "true class → predicted class (pictures)"], rows)
 
 
 def all_runs(groups: Sequence[Group]) -> Table:

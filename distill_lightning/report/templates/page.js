@@ -21,6 +21,11 @@
       ? Math.round(value).toLocaleString("en-US")
       : String(Number(value.toPrecision(4))).replace("-", "−");
   };
+  // the spread has as many decimals as the mean
+  const withSpread = (value, spread) => {
+    const decimals = Math.min(8, Math.max(0, 3 - Math.floor(Math.log10(Math.abs(value) || 1))));
+    return number(value) + (spread > 0 ? ` ± ${spread < 1e15 ? spread.toFixed(decimals) : number(spread)}` : "");
+  };
   const colour = (name) => getComputedStyle(root).getPropertyValue(`--${name}`).trim();
 
   function lineTraces(chart) {
@@ -35,11 +40,12 @@
           fill: "toself", fillcolor: ink, opacity: 0.16, mode: "lines", line: {width: 0}, hoverinfo: "skip",
         });
       }
+      const name = plain(cut(line.key ? `${line.key}  ${line.label}` : line.label, touch ? 24 : 48));
       lines.push({
-        x: line.x, y: line.y, name: plain(cut(line.key ? `${line.key}  ${line.label}` : line.label, touch ? 24 : 48)),
+        x: line.x, y: line.y, name,
         mode: line.x.length <= 20 ? "lines+markers" : "lines",
         line: {color: ink, width: 2, dash: Math.floor(line.place / 8) % 2 ? "dash" : "solid"},
-        text: line.y.map((y, n) => number(y) + (line.spread[n] > 0 ? ` ± ${number(line.spread[n])}` : "")),
+        text: line.y.map((y, n) => `${name ? `${name}: ` : ""}<b>${withSpread(y, line.spread[n])}</b>`),
         hovertemplate: "%{text}<extra></extra>",
       });
     }
