@@ -5,8 +5,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#7f5af0", "#6b7280")
-"""Colour-blind people can distinguish most of them (Okabe & Ito 2008). Light colours are darkened for a white page."""
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#bf5f95", "#a67808", "#2f8fcb", "#7f5af0", "#6b7280")
+"""Colour-blind people can distinguish most of them (Okabe & Ito 2008). Light ones are darkened: each has a
+contrast of 3 or more to white."""
 LARGEST = 1e100
 """Points with larger values are not drawn: they are no measurements, and the arithmetic of the axes would overflow."""
 INCHES_WIDE, INCHES_HIGH, INCHES_OF_LEGEND_ROW = 7.0, 4.2, 0.22
