@@ -103,7 +103,7 @@ def mistakes(matrices: Sequence[Confusion]) -> Table:
         ]
         for matrix in matrices
     ]
-    return Table("", ["", "wrong", "true class → predicted class (pictures)"], rows)
+    return Table("", ["", "wrong", "true → predicted class (pictures)"], rows)
 
 
 def all_runs(groups: Sequence[Group]) -> Table:

@@ -76,10 +76,11 @@
     const sums = counts.map((row) => Math.max(1, row.reduce((a, b) => a + b, 0)));
     return [{
       type: "heatmap", z: counts.map((row, n) => row.map((count) => count / sums[n])), zmin: 0, zmax: 1,
-      text: counts, customdata: counts.map((row, n) => row.map((_, m) => [names[n], names[m]])),
+      text: counts.map((row) => row.map((count) => (count ? number(count) : ""))),
+      customdata: counts.map((row, n) => row.map((count, m) => [names[n], names[m], number(count)])),
       texttemplate: names.length <= 12 ? "%{text}" : "",
       hovertemplate: "true: %{customdata[0]}<br>predicted: %{customdata[1]}<br>" +
-        "%{text} pictures, %{z:.1%} of the true class<extra></extra>",
+        "%{customdata[2]} pictures, %{z:.1%} of the true class<extra></extra>",
       colorscale: [[0, colour("paper")], [1, colour("line-0")]], xgap: 1, ygap: 1, showscale: false,
     }];
   }
