@@ -74,7 +74,11 @@ def by_density(key: str, groups: Sequence[Group]) -> Plot:
     ]
     words = key.replace("_", " ")
     return Plot(
-        words.capitalize(), [line for line in lines if line.x], "weights left, %", words + unit.words, log_x=True
+        words.capitalize(),
+        [line for line in lines if line.x],
+        "weights left, %",
+        words.capitalize() + unit.words,
+        log_x=True,
     )
 
 
