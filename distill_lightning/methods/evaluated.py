@@ -31,6 +31,8 @@ class Evaluated(Recorded, LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
+        self.confusion: list[list[int]] = []
+        """The ``Evaluation.confusion`` of the last test."""
         self.plain_batches = False
         """Whether the method is in another program, whose trainer has no data module of this program."""
 
@@ -154,7 +156,7 @@ class Evaluated(Recorded, LeanModule):
             return  # there was no batch
         results = self.metrics.compute()
         if stage == "test":
-            self.calibration = self.metrics.calibration()
+            self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
         if not self.trainer.sanity_checking:
             tagged = {f"{stage}/{k}": v for k, v in results.items()}
             if not self.plain_batches:

@@ -7,6 +7,7 @@ events.out.tfevents  TensorBoard
 metrics.csv          step, tag, value
 checkpoints/         last.ckpt, best.ckpt
 summary.json         exists when the run is finished
+confusion.csv        test pictures by true and predicted class
 """
 
 import os

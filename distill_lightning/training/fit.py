@@ -12,7 +12,7 @@ from distill_lightning.files import read_json
 from distill_lightning.runs import Run, RunConfig, identity, resume, start
 from distill_lightning.runs.config import file_to_start_from
 from distill_lightning.runs.slurm import folder_of_job, mark_folder
-from distill_lightning.runs.summary import write_summary
+from distill_lightning.runs.summary import write_confusion, write_summary
 from distill_lightning.training.parts import Parts, attach
 from distill_lightning.training.processes import children, decide_run
 from distill_lightning.training.result import Result
@@ -133,6 +133,8 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
         outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
         board.log_outcome(config.settings(), outcome)
         board.save()
+        if method.confusion:
+            write_confusion(run.folder, data.class_names, method.confusion)
         write_summary(run.summary, summary)
     return from_first(record.latest), True
 
