@@ -175,10 +175,11 @@ def test_networks_are_plain_modules():
 
 
 SHARED_BY_METHODS = {
-    "base": {"checks", "evaluated", "memory", "plain_batches"},
+    "base": {"foreign_callbacks", "checks", "evaluated", "memory", "plain_batches"},
     "taught": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
+    "foreign_callbacks": set(),
     "memory": set(),
     "plain_batches": set(),
 }

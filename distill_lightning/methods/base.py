@@ -259,6 +259,7 @@ class Method(Evaluated):
         self._memory.forget()
         self.means = RunningMeans()
         self.scheduler, self._scheduler_state = None, None
+        self.evaluation = None
 
     def _check_batches(self, data: ImageData) -> None:
         smallest = smallest_batch(data, self.trainer.world_size)

@@ -156,9 +156,11 @@ class Evaluated(Recorded, LeanModule):
         if stage == "test":
             self.calibration = self.metrics.calibration()
         if not self.trainer.sanity_checking:
-            self.log_metrics(stage, results, self.trainer.global_step)
             tagged = {f"{stage}/{k}": v for k, v in results.items()}
-            self.log_dict(tagged, logger=False)
+            if not self.plain_batches:
+                self.log_metrics(stage, results, self.trainer.global_step)
+            # in another program Lightning logs them: its trainer returns only what it has logged itself
+            self.log_dict(tagged, logger=self.plain_batches)
             if stage == "val" and self.trainer.state.fn == "fit":
                 self.after_validation(tagged)
 
