@@ -173,7 +173,8 @@ def _as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
             f"the pictures have values from {array.min():.3g} to {array.max():.3g}: give 0 to 1, or 0 to 255 as uint8, "
             "before any normalisation"
         )
-    return np.rint(array * 255).astype(np.uint8)
+    found: Pixels = np.rint(array * 255).astype(np.uint8)
+    return found
 
 
 def _rows(array: npt.NDArray[Any]) -> list[Any]:
