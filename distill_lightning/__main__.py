@@ -31,6 +31,14 @@ def main(args: list[str] | None = None) -> int:
             from distill_lightning.cli import predict_exported
 
             return predict_exported.main(args[1:])
+        if args[:1] == ["list"]:
+            from distill_lightning.cli import list as list_runs
+
+            return list_runs.main(args[1:])
+        if args[:1] == ["show"]:
+            from distill_lightning.cli import show
+
+            return show.main(args[1:])
         from distill_lightning.cli import app
 
         return app.main(args)

@@ -163,8 +163,8 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
     config = checkpoint["hyper_parameters"].get("network")
     if config is None:
         raise InputError(
-            f"{path} does not say how to build its network (it was made in Python, not by the command): "
-            "give the network by class_path and the file as its weights"
+            f"{path} does not say how to build its network, which was given ready-made in Python: give it by network=, "
+            "by --model.network, or as the network of a PlainNetwork with these weights"
         )
     network = build_network(config, str(path), count_numbers(checkpoint["state_dict"], str(path)))
     load_weights(network, network_weights(checkpoint, network), str(path))

@@ -28,6 +28,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
 from distill_lightning.specs.describe import class_path
@@ -136,6 +137,7 @@ class DistillCommand(CommandLine):
         path = given[-1]
         self.given_checkpoint = checkpoints.read(path)
         config = checkpoints.config_of(self.given_checkpoint, path)
+        _refuse_made_in_python(config, args)
         if args[0] != "fit":  # a checkpoint decides the network and the data, but not the trainer of another verb
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
@@ -222,6 +224,36 @@ class DistillCommand(CommandLine):
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps)
+
+
+def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:
+    """Refuses the configuration of a run with objects that only Python can make again.
+
+    The parts that this command does not use, or gives itself, do not matter. They are removed from the configuration.
+
+    Args:
+        config: the configuration of a checkpoint. It is changed.
+        args: the verb and its options.
+
+    Raises:
+        InputError: there is such an object. The message says how to give it.
+    """
+    made = config.pop(MADE_IN_PYTHON, None)
+    for place, kind in made.items() if isinstance(made, dict) else ():
+        option = "--" + str(place).replace(".init_args", "")
+        if str(place).startswith("trainer.") and args[0] != "fit":
+            continue
+        if not any(a == option or a.startswith(f"{option}=") for a in args):
+            what = f"{place} of this run is a {kind} that was made in Python"
+            if str(place).startswith("model.init_args."):
+                raise InputError(f"{what}: give {option} CLASS, or open it in Python, dl.load(folder, network=...)")
+            raise InputError(f"{what}: go on in Python, with dl.Trainer(...).fit(..., ckpt_path=...)")
+        group, _, name = str(place).rpartition(".")
+        inner: Any = config
+        for part in group.split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(name, None)
 
 
 def _name_by_definition(config: Any) -> None:

@@ -228,6 +228,7 @@ class Method(Evaluated):
             self._memory = Memory(self, self.memory, self.shared_memory)
         self._memory.forget()
         self.means = RunningMeans()
+        self.evaluation = None
 
     def _check_batches(self, data: ImageData) -> None:
         smallest = smallest_batch(data, self.trainer.world_size)

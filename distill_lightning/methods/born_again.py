@@ -45,6 +45,6 @@ class BornAgain(Taught):
         logits = self(batch.images)
         terms = {
             "hard": self.hard_weight * self.cross_entropy(logits, batch),
-            "soft": kl_divergence(self.teacher_logits(batch), logits),
+            "soft": kl_divergence(logits, self.teacher_logits(batch)),
         }
         return StepOutput(terms, logits)

@@ -22,12 +22,11 @@ State between steps: none. The heads are in the checkpoint, under ``heads.``.
 
 from typing import Any
 
-import torch
 from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.losses import soft_target_loss
+from distill_lightning.losses import feature_distance, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
 from distill_lightning.networks import Network
@@ -87,9 +86,8 @@ class BYOT(Method):
         terms = {"ce": self.cross_entropy(deepest, batch)}
         for number, (head, at_exit) in enumerate(zip(self.heads, at_exits, strict=True), 1):
             logits, features = (part.float() for part in head(at_exit))
-            soft = soft_target_loss(deepest, logits, self.temperature)
-            distance = torch.square(features - of_deepest).sum(1).mean()
+            soft = kd(logits, deepest, temperature=self.temperature)
             terms[f"ce_{number}"] = (1 - self.alpha) * self.cross_entropy(logits, batch)
             terms[f"soft_{number}"] = self.alpha * soft
-            terms[f"features_{number}"] = self.feature_weight * distance
+            terms[f"features_{number}"] = self.feature_weight * feature_distance(features, of_deepest)
         return StepOutput(terms, deepest)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from distill_lightning.errors import InputError
-from distill_lightning.losses import cross_entropy, soft_target_loss
+from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
@@ -52,6 +52,6 @@ class CSKD(Method):
         logits = self(batch.images[:n])
         with torch.no_grad():
             of_partners = self(batch.images[n:])
-        soft = soft_target_loss(of_partners, logits, self.temperature)
+        soft = kd(logits, of_partners, temperature=self.temperature)
         terms = {"ce": cross_entropy(logits, batch.labels[:n]), "class": self.weight * soft}
         return StepOutput(terms, logits)

@@ -78,7 +78,7 @@ class DDGSD(Method):
         f_a, f_b = (mean_over_processes(part, batch.weight) for part in self.features.take().float().split(n))
         terms = {
             "ce": 2 * self.cross_entropy(logits, batch),
-            "views": self.weight * symmetric_kl(first, second, self.temperature),
+            "views": self.weight * symmetric_kl(first, second, temperature=self.temperature),
             "features": self.feature_weight * (f_a - f_b).square().sum(),
         }
         return StepOutput(terms, first)

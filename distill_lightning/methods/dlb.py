@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.losses import soft_target_loss
+from distill_lightning.losses import kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
@@ -76,5 +76,5 @@ class DLB(Method):
         last_logits, self.last_logits = self.last_logits, logits[:n].detach()
         terms = {"ce": self.cross_entropy(logits, batch)}
         if last_logits is not None:
-            terms["last_batch"] = self.alpha * soft_target_loss(last_logits, logits[n:], self.temperature)
+            terms["last_batch"] = self.alpha * kd(logits[n:], last_logits, temperature=self.temperature)
         return StepOutput(terms, logits[:n])

@@ -25,27 +25,12 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
-from distill_lightning.losses import soft_target_loss
+from distill_lightning.losses import adjusted, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 HIDDEN = 128
-
-
-def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
-    """Knowledge adjustment: exchanges the largest logit and the logit of the label in each row.
-
-    Args:
-        logits: (B, K).
-        labels: (B,) int64.
-
-    Returns:
-        (B, K).
-    """
-    most, answer = logits.max(1, keepdim=True)
-    of_label = logits.gather(1, labels[:, None])
-    return logits.scatter(1, answer, of_label).scatter(1, labels[:, None], most)
 
 
 class MrKD(Method):
@@ -110,7 +95,7 @@ class MrKD(Method):
         else:  # DDP expects that each step uses all parameters
             terms["fusion"] = 0 * torch.stack([p.sum() for p in self.fusion.parameters()]).sum()
         if teachers:
-            soft = [soft_target_loss(adjusted(t, labels), logits, self.temperature) for t in teachers]
+            soft = [kd(logits, adjusted(t, labels), temperature=self.temperature) for t in teachers]
             terms["memory"] = self.weight * torch.stack(soft).mean()
         return StepOutput(terms, logits)
 

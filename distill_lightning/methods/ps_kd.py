@@ -24,7 +24,7 @@ from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
 from distill_lightning.errors import InputError
-from distill_lightning.losses import cross_entropy
+from distill_lightning.losses import past_predictions
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
@@ -63,7 +63,7 @@ class PSKD(Method):
         alpha = self.alpha * min(1.0, (position.epoch + 1) / position.epochs)
         seen = slice(None if batch.weight else 0)  # with weight 0 the only sample belongs to another process
         self._remember(batch.index[seen], logits.detach()[seen].softmax(1))
-        return StepOutput({"ce": cross_entropy(logits, (1 - alpha) * labels + alpha * past)}, logits)
+        return StepOutput({"ce": past_predictions(logits, labels, past, alpha=alpha)}, logits)
 
     def build(self, info: DataInfo) -> None:
         """Sets the shape (N, K) of the table. There is no module to make."""

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
-from distill_lightning.losses import cross_entropy
+from distill_lightning.losses import softened_teacher
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.schedules import CosineCycles
@@ -65,7 +65,6 @@ class Snapshot(Method):
             return StepOutput({"ce": ce}, logits)
         (teacher,) = self.frozen.networks(self.model, [self.snapshot])
         with torch.no_grad():
-            probs = (teacher(batch.images).float() / self.temperature).softmax(1)
-        entropy = -torch.special.entr(probs).sum(1).mean()
-        soft = cross_entropy(logits, probs) + entropy
+            of_teacher = teacher(batch.images).float()
+        soft = softened_teacher(logits, of_teacher, temperature=self.temperature)
         return StepOutput({"ce": (1 + 1 / self.temperature) * ce, "snapshot": soft}, logits)

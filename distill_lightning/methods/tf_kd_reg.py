@@ -19,10 +19,8 @@ State between steps: none. No teacher has to be trained.
 
 from typing import Any, Literal
 
-import torch
-
 from distill_lightning.errors import InputError
-from distill_lightning.losses import kl_divergence, soft_target_loss
+from distill_lightning.losses import virtual_teacher
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
@@ -65,12 +63,6 @@ class TfKDReg(Method):
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce`` (labels) and ``virtual`` (teacher)."""
         logits = self(batch.images)
-        probs = torch.full_like(logits, (1 - self.right) / (logits.shape[1] - 1))
-        probs.scatter_(1, batch.labels[:, None], self.right)
-        if self.form == "paper":
-            virtual = soft_target_loss(probs.log(), logits, self.temperature)
-        else:
-            # kl_divergence takes the softmax of the probabilities, as the authors' code does
-            virtual = kl_divergence(probs / self.temperature, logits)
+        virtual = virtual_teacher(logits, batch.labels, temperature=self.temperature, right=self.right, form=self.form)
         terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "virtual": self.alpha * virtual}
         return StepOutput(terms, logits)

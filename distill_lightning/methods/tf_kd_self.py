@@ -17,7 +17,7 @@ State between steps: none. The teacher is not part of the method.
 from typing import Any
 
 from distill_lightning.errors import InputError
-from distill_lightning.losses import soft_target_loss
+from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
 from distill_lightning.values import Batch, Position, StepOutput
@@ -45,6 +45,6 @@ class TfKDSelf(Taught):
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce`` (labels) and ``self`` (teacher)."""
         logits = self(batch.images)
-        soft = soft_target_loss(self.teacher_logits(batch), logits, self.temperature)
+        soft = kd(logits, self.teacher_logits(batch), temperature=self.temperature)
         terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "self": self.alpha * soft}
         return StepOutput(terms, logits)
