@@ -153,8 +153,8 @@ class DistillCommand(CommandLine):
         if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
             config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
         data = _build_data(config.data)
-        # predict on a folder of pictures does not need the data: the checkpoint's configuration has the network's shape
-        if self.subcommand != "predict" or data.pictures is None or self.given_checkpoint is None:
+        # the checkpoint's configuration has the network's shape, and what is evaluated may lack classes
+        if self.subcommand not in ("validate", "test", "predict") or self.given_checkpoint is None:
             give_shape(config.model, data)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
         self.run_config = RunConfig(options, declared(options))

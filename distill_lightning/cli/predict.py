@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from torch import Tensor
 from distill_lightning.cli.evaluate import open_checkpoint
 from distill_lightning.cli.fit import Parts
 from distill_lightning.cli.processes import children
+from distill_lightning.data.picture_files import counts_of, lines_of_bad
 from distill_lightning.distributed import gather_objects
+from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG
 
@@ -35,13 +38,29 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     if not trainer.is_global_zero:
         return
     found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
+    unread = data.unread()
+    for line in lines_of_bad(unread):
+        print(line, file=sys.stderr)
+    if not found:
+        raise InputError(f"none of the {len(unread):,} pictures can be read ({counts_of(unread)[:80]}): give others")
     rows = {k: torch.cat([part[k] for part in found]) for k in found[0]}
     names = data.predicted_names if data.pictures is not None else None
-    name = "predictions.csv" if data.pictures is None else f"predictions-{Path(data.pictures).resolve().name}.csv"
+    name = "predictions.csv" if data.pictures is None else f"predictions-{_name_of(data.pictures)}.csv"
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     text = as_csv(rows, data.class_names, names)
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
     print(f"predictions: {target}", flush=True)
+    if unread:
+        raise InputError(
+            f"{len(unread):,} of {len(unread) + len(rows['index']):,} pictures could not be read "
+            f"({counts_of(unread)[:80]}): {target} has the others"
+        )
+
+
+def _name_of(pictures: str | list[str]) -> str:
+    """The name of the first folder or file, and how many others there are."""
+    first, *others = [pictures] if isinstance(pictures, str) else pictures
+    return Path(first).resolve().name + (f"-and-{len(others)}-more" if others else "")
 
 
 def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:

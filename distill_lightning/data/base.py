@@ -6,7 +6,7 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -16,7 +16,8 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import pictures_in
+from distill_lightning.data.picture_files import Pictures, read_pictures
+from distill_lightning.data.predicted_files import find_pictures
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
@@ -56,7 +57,8 @@ class ImageData(pl.LightningDataModule):
         keep_last: whether the last partial batch of an epoch is kept; by default it is dropped.
         seed: the seed of sample order and augmentation; by default the seed of the run.
         num_workers: the number of processes that decode pictures if the data set does not fit in memory.
-        pictures: a folder of pictures to predict, with or without class folders; the test split by default.
+        pictures: the pictures to predict: a folder, with or without class folders, a zip or tar file, a picture, or a
+            list of them; the test split by default.
 
     Attributes:
         num_classes, channels, image_size: available before any data is read.
@@ -94,7 +96,7 @@ class ImageData(pl.LightningDataModule):
         keep_last: bool = False,
         seed: int | None = None,
         num_workers: int = 0,
-        pictures: str | None = None,
+        pictures: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -160,6 +162,20 @@ class ImageData(pl.LightningDataModule):
                 raise InputError(f"{self.name} has no class {name}: it has {', '.join([*known][:10])} ...")
         return [known[name] for name in wanted]
 
+    def refuse_other_classes(self, trained: Sequence[str], where: str) -> None:
+        """Checks that a checkpoint was trained on these classes.
+
+        Args:
+            trained: the names of the classes that it was trained on.
+            where: the checkpoint's file, for the error.
+
+        Raises:
+            InputError: the classes differ.
+        """
+        own = self.class_names
+        if list(trained) != own:
+            raise InputError(f"{where[-60:]} was trained on other classes than {self.name} has: {differ(trained, own)}")
+
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
         """Reads the pictures and labels of a part.
@@ -191,7 +207,13 @@ class ImageData(pl.LightningDataModule):
             fingerprint=self.fingerprint,
             noise=(self.label_noise, mistaken or None, self.noise_seed),
             held_out=tensors_digest({"held_out": self.held_out}) if len(self.held_out) else "",
+            bit_depth=self.bit_depth,
         )
+
+    @property
+    def bit_depth(self) -> int:
+        """How many bits the values of pictures with 16 bits use, 8 to 16."""
+        return 16
 
     @property
     def held_out(self) -> Tensor:
@@ -231,6 +253,11 @@ class ImageData(pl.LightningDataModule):
         if stage == "predict" and self.pictures is not None and self.trained_on is not None:
             self.normaliser = _normaliser_of(self.trained_on.info)
             return
+        if stage == "test" and self.trained_on is not None:
+            # the checkpoint gives classes and normalisation, so that the test part is all that is needed
+            self.normaliser = _normaliser_of(self.trained_on.info)
+            self.read_test_part()
+            return
         if self.train is None:
             self._read_training_part()
         if stage == "validate" and self.trained_on is not None:
@@ -266,10 +293,10 @@ class ImageData(pl.LightningDataModule):
         self._has_own_val = own_val is not None
         if own_val is not None:
             val_source, val_labels = own_val
-            self.val = Split(val_source, torch.arange(len(val_labels)), self._checked(val_labels, "val"))
-            left = stratified_order(labels, self.split_seed)
+            self.val = _whole(val_source, self._checked(val_labels, "val"))
+            left = _good(source, stratified_order(labels, self.split_seed))
         else:
-            held_out, left = hold_out(labels, self.val_size, self.split_seed)
+            held_out, left = (_good(source, rows) for rows in hold_out(labels, self.val_size, self.split_seed))
             self.val = Split(source, held_out, labels) if len(held_out) else None
         taken = take_part(left, self.train_part, labels, self.class_names, self.split_seed).sort().values
         noisy = self._with_noise(labels)
@@ -306,7 +333,7 @@ class ImageData(pl.LightningDataModule):
         """Reads the test part into ``test``. ``test`` stays None if the data set has no such part."""
         if self.test is None and (read := self.read("test")) is not None:
             source, labels = read
-            self.test = Split(source, torch.arange(len(labels)), self._checked(labels, "test"))
+            self.test = _whole(source, self._checked(labels, "test"))
 
     # Loaders
 
@@ -370,13 +397,43 @@ class ImageData(pl.LightningDataModule):
         """
         if self.pictures is None:
             return self.test_dataloader()
-        source, self.predicted_names = pictures_in(self.pictures, self.channels, self.image_size, self.num_workers)
-        return self.eval_loader(Split(source, torch.arange(len(source))))
+        store, names, self.predicted_names = find_pictures(self.pictures)
+        files = Pictures(store, names, self.channels, self.image_size, self.bit_depth)
+        self.predicted = read_pictures(files, self.num_workers, cache=None, skip=True)
+        return self.eval_loader(Split(self.predicted, _good(self.predicted, torch.arange(len(names)))))
+
+    def unread(self) -> dict[str, str]:
+        """The names of the pictures that could not be predicted, with what is wrong with them."""
+        if self.pictures is None:
+            return {}
+        return {self.predicted_names[i]: kind for i, kind in sorted(self.predicted.bad.items())}
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
         return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share())
+
+
+def differ(trained: Sequence[str], own: Sequence[str]) -> str:
+    """Which of two lists of names differ, in words that name the first of them."""
+
+    def some(names: list[str]) -> str:
+        return ", ".join(names[:3])[:40] + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    lacking, new = sorted(set(trained) - set(own)), sorted(set(own) - set(trained))
+    words = [f"it lacks {some(lacking)}"] if lacking else []
+    words += [f"it also has {some(new)}"] if new else []
+    return "; ".join(words) or "they are the same in another order"
+
+
+def _good(source: Source, rows: Tensor) -> Tensor:
+    """The rows whose pictures are not known to be damaged."""
+    return rows[~torch.isin(rows, torch.tensor(sorted(source.bad)))] if source.bad else rows
+
+
+def _whole(source: Source, labels: Tensor) -> Split:
+    """A split with all pictures of a source that are not known to be damaged."""
+    return Split(source, _good(source, torch.arange(len(labels))), labels)
 
 
 def _normaliser_of(info: DataInfo) -> Normaliser:

@@ -126,7 +126,7 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.next_batch()  # not earlier: the trainer sets its counters after it has called iter()
-        for images, plan in self.images.stream(self._plans(epoch, first)):
+        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.split.taken):
             yield self.build(images.to(self.share.device, non_blocking=True), plan)
 
     def _plans(self, epoch: int, first: int) -> Iterator[BatchPlan]:
