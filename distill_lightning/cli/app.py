@@ -2,6 +2,7 @@
 
 distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
 distill inspect FILE
+distill data CONFIG [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
@@ -14,9 +15,10 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import inspect, study
+from distill_lightning.cli import data, inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.fit import method_name
+from distill_lightning.data.base import ImageData
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
@@ -42,6 +44,12 @@ def resolve(args: list[str]) -> Resolved:
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
     return Resolved(command.run_config, stem, command.method.trains)
+
+
+def resolve_data(args: list[str]) -> ImageData:
+    """The data module that the arguments of the command name. Errors as in ``resolve``."""
+    command = _Resolver(without_trust(args)[0])
+    return command.data
 
 
 def devices() -> list[str]:
@@ -75,6 +83,8 @@ def main(args: list[str]) -> int:
     with trusting(trusted):
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
+        if args[:1] == ["data"]:
+            return data.main(args[1:], resolve_data)
         DistillCommand(args)
     return 0
 

@@ -11,6 +11,7 @@ OTHER_VERBS = {
     "study": "Train the runs of a study that are not finished, in order, and make its tables.",
     "report": "Make one HTML page from any run folders.",
     "configs": "List, print or copy the configuration files that come with the program.",
+    "data": "Show what the data look like, and draw a sheet of training pictures as the network sees them.",
     "inspect": "List what a file holds and which classes it asks for, without building anything.",
 }
 """The verbs that have a parser of their own."""

@@ -7,23 +7,27 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from distill_lightning.data import overview
 from distill_lightning.data.augment import Transform
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import Pictures, read_pictures
+from distill_lightning.data.picture_files import Pictures, lines_of_bad, read_pictures
 from distill_lightning.data.predicted_files import find_pictures
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.digests import tensors_digest
+from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
+from distill_lightning.files import atomic_write
 from distill_lightning.seeds import run_seed, stratified_order
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
@@ -267,6 +271,39 @@ class ImageData(pl.LightningDataModule):
         self.normaliser = own if self.trained_on is None else _normaliser_of(self.trained_on.info)
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
+        if stage == "fit" and self.trainer is not None and self.root_names_the_pictures and is_first():
+            print("\n".join(self.overview()), flush=True)
+
+    def overview(self) -> list[str]:
+        """What the data look like: lines about parts, classes, counts, sizes, and what is suspicious. Available after
+        ``setup``.
+        """
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        size = f"{self.channels}x{self.image_size}x{self.image_size}"
+        shape = (self.channels, self.image_size, self.image_size)
+        first = f"{self.name}: {self.num_classes} classes, pictures {size}, {overview.memory(splits, shape)}"
+        lines = [first, *overview.of_splits(splits, self.class_names, not self._has_own_val)]
+        facts, odd = self.describe_files()
+        odd = [*overview.imbalance(self.training_split, self.class_names), *odd]
+        return [*lines, *facts, *(f"  suspicious: {line}" for line in odd)]
+
+    def describe_files(self) -> tuple[list[str], list[str]]:
+        """Lines about the files of the pictures, and sentences about what is suspicious in them."""
+        return [], []
+
+    def bad_files(self) -> dict[str, str]:
+        """The names of the files that could not be decoded so far, with what is wrong with them."""
+        return {}
+
+    def list_bad_files(self) -> None:
+        """Writes these names into ``bad_pictures.txt`` in the folder of the run, if there are any."""
+        loggers = [] if self.trainer is None else self.trainer.loggers
+        folder = next((found for logger in loggers if (found := getattr(logger, "log_dir", None))), None)
+        if folder is not None and (bad := self.bad_files()):
+            text = "".join(f"{line}\n" for line in lines_of_bad(bad))
+            rank = self._share().rank
+            name = "bad_pictures.txt" if rank == 0 else f"bad_pictures-{rank}.txt"
+            atomic_write(Path(folder) / name, lambda file: file.write(text.encode()))
 
     def begin_fit(self, needs: BatchNeeds, timeline: Timeline, view_cycle: int | None = None) -> None:
         """Sets what the training batches of a fit depend on. The method calls it once, before the first batch.
@@ -358,6 +395,7 @@ class ImageData(pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches. The first one is given by the counters of the trainer, which a checkpoint restores."""
+        self.list_bad_files()
         return self.train_loader_from(self._next_batch)
 
     def train_loader_from(self, next_batch: Callable[[], tuple[int, int]]) -> TrainLoader:

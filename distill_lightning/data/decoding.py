@@ -123,7 +123,7 @@ def decode(data: bytes, channels: int, size: int, bits: int = 16, box: ChooseBox
     except Image.DecompressionBombError as error:
         raise BadPictureError("too large", str(error)) from error
     if place is None:
-        return _as_tensor(_centre(picture, size))
+        return _as_tensor(_centre(picture, size, wide, high))
     x, y, width, height = (v * picture.size[i % 2] / (wide, high)[i % 2] for i, v in enumerate(place))
     part = picture.resize((size, size), Image.Resampling.BILINEAR, box=(x, y, x + width, y + height))
     return _as_tensor(part)
@@ -156,6 +156,9 @@ def _open(file: BinaryIO) -> Image.Image:
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
     wide, high = picture.size
+    if picture.format == "TIFF":  # some versions of Pillow have turned the size already
+        tags = picture.tag_v2  # type: ignore[attr-defined]
+        wide, high = tags.get(256, wide), tags.get(257, high)
     return (high, wide) if _orientation(picture) in TURNED else (wide, high)
 
 
@@ -194,10 +197,10 @@ def _scaled(picture: Image.Image, data: bytes, bits: int) -> Image.Image:
     return ImageOps.exif_transpose(scaled)
 
 
-def _centre(picture: Image.Image, size: int) -> Image.Image:
+def _centre(picture: Image.Image, size: int, width: int, height: int) -> Image.Image:
+    """Resizes the shorter side and crops the centre. The picture may be a reduced one of the given width and height."""
     if picture.size == (size, size):
         return picture
-    width, height = picture.size
     shorter = min(width, height)
     wide, high = round(width * size / shorter), round(height * size / shorter)
     left, top = (wide - size) // 2, (high - size) // 2

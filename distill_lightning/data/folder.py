@@ -10,11 +10,20 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from distill_lightning.data import overview
 from distill_lightning.data.base import ImageData, differ
 from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
 from distill_lightning.data.layouts import Labelled, Layout, arranged, find_layout
 from distill_lightning.data.part_names import PARTS
-from distill_lightning.data.picture_files import Pictures, Survey, default_cache, read_pictures, survey
+from distill_lightning.data.picture_files import (
+    FileSource,
+    Pictures,
+    Survey,
+    counts_of,
+    default_cache,
+    read_pictures,
+    survey,
+)
 from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import FolderStore, Store, open_store, shown
 from distill_lightning.data.tables import read_tables, table_files
@@ -104,6 +113,7 @@ class ImageFolder(ImageData):
         self.parts, self.labels, self.columns, self.pattern = parts, labels, columns, pattern
         self.bad_pictures, self.other_classes, self.from_files = bad_pictures, other_classes, from_files
         self._said: set[str] = set()
+        self._read: dict[str, tuple[Pictures, Source]] = {}
 
     # Description
 
@@ -225,10 +235,30 @@ class ImageFolder(ImageData):
         number = {name: i for i, name in enumerate(self.class_names)}
         files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth)
         skip = self.bad_pictures == "skip"
-        return (
-            read_pictures(files, self.num_workers, self.cache, skip, self.from_files),
-            torch.tensor([number[label] for _, label in rows], dtype=torch.int64),
-        )
+        source = read_pictures(files, self.num_workers, self.cache, skip, self.from_files)
+        self._read[part] = files, source
+        if isinstance(source, FileSource):
+            source.on_bad = self._found_bad
+        elif source.bad:
+            kinds = counts_of({str(i): kind for i, kind in source.bad.items()})
+            some = f"{len(source.bad):,} of {len(rows):,} pictures of the {part} part"
+            self._warn(f"{some} cannot be read and are left out ({kinds})")
+        return source, torch.tensor([number[label] for _, label in rows], dtype=torch.int64)
+
+    def _found_bad(self) -> None:
+        bad = self.bad_files()
+        self._warn(f"{len(bad):,} pictures cannot be read so far, and are replaced ({counts_of(bad)})")
+        self.list_bad_files()
+
+    def bad_files(self) -> dict[str, str]:
+        """See ImageData."""
+        return {files.names[i]: kind for files, source in self._read.values() for i, kind in sorted(source.bad.items())}
+
+    def describe_files(self) -> tuple[list[str], list[str]]:
+        """See ImageData."""
+        store, layout = self._found
+        facts = overview.of_files(layout, self.survey, self.image_size, self.given_size is not None)
+        return facts, [*layout.warnings, *overview.suspicions(store, layout.parts, self.survey)]
 
     @property
     def _is_a_test_part(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -139,6 +140,9 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"on_bad": None}  # worker processes report to this one
 
     def __getitem__(self, request: tuple[int, ChooseBox | None]) -> tuple[Tensor | None, str]:
         position, box = request

@@ -7,6 +7,7 @@ pyarrow is needed, the extra ``huggingface``.
 import io
 import json
 import os
+import threading
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -85,6 +86,7 @@ class _Table:
         for count in counts:
             self.starts.append(self.starts[-1] + count)
         self.held: tuple[int, str, Any] | None = None
+        self.lock = threading.Lock()  # two threads that read one Parquet file crash the process
 
     def __len__(self) -> int:
         return self.starts[-1]
@@ -92,7 +94,8 @@ class _Table:
     def column(self, name: str) -> list[Any]:
         """All values of a column."""
         if self.parquet is not None:
-            values: list[Any] = self.parquet.read(columns=[name]).column(name).to_pylist()
+            read = self.parquet.read(columns=[name], use_threads=False)
+            values: list[Any] = read.column(name).to_pylist()
             return values
         return [value for batch in self.batches for value in batch.column(name).to_pylist()]
 
@@ -101,9 +104,11 @@ class _Table:
         group = next(i for i in range(len(self.starts) - 1) if row < self.starts[i + 1])
         if self.parquet is None:
             return self.batches[group].column(name)[row - self.starts[group]].as_py()
-        if self.held is None or self.held[:2] != (group, name):
-            self.held = group, name, self.parquet.read_row_group(group, columns=[name]).column(name)
-        return self.held[2][row - self.starts[group]].as_py()
+        with self.lock:
+            if self.held is None or self.held[:2] != (group, name):
+                rows = self.parquet.read_row_group(group, columns=[name], use_threads=False)
+                self.held = group, name, rows.column(name)
+            return self.held[2][row - self.starts[group]].as_py()
 
 
 @lru_cache(maxsize=64)
