@@ -18,7 +18,7 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import Pictures, lines_of_bad, read_pictures
+from distill_lightning.data.picture_files import FileSource, Pictures, lines_of_bad, read_pictures
 from distill_lightning.data.predicted_files import find_pictures
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
@@ -57,6 +57,8 @@ class ImageData(pl.LightningDataModule):
             wrong label is any other class.
         noise_seed: the seed of the label noise; 0 by default, so that all runs have the same wrong labels.
         augment: the transforms of the training pictures, in order.
+        eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
+            by default.
         mix: Mixup or CutMix, which mixes training pictures and their labels after augmentation.
         keep_last: whether the last partial batch of an epoch is kept; by default it is dropped.
         seed: the seed of sample order and augmentation; by default the seed of the run.
@@ -101,6 +103,7 @@ class ImageData(pl.LightningDataModule):
         seed: int | None = None,
         num_workers: int = 0,
         pictures: str | list[str] | None = None,
+        eval_transforms: list[Transform] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -122,6 +125,7 @@ class ImageData(pl.LightningDataModule):
         self.train_part, self.leave_out = train_part, leave_out or []
         self.label_noise, self.noise_map, self.noise_seed = label_noise, noise_map, noise_seed or 0
         self.augment, self.mix = augment or [], mix
+        self.eval_transforms = eval_transforms or []
         self.keep_last = keep_last
         self.given_seed = seed
         self.num_workers, self.pictures = num_workers, pictures
@@ -386,7 +390,8 @@ class ImageData(pl.LightningDataModule):
         """The renderer that makes the training pictures. Available after ``setup``."""
         assert self.normaliser is not None
         views, taken = self.needs.views_per_epoch, self.training_split.taken
-        return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken)
+        from_files = isinstance(self.training_split.source, FileSource)
+        return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken, from_files)
 
     def _share(self) -> Share:
         if self.trainer is None:
@@ -449,7 +454,7 @@ class ImageData(pl.LightningDataModule):
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
-        return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share())
+        return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share(), self.eval_transforms)
 
 
 def differ(trained: Sequence[str], own: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ order, ``epoch_order``. Process r of W gets every W-th of them, starting with th
 the rows in a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_lightning.data.augment import Transform, augment
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
@@ -126,7 +127,8 @@ class TrainLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.next_batch()  # not earlier: the trainer sets its counters after it has called iter()
-        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.split.taken):
+        boxes = None if self.renderer.first_crop is None else self.renderer.boxes
+        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.split.taken, boxes):
             yield self.build(images.to(self.share.device, non_blocking=True), plan)
 
     def _plans(self, epoch: int, first: int) -> Iterator[BatchPlan]:
@@ -246,9 +248,13 @@ class EvalLoader:
         batch_size: the number of samples per batch and process.
         normaliser: normalises the pictures.
         share: the share of this process.
+        transforms: what is done with each picture before normalisation. Random numbers depend on its index alone.
     """
 
-    def __init__(self, split: Split, batch_size: int, normaliser: Normaliser, share: Share) -> None:
+    def __init__(
+        self, split: Split, batch_size: int, normaliser: Normaliser, share: Share, transforms: Sequence[Transform] = ()
+    ) -> None:
+        self.transforms = transforms
         self.size, self.normaliser, self.device = batch_size, normaliser, share.device
         self.images = split.source.on(share.device)
         self.labels = None if split.labels is None else split.labels.to(share.device)
@@ -262,7 +268,10 @@ class EvalLoader:
         for images, plan in self.images.stream(map(BatchPlan.of_rows, self._rows())):
             index = plan.index.to(self.device)
             labels = torch.full_like(index, NO_LABEL) if self.labels is None else self.labels[index]
-            yield Batch(self.normaliser(images.to(self.device, non_blocking=True)), labels, index, len(index))
+            images = images.to(self.device, non_blocking=True)
+            if self.transforms and len(index):
+                images = augment(images, self.transforms, 0, torch.zeros_like(index), index)
+            yield Batch(self.normaliser(images), labels, index, len(index))
 
     def _rows(self) -> Iterable[Tensor]:
         return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))

@@ -27,7 +27,7 @@ from distill_lightning.data.decoding import (
     read_header,
 )
 from distill_lightning.data.plans import BatchPlan
-from distill_lightning.data.sources import MemorySource, Source, mean_and_std
+from distill_lightning.data.sources import ChooseBoxes, MemorySource, Source, mean_and_std
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, read_json
@@ -162,21 +162,21 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
         self,
         plans: Iterable[BatchPlan],
         order: Tensor | None = None,
-        boxes: Callable[[BatchPlan], list[ChooseBox]] | None = None,
+        boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
         """See Source.
 
         Raises:
             InputError: a file cannot be decoded.
         """
-        waiting: deque[tuple[BatchPlan, list[ChooseBox] | list[None]]] = deque()
+        waiting: deque[BatchPlan] = deque()
 
         class Requests:
             def __iter__(self) -> Iterator[list[tuple[int, ChooseBox | None]]]:
                 for plan in plans:
                     fetched = plan.fetched.tolist()
                     chosen = [None] * len(fetched) if boxes is None else boxes(plan)
-                    waiting.append((plan, chosen))
+                    waiting.append(plan)
                     yield list(zip(fetched, chosen, strict=True))
 
         loader = DataLoader(
@@ -189,35 +189,32 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
         )
         try:
             for images, kinds in loader:
-                plan, chosen = waiting.popleft()
-                yield (images, plan) if not kinds else self._without_bad(images, plan, kinds, order, chosen)
+                plan = waiting.popleft()
+                yield self._without_bad(images, plan, kinds, order, boxes) if kinds else (images, plan)
         except InputError as error:  # the message from a worker contains its traceback
             raise InputError(str(error).strip().splitlines()[-1].partition("InputError: ")[2] or str(error)) from None
 
     def _without_bad(
-        self,
-        images: Tensor,
-        plan: BatchPlan,
-        kinds: dict[int, str],
-        order: Tensor | None,
-        boxes: Sequence[ChooseBox | None],
+        self, images: Tensor, plan: BatchPlan, kinds: dict[int, str], order: Tensor | None, boxes: ChooseBoxes | None
     ) -> tuple[Tensor, BatchPlan]:
         """Replaces the rows that could not be decoded or, without an order, leaves them out."""
         fetched = plan.fetched.clone()
         self._remember({int(fetched[row]): kind for row, kind in kinds.items()})
         if order is None:
             good = torch.tensor([row not in kinds for row in range(len(fetched))])
-            left = fetched[good]
-            return images[good], BatchPlan.of_rows(left)
+            return images[good], BatchPlan.of_rows(fetched[good])
         for row in kinds:
-            fetched[row], images[row] = self._next_good(int(fetched[row]), order, boxes[row])
+            view = plan.view[row % len(plan.view)]
+            fetched[row], images[row] = self._next_good(int(fetched[row]), order, view, boxes)
         index, *partner = fetched.split(len(plan.index))
         return images, replace(plan, index=index, partner=partner[0] if partner else None)
 
-    def _next_good(self, position: int, order: Tensor, box: ChooseBox | None) -> tuple[int, Tensor]:
+    def _next_good(self, position: int, order: Tensor, view: Tensor, boxes: ChooseBoxes | None) -> tuple[int, Tensor]:
         ascending = order.sort().values
         start = int(torch.searchsorted(ascending, position, right=True))
         for candidate in torch.cat([ascending[start:], ascending[:start]]).tolist():
+            # its own box, so that a picture is the same whichever picture it replaces
+            box = None if boxes is None else boxes(BatchPlan(torch.tensor([candidate]), view[None], 1))[0]
             picture, kind = self[candidate, box]
             if picture is not None:
                 return candidate, picture

@@ -13,6 +13,9 @@ from torch import Tensor
 from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.plans import BatchPlan
 
+ChooseBoxes = Callable[[BatchPlan], list[ChooseBox]]
+"""For each picture that a plan fetches, what chooses the part of it that is decoded."""
+
 
 class Source(Protocol):
     """Stored pictures, addressed by position.
@@ -34,7 +37,7 @@ class Source(Protocol):
         self,
         plans: Iterable[BatchPlan],
         order: Tensor | None = None,
-        boxes: Callable[[BatchPlan], list[ChooseBox]] | None = None,
+        boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
         """Fetches the pictures of each plan, in order: uint8 (B, C, H, W), at the positions ``plan.fetched``.
 
@@ -81,7 +84,7 @@ class MemorySource:
         self,
         plans: Iterable[BatchPlan],
         order: Tensor | None = None,
-        boxes: Callable[[BatchPlan], list[ChooseBox]] | None = None,
+        boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
         """See Source. Splits do not contain damaged pictures, so that none has to be replaced."""
         for plan in plans:
