@@ -5,11 +5,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
+from distill_lightning.confusion import over_classes
+from distill_lightning.metrics import CalibrationError, ConfusionMatrix, NegativeLogLikelihood
 
 
 class Evaluation:
-    """Top-1 and top-5 accuracy, NLL in nats and ECE with 15 bins, over all batches and processes.
+    """Top-1 and top-5 accuracy, NLL in nats, ECE with 15 bins and the confusion matrix, over all batches and processes.
+    Balanced accuracy and macro F1 are computed from the matrix.
 
     This is not a submodule of the method: a run in half precision would convert the sums to half precision as well.
 
@@ -31,6 +33,9 @@ class Evaluation:
                 "ece": self.calibration_error,
             }
         ).to(device)
+        self.confusion_matrix = ConfusionMatrix(num_classes).to(device)
+        self.confusion: list[list[int]] = []
+        """Number of pictures by true class (row) and predicted class (column), at the last ``compute``."""
 
     def biased(self, logits: Tensor) -> Tensor:
         """The logits (..., K) plus the bias."""
@@ -39,12 +44,16 @@ class Evaluation:
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: logits (B, K), as returned by ``biased``, and labels (B,) int64."""
         self.metrics.update(logits, labels)
+        self.confusion_matrix.update(logits, labels)
 
     def compute(self) -> dict[str, float]:
         """The metrics over all added batches. Resets the sums."""
         results = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
-        return results
+        confusion = self.confusion_matrix.compute().cpu()
+        self.confusion_matrix.reset()
+        self.confusion = confusion.tolist()
+        return results | over_classes(confusion)
 
     def calibration(self) -> dict[str, list[float]]:
         """Number of pictures, sum of confidences and correct predictions in each bin, at the last ``compute``."""

@@ -8,15 +8,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-sum_k q_k log p_k(s), with p = p^1, mean over the batch.
+def cross_entropy(
+    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """-sum_k w_k q_k log p_k(s), with p = p^1, mean over the batch.
+
+    With weights, the sum is divided by the number of rows. torch divides by the sum of their weights, so that the loss
+    of a row depends on the others in its batch.
 
     Args:
         logits: s, (B, K).
         target: class numbers (B,), or a distribution q (B, K).
         label_smoothing: eps in [0, 1]; q becomes (1 - eps) q + eps / K
             (Szegedy et al. 2016, section 7, with the uniform prior).
+        class_weights: w, (K,), 0 or more; 1 by default.
     """
+    if class_weights is not None:
+        options = {"weight": class_weights, "label_smoothing": label_smoothing}
+        return F.cross_entropy(logits, target, reduction="none", **options).mean()
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 

@@ -46,6 +46,7 @@ class Batch(NamedTuple):
         label_probs: (B, K) float32, the mixed labels; None without mixing.
         clean_labels: (B,) int64, the correct labels; None without label noise.
         teacher: the output of the teacher for these rows; None without a teacher.
+        class_weights: (K,) float32, the weight of each class in the cross-entropy with labels; None for equal weights.
     """
 
     images: Tensor
@@ -57,6 +58,7 @@ class Batch(NamedTuple):
     label_probs: Tensor | None = None
     clean_labels: Tensor | None = None
     teacher: TeacherOutput | None = None
+    class_weights: Tensor | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
         """The batch with its tensors on a device."""

@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "distill_lightning"
 GROUND = {
+    "version",
     "environment",
     "errors",
     "discovery",
@@ -20,12 +21,13 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {"confusion", "losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
-    "__init__": set(),
+    "version": set(),
+    "__init__": {"version"},
     "errors": set(),
     "environment": set(),
     "discovery": set(),
@@ -40,13 +42,14 @@ MAY_IMPORT = {
     "losses": set(),
     "masks": set(),
     "metrics": set(),
+    "confusion": set(),
     "plots": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": set(),
     "schedules": {"errors"},
     "running_means": {"distributed", "values"},
-    "evaluation": {"metrics"},
+    "evaluation": {"metrics", "confusion"},
     # networks and files
     "models": {"errors", "discovery"},
     "weights": {"errors"},
@@ -65,8 +68,9 @@ MAY_IMPORT = {
     # runs
     "runs": {"environment", "errors", "files"},
     "loggers": {"files", "runs"},
-    "trainer": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
+    "bench_stages": {"data", "methods"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},

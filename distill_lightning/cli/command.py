@@ -19,16 +19,13 @@ import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints
 from distill_lightning.bench import time_steps
+from distill_lightning.bench_stages import time_stages
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
-from distill_lightning.cli.declared import declared, named_class
-from distill_lightning.cli.evaluate import evaluate
-from distill_lightning.cli.fit import Parts, fit
 from distill_lightning.cli.messages import Parser
-from distill_lightning.cli.predict import predict
-from distill_lightning.cli.shape import give_shape
+from distill_lightning.cli.tables import print_metrics, print_result
 from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
 from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
@@ -36,8 +33,14 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
-from distill_lightning.trainer import NullProfiler, Trainer
+from distill_lightning.training.evaluate import evaluate
+from distill_lightning.training.fit import fit
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.predict import predict
+from distill_lightning.training.shape import give_shape
+from distill_lightning.training.trainer import NullProfiler, Trainer
 
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
@@ -46,7 +49,9 @@ NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 class CommandTrainer(Trainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+    def bench(
+        self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20, stages: bool = False
+    ) -> dict[str, Any]:
         """Measures the time of a training step.
 
         Args:
@@ -54,7 +59,11 @@ class CommandTrainer(Trainer):
             datamodule: the data.
             turns: how often each part is timed.
             steps: the number of steps in each turn.
+            stages: whether the stages of the data path are timed instead: decode, transfer, augment, train. It says
+                which of them is the limit.
         """
+        if stages:
+            return time_stages(self, model, datamodule, turns + steps)
         return time_steps(self, model, datamodule, turns, steps)
 
 
@@ -206,26 +215,38 @@ class DistillCommand(CommandLine):
     # The verbs
 
     def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.fit`."""
+        """See `training.fit`."""
         if self.given_checkpoint is not None and ckpt_path is not None:
             self.checkpoint_io.hold(ckpt_path, self.given_checkpoint)
-        fit(self.parts, ckpt_path)
+        result = fit(self.parts, ckpt_path)
+        if self.trainer.is_global_zero and result.trained:
+            print_result(result)
+            print(f"run: {result.folder}", flush=True)
 
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.evaluate`."""
-        evaluate(self.parts, "validate", ckpt_path, self.given_checkpoint)
+        """See `training.evaluate`."""
+        self._evaluate("validate", ckpt_path)
 
     def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.evaluate`."""
-        evaluate(self.parts, "test", ckpt_path, self.given_checkpoint)
+        """See `training.evaluate`."""
+        self._evaluate("test", ckpt_path)
+
+    def _evaluate(self, verb: str, ckpt_path: str | None) -> None:
+        metrics = evaluate(self.parts, verb, ckpt_path, self.given_checkpoint)
+        if self.trainer.is_global_zero:
+            print_metrics(metrics)
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.predict`."""
-        predict(self.parts, ckpt_path, self.given_checkpoint)
+        """See `training.predict`."""
+        if file := predict(self.parts, ckpt_path, self.given_checkpoint):
+            print(f"predictions: {file}", flush=True)
+            datamodule.refuse_unread(str(file))
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
+    def bench(
+        self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20, stages: bool = False
+    ) -> None:
         """See `cli.bench`."""
-        bench(self.parts, turns, steps)
+        bench(self.parts, turns, steps, stages)
 
 
 def _refuse_odd_lengths(config: Namespace, verb: str) -> None:

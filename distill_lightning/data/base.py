@@ -13,12 +13,13 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from distill_lightning.data import overview
+from distill_lightning.data import imbalance, overview
 from distill_lightning.data.augment import Transform
+from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import FileSource, Pictures, lines_of_bad, read_pictures
+from distill_lightning.data.picture_files import FileSource, Pictures, counts_of, lines_of_bad, read_pictures
 from distill_lightning.data.predicted_files import find_pictures
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
@@ -57,6 +58,13 @@ class ImageData(pl.LightningDataModule):
             wrong label is any other class.
         noise_seed: the seed of the label noise; 0 by default, so that all runs have the same wrong labels.
         augment: the transforms of the training pictures, in order.
+        class_weights: the weights of the classes in the cross-entropy with labels: "inverse" (of the number of training
+            samples), "effective 0.999" (of the effective number, Cui et al. 2019), or a number for each class by name;
+            1 by default. The loss with a teacher's soft targets has no weights.
+        balanced: whether all classes occur equally often in training, by repeating the samples of small classes and
+            leaving out some of large ones; an epoch has as many samples as without it.
+        test_views: the views of a picture whose logits are averaged in test and predict, such as FlipViews; the picture
+            alone by default.
         eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
             by default.
         mix: Mixup or CutMix, which mixes training pictures and their labels after augmentation.
@@ -104,6 +112,9 @@ class ImageData(pl.LightningDataModule):
         num_workers: int = 0,
         pictures: str | list[str] | None = None,
         eval_transforms: list[Transform] | None = None,
+        class_weights: str | dict[str | int, float] | None = None,
+        balanced: bool = False,
+        test_views: EvaluationViews | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or eval_batch_size < 1:
@@ -126,6 +137,8 @@ class ImageData(pl.LightningDataModule):
         self.label_noise, self.noise_map, self.noise_seed = label_noise, noise_map, noise_seed or 0
         self.augment, self.mix = augment or [], mix
         self.eval_transforms = eval_transforms or []
+        imbalance.check_weights(class_weights)
+        self.class_weights, self.balanced, self.test_views = class_weights, balanced, test_views
         self.keep_last = keep_last
         self.given_seed = seed
         self.num_workers, self.pictures = num_workers, pictures
@@ -383,7 +396,17 @@ class ImageData(pl.LightningDataModule):
         """The training samples, and how they are divided into batches."""
         clean = self.clean_labels if self.label_noise is not None else None
         split = self.training_split
-        return TrainingSamples(split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean)
+        weights, given = None, self.class_weights
+        if given is not None:
+            assert split.labels is not None
+            counts = imbalance.counts_by_class(split.labels, split.taken, self.class_names)
+            by_number = (
+                given if isinstance(given, str) else dict(zip(self.class_numbers(given), given.values(), strict=True))
+            )
+            weights = imbalance.class_weights(by_number, counts)
+        return TrainingSamples(
+            split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean, weights, self.balanced
+        )
 
     @property
     def renderer(self) -> Renderer:
@@ -450,6 +473,21 @@ class ImageData(pl.LightningDataModule):
         if self.pictures is None:
             return {}
         return {self.predicted_names[i]: kind for i, kind in sorted(self.predicted.bad.items())}
+
+    def refuse_unread(self, where: str) -> None:
+        """Reports that some of the pictures could not be predicted.
+
+        Args:
+            where: the file with the predictions of the others.
+
+        Raises:
+            InputError: there are such pictures.
+        """
+        if unread := self.unread():
+            raise InputError(
+                f"{len(unread):,} of {len(self.predicted_names):,} pictures could not be read "
+                f"({counts_of(unread)[:80]}): {where} has the others"
+            )
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""

@@ -1,11 +1,13 @@
 """Validation, test and prediction with a network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from distill_lightning.confusion import draw
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
@@ -29,6 +31,8 @@ class Evaluated(LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
+        self.confusion: list[list[int]] = []
+        """The ``Evaluation.confusion`` of the last test."""
 
     def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
         """Sets the network, as ``model``.
@@ -93,7 +97,7 @@ class Evaluated(LeanModule):
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
-            self.metrics.update(self.metrics.biased(self(batch.images)), batch.labels)
+            self.metrics.update(self.metrics.biased(self.averaged(self, batch.images)), batch.labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """See ``evaluate``."""
@@ -130,10 +134,31 @@ class Evaluated(LeanModule):
         """Computes, logs and resets the metrics. ``stage`` is "val" or "test". Callbacks can monitor the metrics."""
         results = self.metrics.compute()
         if stage == "test":
-            self.calibration = self.metrics.calibration()
+            self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
+            self._show_confusion()
         if not self.trainer.sanity_checking:
             self.log_metrics(stage, results, self.trainer.global_step)
             self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
+
+    def _show_confusion(self) -> None:
+        """Adds a picture of the confusion matrix to TensorBoard."""
+        boards = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if boards and self.trainer.is_global_zero:
+            drawn = draw(torch.tensor(self.confusion), self.image_data.class_names)
+            for board in boards:
+                board.experiment.add_image("test/confusion", drawn, self.trainer.global_step, dataformats="HWC")
+
+    def averaged(self, call: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The mean of an output over the views of ``data.test_views``, in test and predict.
+
+        Args:
+            call: gives the output for pictures (B, C, H, W), with any shape.
+            images: (B, C, H, W).
+        """
+        views = self.image_data.test_views
+        if views is None or not (self.trainer.testing or self.trainer.predicting):
+            return call(images)
+        return torch.stack([call(view) for view in views(images)]).mean(0)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.
@@ -144,6 +169,6 @@ class Evaluated(LeanModule):
         """
         if not len(batch.index):
             return {}
-        probs = self.metrics.biased(self(batch.images)).softmax(1)
+        probs = self.metrics.biased(self.averaged(self, batch.images)).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}

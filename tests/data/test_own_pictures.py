@@ -375,3 +375,20 @@ def test_the_cache_keeps_the_list_of_bad_files(tmp_path, monkeypatch):
     monkeypatch.setattr(picture_files, "decode", None)  # nothing is decoded again
     with pytest.raises(InputError, match="5 of 26"):
         opened(root, cache=str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_bench_says_which_stage_is_the_limit(pictures, capsys, workers):
+    given = ["--data.root", pictures, "--data.from_files", "true", "--data.num_workers", workers, *SMALL]
+    given += ["--data.augment", "[RandomResizedCrop, RandomFlip]"]
+    assert distill("bench", "--config", "folder/baseline", *given, "--stages", "true", "--turns", 4, "--steps", 4) == 0
+    said = capsys.readouterr().out
+    result = json.loads(said.splitlines()[-1])
+    stages = {name: result[f"{name}_s"] for name in ("decode", "transfer", "augment", "train")}
+    assert all(seconds > 0 for seconds in stages.values())
+    assert result["workers"] == workers
+    assert result["workers_needed"] >= 1
+    if not workers:
+        assert result["limit"] == max(stages, key=stages.get)
+    assert "the limit is: " in said
+    assert not Path("logs").exists()

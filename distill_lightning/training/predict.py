@@ -1,4 +1,4 @@
-"""``distill predict``: writes a checkpoint's predictions as a CSV file."""
+"""Writes a checkpoint's predictions as a CSV file."""
 
 import csv
 import io
@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_lightning.cli.evaluate import open_checkpoint
-from distill_lightning.cli.fit import Parts
-from distill_lightning.cli.processes import children
 from distill_lightning.data.picture_files import counts_of, lines_of_bad
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG
+from distill_lightning.training.evaluate import open_checkpoint
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.processes import children
 
 
-def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
+def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> Path | None:
     """Writes predictions.csv for the test split, or predictions-<folder>.csv for a folder of pictures.
 
     The columns are the index or the file name, the label, the predicted class, and the probabilities. The file is
@@ -29,14 +29,20 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
         parts: the parts of the run.
         ckpt_path: a file, "last" or "best".
         given: the content of the checkpoint, if it has been read already.
+
+    Returns:
+        The file; None in other processes than the first.
     """
     data, trainer = parts.data, parts.trainer
     folder = open_checkpoint(parts, "predict", ckpt_path, given)
     with children(trainer):
         mine = trainer.predict(parts.method, datamodule=data) or []
     everyones = gather_objects(mine)
+    if data.pictures is not None:
+        for bad in gather_objects(dict(data.predicted.bad)):
+            data.predicted.bad.update(bad)
     if not trainer.is_global_zero:
-        return
+        return None
     found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
     unread = data.unread()
     for line in lines_of_bad(unread):
@@ -49,12 +55,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     text = as_csv(rows, data.class_names, names)
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
-    print(f"predictions: {target}", flush=True)
-    if unread:
-        raise InputError(
-            f"{len(unread):,} of {len(unread) + len(rows['index']):,} pictures could not be read "
-            f"({counts_of(unread)[:80]}): {target} has the others"
-        )
+    return target
 
 
 def _name_of(pictures: str | list[str]) -> str:

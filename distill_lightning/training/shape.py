@@ -4,10 +4,10 @@ import inspect
 
 from jsonargparse import Namespace
 
-from distill_lightning.cli.declared import named_class
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.runs import SHAPE
+from distill_lightning.runs.declared import named_class
 
 
 def give_shape(model: Namespace, data: ImageData) -> None:
