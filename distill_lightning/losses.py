@@ -24,8 +24,8 @@ def cross_entropy(
         class_weights: w, (K,), 0 or more; 1 by default.
     """
     if class_weights is not None:
-        options = {"weight": class_weights, "label_smoothing": label_smoothing}
-        return F.cross_entropy(logits, target, reduction="none", **options).mean()
+        each = F.cross_entropy(logits, target, class_weights, reduction="none", label_smoothing=label_smoothing)
+        return each.mean()
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
