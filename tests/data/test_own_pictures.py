@@ -167,7 +167,9 @@ def test_a_run_lists_bad_files(tmp_path, capsys):
     given = ["--data.root", root, "--data.image_size", 16, "--data.val_size", 0, *SMALL]
     assert distill("fit", "--config", "folder/baseline", *given) == 2
     for more in ("false", "true"):
+        capsys.readouterr()
         run = fit("folder/baseline.yaml", *given, "--data.bad_pictures", "skip", "--data.from_files", more)
+        assert "16x16, as the files" in capsys.readouterr().out
         listed = (run / "bad_pictures.txt").read_text().splitlines()
         assert listed == [f"{name}: {kind}" for name, kind in BAD.items()]
 
