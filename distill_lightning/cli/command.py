@@ -41,6 +41,7 @@ from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
 from distill_lightning.training.trainer import NullProfiler, Trainer
+from distill_lightning.values import DataInfo
 
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
@@ -162,9 +163,12 @@ class DistillCommand(CommandLine):
         if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
             config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
         data = _build_data(config.data)
-        # the checkpoint's configuration has the network's shape, and what is evaluated may lack classes
-        if self.subcommand not in ("validate", "test", "predict") or self.given_checkpoint is None:
-            give_shape(config.model, data)
+        shape: ImageData | DataInfo = data
+        if self.subcommand in ("validate", "test", "predict") and self.given_checkpoint is not None:
+            of_run = checkpoints.trained_on(self.given_checkpoint, str(config.ckpt_path))
+            shape = data if of_run is None else of_run.info  # what is evaluated may lack classes
+        if isinstance(shape, DataInfo) or self.subcommand != "predict" or data.pictures is None:
+            give_shape(config.model, shape)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data

@@ -231,12 +231,12 @@ def _refuse_look_alikes(root: str, folders: Mapping[str, Node]) -> None:
 
 
 def _of_parts(
-    nodes: Mapping[str, list[Node]], notes: Iterable[str], listing: Listing, ignored: Sequence[Node] = ()
+    nodes: Mapping[str, list[Node]], unused: Iterable[str], listing: Listing, ignored: Sequence[Node] = ()
 ) -> Layout:
     parts: dict[str, Labelled] = {}
     empty: list[str] = []
-    warnings: list[str] = []
-    said = list(notes)
+    warnings = list(unused)
+    said: list[str] = []
     for part in PARTS:
         pictures: Labelled = []
         for given in nodes.get(part, []):

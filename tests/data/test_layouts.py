@@ -260,7 +260,7 @@ def test_pictures_without_a_class_are_not_lost_in_silence(plain, tmp_path):
     (root / "test").mkdir()
     for number, (_, _, file) in enumerate(pictures_of(plain)[:3]):
         shutil.copy(file, root / "test" / f"{number}.png")
-    assert any("test/ has 3 pictures and no class folders" in note for note in opened(root).layout.notes)
+    assert any("test/ has 3 pictures and no class folders" in note for note in opened(root).layout.warnings)
     shutil.rmtree(root / "train")
     (root / "test").rename(root / "train")
     with pytest.raises(InputError, match="no class folders: add a CSV file"):
