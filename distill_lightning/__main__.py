@@ -27,6 +27,18 @@ def main(args: list[str] | None = None) -> int:
             from distill_lightning.cli import configs
 
             return configs.main(args[1:])
+        if args[:1] == ["predict"] and args[1:2] and args[1].lower().endswith(".onnx"):  # where there may be no torch
+            from distill_lightning.cli import predict_exported
+
+            return predict_exported.main(args[1:])
+        if args[:1] == ["list"]:
+            from distill_lightning.cli import list as list_runs
+
+            return list_runs.main(args[1:])
+        if args[:1] == ["show"]:
+            from distill_lightning.cli import show
+
+            return show.main(args[1:])
         from distill_lightning.cli import app
 
         return app.main(args)

@@ -10,6 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "distill_lightning"
 GROUND = {
+    "recorded",
     "version",
     "environment",
     "errors",
@@ -23,7 +24,7 @@ GROUND = {
 }
 PURE = {"confusion", "losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
+METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -33,11 +34,16 @@ MAY_IMPORT = {
     "discovery": set(),
     "seeds": set(),
     "digests": set(),
+    "recorded": set(),
     "files": {"errors"},
     "config_files": {"errors", "files"},
     "values": {"errors"},
-    "lightning_internals": set(),
+    "lightning_internals": {"values"},
     "distributed": {"errors"},
+    # predictions without torch
+    "predictions": set(),
+    "pillow_pixels": {"errors"},
+    "exported": {"errors", "pillow_pixels", "predictions"},
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
@@ -47,15 +53,16 @@ MAY_IMPORT = {
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": set(),
-    "schedules": {"errors"},
+    "schedules": {"errors", "recorded"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics", "confusion"},
     # networks and files
     "models": {"errors", "discovery"},
+    "networks": {"errors", "models"},
     "weights": {"errors"},
     "tensor_files": {"errors", "files"},
-    "specs": {"errors", "files"},
-    "checkpoints": {"errors", "files", "values", "digests", "weights", "specs", "tensor_files"},
+    "specs": {"errors", "files", "recorded"},
+    "checkpoints": {"errors", "recorded", "files", "values", "digests", "weights", "specs", "tensor_files"},
     # data and teachers
     "data": GROUND - {"lightning_internals"},
     "soft_targets": {"errors", "files"},
@@ -70,10 +77,15 @@ MAY_IMPORT = {
     "loggers": {"files", "runs"},
     "bench": {"lightning_internals", "data", "methods"},
     "bench_stages": {"data", "methods"},
-    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "specs", "version"},
+    # files for other programs
+    "narrowing": {"errors", "models"},
+    "export": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
+    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "export", "specs"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
+    "catalogue": {"errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
 command (cli, and __main__ before it) may import from all."""
@@ -150,17 +162,32 @@ def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
     assert outside & HEAVY == set()
 
 
+@pytest.mark.parametrize("name", ["predictions", "pillow_pixels", "exported"])
+def test_an_exported_file_predicts_with_numpy_pillow_and_onnxruntime(name):
+    outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
+    assert outside <= {"numpy", "PIL", "onnxruntime", "distill_lightning"}
+
+
 def test_networks_are_plain_modules():
     for path in (PACKAGE / "models").glob("*.py"):
         outside = {n.split(".")[0] for n in imports(path)}
         assert outside & HEAVY <= {"torchvision"}, path
 
 
+SHARED_BY_METHODS = {
+    "base": {"checks", "evaluated", "memory", "plain_batches"},
+    "taught": {"base"},
+    "evaluated": {"plain_batches"},
+    "checks": set(),
+    "memory": set(),
+    "plain_batches": set(),
+}
+
+
 def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
-        shared = {"base": {"checks", "evaluated", "memory"}, "checks": set(), "memory": set(), "evaluated": set()}
-        assert siblings <= shared.get(path.stem, {"base", "checks", "evaluated"}), path
+        assert siblings <= SHARED_BY_METHODS.get(path.stem, {"base", "checks", "evaluated", "taught"}), path
 
 
 def modules_of(room: str) -> dict[str, set[str]]:
@@ -189,7 +216,8 @@ def test_a_plan_does_not_know_who_carries_it_out():
 
 
 WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
-WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files"]
+WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files", "cli.list", "cli.show"]
+WITHOUT_TORCH += ["catalogue"]
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

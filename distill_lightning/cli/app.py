@@ -1,6 +1,8 @@
 """Runs the verbs of the command that need torch.
 
 distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
+distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
 distill data CONFIG [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
@@ -15,7 +17,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import data, inspect, study
+from distill_lightning.cli import compress, data, export, inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.data.base import ImageData
 from distill_lightning.lightning_internals import ResolvingCommandLine
@@ -77,6 +79,10 @@ def main(args: list[str]) -> int:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
+    if args[:1] == ["export"]:
+        return export.main(args[1:])
+    if args[:1] == ["compress"]:
+        return compress.main(args[1:])
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import ArgumentParser, Namespace
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import ProgressBar
 
 import distill_lightning
 import distill_lightning.callbacks
@@ -20,7 +17,6 @@ import distill_lightning.models
 from distill_lightning import checkpoints
 from distill_lightning.bench import time_steps
 from distill_lightning.bench_stages import time_stages
-from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
@@ -33,21 +29,23 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
+from distill_lightning.specs.describe import class_path
 from distill_lightning.training.evaluate import evaluate
 from distill_lightning.training.fit import fit
+from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse_odd_lengths, refuse_overfit
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
-from distill_lightning.training.trainer import NullProfiler, Trainer
 from distill_lightning.values import DataInfo
 
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
 
 
-class CommandTrainer(Trainer):
+class CommandTrainer(LeanTrainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
     def bench(
@@ -91,7 +89,7 @@ class DistillCommand(CommandLine):
                 "description": distill_lightning.__doc__,
                 **{verb: {"description": words} for verb, words in VERBS.items()},
             },
-            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+            trainer_defaults=dict(DEFAULTS),
             args=args,
         )
 
@@ -147,6 +145,7 @@ class DistillCommand(CommandLine):
         path = given[-1]
         self.given_checkpoint = checkpoints.read(path)
         config = checkpoints.config_of(self.given_checkpoint, path)
+        _refuse_made_in_python(config, args)
         if args[0] != "fit":  # a checkpoint decides the network and the data, but not the trainer of another verb
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
@@ -159,9 +158,11 @@ class DistillCommand(CommandLine):
     def before_instantiate_classes(self) -> None:
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        _refuse_odd_lengths(config, self.subcommand)
-        if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
-            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
+        _name_by_definition(config)
+        trainer = vars(config.trainer)
+        refuse_overfit(trainer)
+        if self.subcommand == "fit":
+            refuse_odd_lengths(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)
         shape: ImageData | DataInfo = data
         if self.subcommand in ("validate", "test", "predict") and self.given_checkpoint is not None:
@@ -182,26 +183,12 @@ class DistillCommand(CommandLine):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        given = self.config_init[self.subcommand]
-        options = given.trainer
-        # the program's own loggers need the run's folder, which is chosen later; the user's loggers are added to them
-        loggers = options.logger if isinstance(options.logger, list) else [options.logger]
-        self.checkpoint_io = checkpoints.AtomicCheckpointIO()
-        plugins: list[Any] = [self.checkpoint_io]
-        if SLURMEnvironment.detect():
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
-        given_plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
-        bar = [] if options.enable_progress_bar is False or self.subcommand == "bench" else [progress()]
-        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        options.callbacks = [c for c in callbacks if c is not None] + bar
-        self.user_loggers = [logger for logger in loggers if not isinstance(logger, bool | None)]
-        return super().instantiate_trainer(
-            profiler=options.profiler or NullProfiler(),
-            logger=False,
-            plugins=plugins + [p for p in given_plugins if p is not None],
-            enable_progress_bar=any(isinstance(c, ProgressBar) for c in options.callbacks),
-            **kwargs,
-        )
+        options = self.config_init[self.subcommand].trainer
+        equipment = equip(vars(options), self.model, shows_progress=self.subcommand != "bench")
+        self.checkpoint_io, self.user_loggers = equipment.checkpoint_io, equipment.loggers
+        options.callbacks = equipment.options["callbacks"]
+        rest = {name: value for name, value in equipment.options.items() if name != "callbacks"}
+        return super().instantiate_trainer(**rest, **kwargs)
 
     @property
     def parts(self) -> Parts:
@@ -253,14 +240,49 @@ class DistillCommand(CommandLine):
         bench(self.parts, turns, steps, stages)
 
 
-def _refuse_odd_lengths(config: Namespace, verb: str) -> None:
-    trainer = config.trainer
-    if trainer.max_steps not in (-1, None) and verb == "fit":
-        raise InputError(f"trainer.max_steps is {trainer.max_steps}: give trainer.max_epochs instead")
-    if (trainer.max_epochs or 0) < 1 and verb == "fit" and named_class(config.model.class_path).trains:
-        raise InputError(f"trainer.max_epochs is {trainer.max_epochs}: give the number of epochs, 1 or more")
-    if trainer.overfit_batches:
-        raise InputError("trainer.overfit_batches does not work here: give data.train_part instead, say 64")
+def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:
+    """Refuses the configuration of a run with objects that only Python can make again.
+
+    The parts that this command does not use, or gives itself, do not matter. They are removed from the configuration.
+
+    Args:
+        config: the configuration of a checkpoint. It is changed.
+        args: the verb and its options.
+
+    Raises:
+        InputError: there is such an object. The message says how to give it.
+    """
+    made = config.pop(MADE_IN_PYTHON, None)
+    for place, kind in made.items() if isinstance(made, dict) else ():
+        option = "--" + str(place).replace(".init_args", "")
+        if str(place).startswith("trainer.") and args[0] != "fit":
+            continue
+        if not any(a == option or a.startswith(f"{option}=") for a in args):
+            what = f"{place} of this run is a {kind} that was made in Python"
+            if str(place).startswith("model.init_args."):
+                raise InputError(f"{what}: give {option} CLASS, or open it in Python, dl.load(folder, network=...)")
+            raise InputError(f"{what}: go on in Python, with dl.Trainer(...).fit(..., ckpt_path=...)")
+        group, _, name = str(place).rpartition(".")
+        inner: Any = config
+        for part in group.split("."):
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict):
+            inner.pop(name, None)
+
+
+def _name_by_definition(config: Any) -> None:
+    """Names this program's classes by the file that defines them: the parser names them by any package that exports
+    them.
+    """
+    if isinstance(config, list):
+        for inner in config:
+            _name_by_definition(inner)
+    elif isinstance(config, Namespace | dict):
+        for inner in vars(config).values() if isinstance(config, Namespace) else config.values():
+            _name_by_definition(inner)
+        given = config.get("class_path")
+        if isinstance(given, str) and given.startswith("distill_lightning."):
+            config["class_path"] = class_path(named_class(given)) or given
 
 
 def _build_data(specification: Namespace) -> ImageData:

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 
-class EvaluationViews(ABC):
+class EvaluationViews(Recorded, ABC):
     """The views of a picture whose logits are averaged."""
 
     @abstractmethod

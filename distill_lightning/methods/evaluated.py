@@ -13,6 +13,8 @@ from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import Evaluation
 from distill_lightning.lightning_internals import LeanModule
+from distill_lightning.methods.plain_batches import as_batch
+from distill_lightning.recorded import Recorded
 from distill_lightning.values import NO_LABEL, Batch
 
 
@@ -23,7 +25,7 @@ class Unregistered:
         self.module = module
 
 
-class Evaluated(LeanModule):
+class Evaluated(Recorded, LeanModule):
     """The part of a method that does not train: network, validation, test, prediction."""
 
     def __init__(self) -> None:
@@ -33,6 +35,8 @@ class Evaluated(LeanModule):
         """The ``Evaluation.calibration`` of the last test."""
         self.confusion: list[list[int]] = []
         """The ``Evaluation.confusion`` of the last test."""
+        self.plain_batches = False
+        """Whether the method is in another program, whose trainer has no data module of this program."""
 
     def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
         """Sets the network, as ``model``.
@@ -47,6 +51,10 @@ class Evaluated(LeanModule):
         self.compiled = compile
         # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
         self._called = Unregistered(torch.compile(network) if compile else network)
+        self.network_is_set(network)
+
+    def network_is_set(self, network: nn.Module) -> None:
+        """Prepares what a method reads inside its network. It is called whenever the network is set."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, C, H, W), in float32 for any precision of the network."""
@@ -77,9 +85,7 @@ class Evaluated(LeanModule):
         """
         if self.evaluation is not None:
             return
-        bias = torch.zeros(data.num_classes) if class_bias else None
-        for number, value in zip(data.class_numbers(class_bias), class_bias.values(), strict=True):
-            bias[number] = value  # type: ignore[index]
+        bias = dict(zip(data.class_numbers(class_bias), class_bias.values(), strict=True))
         self.evaluation = Evaluation(data.num_classes, self.trainer.strategy.root_device, bias)
 
     def log_metrics(self, stage: str, metrics: dict[str, float], step: int) -> None:
@@ -90,22 +96,30 @@ class Evaluated(LeanModule):
 
     @property
     def metrics(self) -> Evaluation:
-        """The metrics of validation and test. Available after ``setup``."""
+        """The metrics of validation and test. Available after ``setup``, with plain batches after the first one."""
         assert self.evaluation is not None
+        return self.evaluation
+
+    def metrics_for(self, logits: Tensor) -> Evaluation:
+        """The metrics, for logits (B, K). Plain batches do not say how many classes there are, so these decide it."""
+        if self.evaluation is None:
+            self.evaluation = Evaluation(logits.shape[1], logits.device, {})
         return self.evaluation
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
-            self.metrics.update(self.metrics.biased(self.averaged(self, batch.images)), batch.labels)
+            logits = self.averaged(self, batch.images)
+            metrics = self.metrics_for(logits)
+            metrics.update(metrics.biased(logits), batch.labels)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
-        self.evaluate(batch)
+        self.evaluate(as_batch(batch))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
-        self.evaluate(batch)
+        self.evaluate(as_batch(batch))
 
     @torch.no_grad()
     def measure(self, loader: EvalLoader) -> dict[str, float]:
@@ -132,6 +146,8 @@ class Evaluated(LeanModule):
 
     def end_evaluation(self, stage: str) -> None:
         """Computes, logs and resets the metrics. ``stage`` is "val" or "test". Callbacks can monitor the metrics."""
+        if self.evaluation is None:
+            return  # there was no batch
         results = self.metrics.compute()
         if stage == "test":
             self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
@@ -144,7 +160,8 @@ class Evaluated(LeanModule):
         """Adds a picture of the confusion matrix to TensorBoard."""
         boards = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if boards and self.trainer.is_global_zero:
-            drawn = draw(torch.tensor(self.confusion), self.image_data.class_names)
+            names = [str(k) for k in range(len(self.confusion))] if self.plain_batches else self.image_data.class_names
+            drawn = draw(torch.tensor(self.confusion), names)
             for board in boards:
                 board.experiment.add_image("test/confusion", drawn, self.trainer.global_step, dataformats="HWC")
 
@@ -155,20 +172,22 @@ class Evaluated(LeanModule):
             call: gives the output for pictures (B, C, H, W), with any shape.
             images: (B, C, H, W).
         """
-        views = self.image_data.test_views
+        views = None if self.plain_batches else self.image_data.test_views
         if views is None or not (self.trainer.testing or self.trainer.predicting):
             return call(images)
         return torch.stack([call(view) for view in views(images)]).mean(0)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.
 
         Returns:
             ``probs`` (B, K) float32, ``index`` (B,) int64 and, if the pictures have labels, ``label`` (B,) int64. An
-            empty dict for an empty batch.
+            empty dict for an empty batch. In another program ``index`` is NO_LABEL.
         """
+        batch = as_batch(batch)
         if not len(batch.index):
             return {}
-        probs = self.metrics.biased(self.averaged(self, batch.images)).softmax(1)
+        logits = self.averaged(self, batch.images)
+        probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}

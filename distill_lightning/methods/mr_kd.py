@@ -27,6 +27,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 HIDDEN = 128
@@ -67,7 +68,7 @@ class MrKD(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         copies: int = 2,
         every_n_steps: int = 500,
         temperature: float = 4.0,
