@@ -15,13 +15,14 @@ from torch import Tensor
 
 from distill_lightning.data import imbalance, overview
 from distill_lightning.data.augment import Transform
+from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
 from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import FileSource, Pictures, counts_of, lines_of_bad, read_pictures
+from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
 from distill_lightning.data.predicted_files import find_pictures
-from distill_lightning.data.provenance import refuse_seen
+from distill_lightning.data.provenance import differ, refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
@@ -494,18 +495,6 @@ class ImageData(Recorded, pl.LightningDataModule):
         """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
         return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share(), self.eval_transforms)
-
-
-def differ(trained: Sequence[str], own: Sequence[str]) -> str:
-    """Which of two lists of names differ, in words that name the first of them."""
-
-    def some(names: list[str]) -> str:
-        return ", ".join(names[:3])[:40] + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-    lacking, new = sorted(set(trained) - set(own)), sorted(set(own) - set(trained))
-    words = [f"it lacks {some(lacking)}"] if lacking else []
-    words += [f"it also has {some(new)}"] if new else []
-    return "; ".join(words) or "they are the same in another order"
 
 
 def _good(source: Source, rows: Tensor) -> Tensor:

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data import overview
-from distill_lightning.data.base import ImageData, differ
-from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
-from distill_lightning.data.layouts import Labelled, Layout, arranged, find_layout
+from distill_lightning.data.bad_pictures import counts_of
+from distill_lightning.data.base import ImageData
+from distill_lightning.data.layouts import Labelled, Layout
+from distill_lightning.data.own_layout import find_pictures_of
 from distill_lightning.data.part_names import PARTS
+from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import (
     FileSource,
     Pictures,
     Survey,
-    counts_of,
-    default_cache,
     read_pictures,
     survey,
 )
+from distill_lightning.data.provenance import differ
 from distill_lightning.data.sources import Source
-from distill_lightning.data.stores import FolderStore, Store, open_store, shown
-from distill_lightning.data.tables import read_tables, table_files
+from distill_lightning.data.stores import Store, shown
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
 
@@ -36,11 +36,6 @@ USUAL_SIDE = 224
 """The largest picture size that is chosen if none is given."""
 STEP = 8
 """A chosen picture size of more than 32 pixels is a multiple of this number."""
-
-
-def class_folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted by name, without hidden ones."""
-    return sorted(f for f in folder.iterdir() if f.is_dir() and not f.name.startswith("."))
 
 
 class ImageFolder(ImageData):
@@ -177,19 +172,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _found(self) -> tuple[Store, Layout]:
-        store = open_store(self.root)
-        where = str(self.root)
-        if isinstance(store, FolderStore) and self.labels is None and self.pattern is None and table_files(store.root):
-            tables, parts, names, notes = read_tables(store.root)
-            of = parts.get("train") or [row for rows in parts.values() for row in rows]
-            return tables, arranged(parts, names or sorted({label for _, label in of}), notes)
-        listing = store.listing()
-        if self.pattern is not None:
-            return store, of_pattern(listing, self.pattern, where)
-        files = labels_files(listing, self.labels)
-        if self.labels is not None:
-            return store, read_labels(store, listing, files, self.columns, self.name)
-        return store, _folders_or_labels(store, files, self.columns, self.parts, self.name)
+        return find_pictures_of(self.root, self.name, self.parts, self.labels, self.columns, self.pattern)
 
     @property
     def layout(self) -> Layout:
@@ -233,7 +216,7 @@ class ImageFolder(ImageData):
             raise InputError(f"{self.root}/{layout.empty[0]} holds no pictures: each class needs some")
         rows = self._of_known_classes(part, rows)
         number = {name: i for i, name in enumerate(self.class_names)}
-        files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth)
+        files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth, part)
         skip = self.bad_pictures == "skip"
         source = read_pictures(files, self.num_workers, self.cache, skip, self.from_files)
         self._read[part] = files, source
@@ -309,83 +292,8 @@ class ImageFolder(ImageData):
             self._said.add(line)
 
 
-def _folders_or_labels(
-    store: Store, files: list[str], columns: dict[str, str] | None, parts: dict[str, str | list[str]] | None, name: str
-) -> Layout:
-    """The layout of class folders or, if there are none, of files with labels.
-
-    Raises:
-        InputError: neither is there, or both are and they differ.
-    """
-    listing = store.listing()
-    try:
-        by_folder = find_layout(listing, name, parts)
-        if not files or parts is not None:
-            return by_folder
-        problem = None
-    except InputError as error:
-        if not files or parts is not None:
-            raise
-        problem = error
-    has_folders = problem is None and len(by_folder.class_names) > 1
-    try:
-        by_file = read_labels(store, listing, files, columns, name)
-    except InputError:
-        if has_folders:  # the file holds something else
-            return by_folder
-        raise
-    if not by_file.parts:
-        if problem is not None:
-            raise problem
-        return by_folder
-    if not has_folders:
-        return by_file
-    labels = {picture: label for rows in by_folder.parts.values() for picture, label in rows}
-    for rows in by_file.parts.values():
-        for picture, label in rows:
-            if labels.get(picture, label) != label:
-                raise InputError(
-                    f"{shown(picture)[:50]} is {labels[picture]} by its folder and {label} in {files[0]}: give "
-                    f"data.labels {files[0]}, or data.parts '{{train: .}}' for the folders"
-                )
-    return by_folder
-
-
 def some_of(names: Iterable[str], count: int = 5) -> str:
     """Some of the names, and how many others there are."""
     every = [shown(name) for name in names]
     left = f" and {len(every) - count:,} more" if len(every) > count else ""
     return f"the class{'es' if len(every) > 1 else ''} {', '.join(every[:count])}{left}"
-
-
-def read_class_folders(
-    folder: Path, classes: list[str], channels: int, size: int, workers: int, cache: Path
-) -> tuple[Source, Tensor]:
-    """Reads the pictures in a folder of class folders, sorted by class and name.
-
-    Args:
-        folder: the folder that contains the class folders.
-        classes: the names that the class folders must have.
-        channels: 1 or 3.
-        size: the side of the square pictures in pixels.
-        workers: the number of processes that decode pictures if they do not fit in memory.
-        cache: the folder for decoded pictures.
-
-    Returns:
-        The pictures, and labels (N,) int64.
-
-    Raises:
-        InputError: the class folders are not those of ``classes``, one is empty, or a file is not a picture.
-    """
-    found = [f.name for f in class_folders(folder)]
-    for odd in sorted(set(found) ^ set(classes)):
-        lacks = "has a class" if odd in found else "lacks the class"
-        raise InputError(f"{folder} {lacks} {odd}: all parts must have the same {len(classes)} classes")
-    store = FolderStore(folder)
-    number = {name: label for label, name in enumerate(classes)}
-    names = [name for name in store.listing().files if name.partition("/")[0] in number and "/" in name]
-    labels = torch.tensor([number[name.partition("/")[0]] for name in names])
-    for name, count in zip(classes, labels.bincount(minlength=len(classes)).tolist(), strict=True):
-        if not count:
-            raise InputError(f"{folder / name} holds no pictures: each class needs some")
-    return read_pictures(Pictures(store, names, channels, size), workers, cache), labels

@@ -1,24 +1,22 @@
 """Picture files. They are decoded into memory, through a cache; if they do not fit, worker processes decode them."""
 
 import hashlib
-import json
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from distill_lightning.data.bad_pictures import refuse_bad, sentence_of
 from distill_lightning.data.decoding import (
-    DECODER,
     BadPictureError,
     ChooseBox,
     Header,
@@ -26,11 +24,11 @@ from distill_lightning.data.decoding import (
     deepest_value,
     read_header,
 )
+from distill_lightning.data.picture_cache import cache_file, from_cache, write_cache
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import ChooseBoxes, MemorySource, Source, mean_and_std
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write, read_json
 
 LARGEST_IN_MEMORY = 4 << 30
 """The largest size of all decoded pictures, in bytes, that is held in memory."""
@@ -48,6 +46,7 @@ class Pictures:
         channels: 1 or 3.
         size: the side of the decoded pictures in pixels.
         bits: see ``decode``.
+        part: the name of the part, so that parts in one folder have caches of their own.
     """
 
     store: Store
@@ -55,6 +54,7 @@ class Pictures:
     channels: int
     size: int
     bits: int = 16
+    part: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -151,7 +151,7 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
         except BadPictureError as error:
             if not self.skip:
                 name = shown(self.pictures.names[position])
-                raise InputError(_sentence(name, error)) from error
+                raise InputError(sentence_of(name, error)) from error
             return None, error.kind
 
     def on(self, device: torch.device) -> "FileSource":
@@ -274,59 +274,16 @@ def read_pictures(
         from_files = count * channels * size * size > LARGEST_IN_MEMORY
     if from_files:
         return FileSource(pictures, workers, skip)
-    cached = _cache_file(pictures, cache) if cache is not None else None
-    source = _from_cache(cached, count) if cached is not None else None
+    form = (pictures.part, channels, size, pictures.bits)
+    cached = None if cache is None else cache_file(pictures.store, pictures.names, form, cache)
+    source = from_cache(cached, count) if cached is not None else None
     if source is None:
         source = _decode_all(pictures)
         if cached is not None:
-            _write_cache(cached, source)
+            write_cache(cached, source)
     if source.bad and not skip:
         refuse_bad({pictures.names[i]: kind for i, kind in source.bad.items()}, count, pictures.store.root)
     return source
-
-
-def refuse_bad(bad: dict[str, str], count: int, where: str | Path) -> None:
-    """Lists the pictures that cannot be decoded on stderr, and refuses them.
-
-    Args:
-        bad: what is wrong with each of them, by name.
-        count: the number of all pictures.
-        where: the folder, for the message.
-
-    Raises:
-        InputError: always.
-    """
-    for line in lines_of_bad(bad):
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(line)
-    if len(bad) == 1:
-        (name, kind), *_ = bad.items()
-        raise InputError(f"{shown(name)[-80:]} is {_words(kind)}: replace or remove it, or give data.bad_pictures skip")
-    first = shown(next(iter(bad)))[-40:]
-    raise InputError(
-        f"{len(bad):,} of {count:,} pictures in {shown(where)[-40:]} cannot be read ({counts_of(bad)[:60]}), such as "
-        f"{first}: replace them, or give data.bad_pictures skip"
-    )
-
-
-def lines_of_bad(bad: dict[str, str]) -> list[str]:
-    """One line for each picture that cannot be decoded."""
-    return [f"{shown(name)}: {kind}" for name, kind in bad.items()]
-
-
-def counts_of(bad: dict[str, str]) -> str:
-    """The number of pictures of each kind, in words."""
-    return ", ".join(f"{count:,} {kind}" for kind, count in Counter(bad.values()).most_common())
-
-
-def _words(kind: str) -> str:
-    if kind.startswith("of unknown scale"):
-        return "has values of 32 bits, whose scale is unknown"
-    return {"no picture": "no picture that can be read", "truncated": "no picture that can be read (truncated)",
-            "empty": "no picture that can be read (empty)"}.get(kind, kind)  # fmt: skip
-
-
-def _sentence(name: str, error: BadPictureError) -> str:
-    return f"{name} is {_words(error.kind)}: replace or remove it, or give data.bad_pictures skip"
 
 
 def _decode_all(pictures: Pictures) -> MemorySource:
@@ -351,54 +308,3 @@ def _decode_all(pictures: Pictures) -> MemorySource:
             else:
                 images[position] = picture
     return MemorySource(images, bad)
-
-
-def _from_cache(cached: Path, count: int) -> MemorySource | None:
-    """The pictures in a cache file; None if there is none, or if it is damaged."""
-    try:
-        images = torch.from_numpy(np.load(cached, allow_pickle=False))
-        listed = cached.with_suffix(".bad.json")
-        bad = read_json(listed) if listed.exists() else {}
-        if len(images) == count and all(int(k) < count and isinstance(v, str) for k, v in bad.items()):
-            return MemorySource(images, {int(k): v for k, v in bad.items()})
-    except (OSError, ValueError, EOFError, TypeError):
-        pass
-    return None
-
-
-def _write_cache(cached: Path, source: MemorySource) -> None:
-    try:
-        if source.bad:
-            text = json.dumps({str(k): v for k, v in source.bad.items()})
-            atomic_write(cached.with_suffix(".bad.json"), lambda file: file.write(text.encode()))
-        atomic_write(cached, lambda file: np.save(file, source.images.numpy()))
-        for stale in cached.parent.glob(cached.name.rpartition("-")[0] + "-*"):
-            if not stale.name.startswith(cached.stem):
-                stale.unlink(missing_ok=True)
-    except OSError:
-        pass  # the cache cannot be written: the next run decodes again
-
-
-def _cache_file(pictures: Pictures, cache: Path) -> Path:
-    """The cache file. Before the dash its name is a digest of the folder, the format and the names of the pictures'
-    folders; after the dash it is a digest of the names, sizes and modification times of the pictures.
-    """
-    state = hashlib.sha256()
-    for name in pictures.names:
-        state.update(os.fsencode(name) + f" {pictures.store.state(name)}\n".encode())
-    common = os.path.commonpath([f"r/{name}" for name in pictures.names]) if pictures.names else ""
-    place = [
-        shown(pictures.store.root.resolve()),
-        shown(common),
-        pictures.channels,
-        pictures.size,
-        pictures.bits,
-        DECODER,
-    ]
-    where = hashlib.sha256(json.dumps(place).encode()).hexdigest()[:12]
-    return cache / f"{where}-{state.hexdigest()[:16]}.npy"
-
-
-def default_cache() -> Path:
-    """The folder for decoded pictures in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill_lightning"

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from distill_lightning.data.archives import open_store
 from distill_lightning.data.layouts import is_picture_name
-from distill_lightning.data.stores import FolderStore, Listing, Store, open_store
+from distill_lightning.data.stores import FolderStore, Listing, Store
 from distill_lightning.errors import InputError
 
 ARCHIVES = (".zip", ".tar")

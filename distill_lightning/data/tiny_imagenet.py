@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.folder import class_folders
-from distill_lightning.data.picture_files import Pictures, default_cache, read_pictures
+from distill_lightning.data.class_folders import class_folders
+from distill_lightning.data.picture_cache import default_cache
+from distill_lightning.data.picture_files import Pictures, read_pictures
 from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import FolderStore
 from distill_lightning.errors import InputError

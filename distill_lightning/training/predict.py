@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_lightning.data.picture_files import counts_of, lines_of_bad
+from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write

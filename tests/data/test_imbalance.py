@@ -144,7 +144,7 @@ def test_balanced_batches_are_pure_and_shared_out(tmp_path, needs):
 def test_macro_metrics_as_scikit_learn():
     rng = np.random.default_rng(0)
     labels, predicted = rng.choice([0, 1, 2, 4], 200, p=[0.7, 0.2, 0.05, 0.05]), rng.integers(0, 5, 200)
-    evaluation = Evaluation(6, torch.device("cpu"))
+    evaluation = Evaluation(6, torch.device("cpu"), {})
     logits = F.one_hot(torch.from_numpy(predicted), 6).float()
     for part in range(0, 200, 50):
         evaluation.update(logits[part : part + 50], torch.from_numpy(labels)[part : part + 50])

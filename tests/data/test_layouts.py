@@ -12,9 +12,9 @@ import pytest
 import torch
 from helpers import write_pictures
 
+from distill_lightning.data.archives import ZipStore
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.part_names import part_of
-from distill_lightning.data.stores import ZipStore
 from distill_lightning.errors import InputError
 
 PARTS = {"train": 8, "val": 3, "test": 2}
@@ -384,3 +384,12 @@ def test_labels_of_tables_without_names(tmp_path, plain):
     data = opened(tmp_path / "p", val_size=0)
     assert data.class_names == ["k0", "k1", "k2"]
     assert torch.equal(data.train.source.images, opened(plain).train.source.images)
+
+
+def test_parts_in_one_folder_have_caches_of_their_own(plain, tmp_path):
+    root = labels_csv(plain, tmp_path / "p")
+    opened(root, cache=str(tmp_path / "c"))
+    before = sorted((tmp_path / "c").iterdir())
+    assert len(before) == 3
+    opened(root, cache=str(tmp_path / "c"))
+    assert sorted((tmp_path / "c").iterdir()) == before
