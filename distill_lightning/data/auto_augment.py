@@ -1,14 +1,20 @@
 """RandAugment, AutoAugment and AugMix on tensors, with the operations and ranges of torchvision."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws, Transform
 from distill_lightning.data.operations import SIGNED, amounts, operate_by_rows
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Range
 
 BINS = 31
 """The number of strengths of RandAugment."""
+Magnitude = Annotated[int, Range(0, BINS - 1)]
+Severity = Annotated[int, Range(1, 10)]
+Depth = Annotated[int, Range(at_least=-1)]
 MOVES = 150 / 331
 """The largest translation of RandAugment and AutoAugment, as a fraction of the side."""
 OPERATIONS = (
@@ -32,11 +38,7 @@ class RandAugment(Transform):
         InputError: an option is out of range.
     """
 
-    def __init__(self, num_ops: int = 2, magnitude: int = 9) -> None:
-        if num_ops < 1 or not 0 <= magnitude < BINS:
-            raise InputError(
-                f"num_ops is {num_ops}, magnitude {magnitude}: RandAugment needs 1 or more, and 0 to {BINS - 1}"
-            )
+    def __init__(self, num_ops: Count = 2, magnitude: Magnitude = 9) -> None:
         self.num_ops, self.magnitude = num_ops, magnitude
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -94,12 +96,9 @@ class AugMix(Transform):
         InputError: an option is out of range.
     """
 
-    def __init__(self, severity: int = 3, width: int = 3, depth: int = -1) -> None:
-        if not 1 <= severity <= 10 or width < 1 or depth == 0 or depth < -1:
-            raise InputError(
-                f"severity is {severity}, width {width}, depth {depth}: AugMix needs 1 to 10, 1 or more, and 1 or more "
-                "or -1"
-            )
+    def __init__(self, severity: Severity = 3, width: Count = 3, depth: Depth = -1) -> None:
+        if depth == 0:
+            raise InputError("depth is 0: AugMix needs 1 or more, or -1 to draw it")
         self.severity, self.width, self.depth = severity, width, depth
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

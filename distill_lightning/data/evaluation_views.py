@@ -2,12 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import Annotated
 
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_lightning.errors import InputError
+from distill_lightning.ranges import Range
 from distill_lightning.recorded import Recorded
+
+Enlarged = Annotated[float, Range(above=1, at_most=10)]
 
 
 class EvaluationViews(Recorded, ABC):
@@ -45,9 +48,7 @@ class CropViews(EvaluationViews):
         InputError: ``resize`` is out of range.
     """
 
-    def __init__(self, resize: float = 256 / 224, flips: bool = True) -> None:
-        if not 1 < resize <= 10:
-            raise InputError(f"resize is {resize}: CropViews needs a number above 1, up to 10")
+    def __init__(self, resize: Enlarged = 256 / 224, flips: bool = True) -> None:
         self.resize, self.flips = resize, flips
 
     def __call__(self, images: Tensor) -> Iterator[Tensor]:

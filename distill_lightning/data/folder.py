@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,9 +29,11 @@ from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Range
 
-LARGEST_SIDE = 8192
-"""In pixels. One picture of this size takes 800 MB as float32."""
+Side = Annotated[int, Range(1, 8192)]
+"""In pixels. The largest picture takes 800 MB as float32."""
+Bits = Annotated[int, Range(8, 16)]
 USUAL_SIDE = 224
 """The largest picture size that is chosen if none is given."""
 STEP = 8
@@ -82,7 +84,7 @@ class ImageFolder(ImageData):
     def __init__(
         self,
         root: str,
-        image_size: int | None = None,
+        image_size: Side | None = None,
         grey: bool = False,
         cache: str | None = None,
         parts: dict[str, str | list[str]] | None = None,
@@ -91,15 +93,11 @@ class ImageFolder(ImageData):
         pattern: str | None = None,
         bad_pictures: Literal["refuse", "skip"] = "refuse",
         other_classes: Literal["refuse", "leave_out"] = "refuse",
-        bit_depth: int | None = None,
+        bit_depth: Bits | None = None,
         from_files: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
-        if image_size is not None and not 1 <= image_size <= LARGEST_SIDE:
-            raise InputError(f"image_size is {image_size}: it must be from 1 to {LARGEST_SIDE} pixels")
-        if bit_depth is not None and not 8 <= bit_depth <= 16:
-            raise InputError(f"bit_depth is {bit_depth}: it must be from 8 to 16")
         if pattern is not None and labels is not None:
             raise InputError("data.pattern and data.labels both say where the classes are: give one of them")
         self.given_size, self.given_depth = image_size, bit_depth

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,11 @@ from distill_lightning.data import pixels
 from distill_lightning.data.augment import Draws, Transform
 from distill_lightning.data.decoding import Box
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Fraction, Positive, Range
 
+Areas = tuple[Annotated[float, Range(above=0, at_most=1)], Annotated[float, Range(above=0, at_most=1)]]
+Ratios = tuple[Positive, Positive]
+Enlarged = Annotated[float, Range(1, 10)]
 TRIES = 10
 """How often a size is drawn until it fits, as in torchvision."""
 
@@ -132,7 +137,7 @@ class RandomResizedCrop(Transform):
     DRAWN = 2 * TRIES + 2
     """How many random numbers it draws."""
 
-    def __init__(self, scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)) -> None:
+    def __init__(self, scale: Areas = (0.08, 1.0), ratio: Ratios = (3 / 4, 4 / 3)) -> None:
         if not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise InputError(
                 f"scale is {scale}, ratio {ratio}: RandomResizedCrop needs 0 < low <= high, and a scale of 1 at most"
@@ -168,9 +173,9 @@ class RandomErasing(Transform):
 
     def __init__(
         self,
-        probability: float = 0.5,
-        scale: tuple[float, float] = (0.02, 0.33),
-        ratio: tuple[float, float] = (0.3, 3.3),
+        probability: Fraction = 0.5,
+        scale: Areas = (0.02, 0.33),
+        ratio: Ratios = (0.3, 3.3),
     ) -> None:
         if not 0 <= probability <= 1 or not 0 < scale[0] <= scale[1] <= 1 or not 0 < ratio[0] <= ratio[1]:
             raise InputError(
@@ -217,9 +222,7 @@ class ResizeAndCenterCrop(Transform):
         InputError: ``resize`` is out of range.
     """
 
-    def __init__(self, resize: float = 256 / 224) -> None:
-        if not 1 <= resize <= 10:
-            raise InputError(f"resize is {resize}: ResizeAndCenterCrop needs a number from 1 to 10")
+    def __init__(self, resize: Enlarged = 256 / 224) -> None:
         self.resize = resize
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

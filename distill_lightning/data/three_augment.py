@@ -6,6 +6,7 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.data.augment import ColorJitter, Draws, Transform
+from distill_lightning.ranges import Fraction
 
 RADIUS = 6
 """The radius of the blur in pixels, three standard deviations of the widest one."""
@@ -24,7 +25,7 @@ class ThreeAugment(Transform):
         InputError: ``jitter`` is out of range.
     """
 
-    def __init__(self, jitter: float = 0.3) -> None:
+    def __init__(self, jitter: Fraction = 0.3) -> None:
         self.jitter = ColorJitter(jitter, jitter, jitter)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

@@ -153,8 +153,10 @@ class Evaluated(Recorded, LeanModule):
             self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
             self._show_confusion()
         if not self.trainer.sanity_checking:
-            self.log_metrics(stage, results, self.trainer.global_step)
-            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
+            if not self.plain_batches:
+                self.log_metrics(stage, results, self.trainer.global_step)
+            # in another program Lightning logs them: its trainer returns only what it has logged itself
+            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=self.plain_batches)
 
     def _show_confusion(self) -> None:
         """Adds a picture of the confusion matrix to TensorBoard."""
