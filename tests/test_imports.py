@@ -86,8 +86,8 @@ MAY_IMPORT = {
     "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "trackers", "specs", "version"},
     # files for other programs
     "narrowing": {"errors", "models"},
-    "export": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
-    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "export", "specs"},
+    "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
+    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "exporting", "specs"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
