@@ -27,6 +27,7 @@ from distill_lightning.cli.declared import declared, named_class
 from distill_lightning.cli.evaluate import evaluate
 from distill_lightning.cli.fit import Parts, fit
 from distill_lightning.cli.messages import Parser
+from distill_lightning.cli.networks import with_builders, with_class_paths
 from distill_lightning.cli.predict import predict
 from distill_lightning.cli.shape import give_shape
 from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
@@ -38,7 +39,10 @@ from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE, RunConfig
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
 from distill_lightning.trainer import NullProfiler, Trainer
+from distill_lightning.weights import checkpoint_of
 
+NETWORKS = ("network", "peers")
+"""Options of a method that are networks."""
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
 
@@ -114,7 +118,8 @@ class DistillCommand(CommandLine):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
-        args = self._with_config_of_checkpoint(expand_configs(sys.argv[1:] if args is None else args))
+        args = with_checkpoint_of_folder(expand_configs(sys.argv[1:] if args is None else args))
+        args = with_class_paths(self._with_config_of_checkpoint(args))
         try:
             self.config = parser.parse_args(args)
         except InputError as error:  # a network may require an option that only the data give: use 0 until then
@@ -160,6 +165,15 @@ class DistillCommand(CommandLine):
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
         config.data = data  # the parser passes this object on, so that the data module is built once
+        self._use_builders(config)
+
+    def _use_builders(self, config: Namespace) -> None:
+        """Lets the networks of torchvision and timm be built by ``foreign_network``."""
+        path, given = config.get("ckpt_path"), self.given_checkpoint
+        known = None if given is None else checkpoints.trained_on(given, str(path))
+        info = known.info if known is not None and self.data.pictures is not None else self.data
+        config.model = with_builders(config.model, info, fetches=path in (None, "auto"))
+        config.trainer.callbacks = with_builders(config.trainer.callbacks, info, fetches=True)
 
     def instantiate_classes(self) -> None:
         # a network from a file may not need much more memory than the weights in the file
@@ -167,6 +181,9 @@ class DistillCommand(CommandLine):
         weights = None if given is None else count_numbers(given["state_dict"], where)
         with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
             super().instantiate_classes()
+        # a checkpoint describes its networks as the user did
+        arguments = self.run_config.options["model"].get("init_args") or {}
+        self.model.hparams.update({k: v for k, v in arguments.items() if k in NETWORKS and k in self.model.hparams})
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         given = self.config_init[self.subcommand]
@@ -226,6 +243,24 @@ class DistillCommand(CommandLine):
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps)
+
+
+def with_checkpoint_of_folder(args: list[str]) -> list[str]:
+    """Replaces the folder of a run as ``--ckpt_path`` by the run's last checkpoint.
+
+    Raises:
+        InputError: see ``checkpoint_of``.
+    """
+    replaced, before = [], ""
+    for argument in args:
+        option, equals, value = argument.partition("=")
+        if before == "--ckpt_path" and argument not in ("last", "best", "auto"):
+            argument = str(checkpoint_of(argument))
+        elif option == "--ckpt_path" and equals and value not in ("last", "best", "auto"):
+            argument = f"{option}={checkpoint_of(value)}"
+        replaced.append(argument)
+        before = argument
+    return replaced
 
 
 def _refuse_odd_lengths(config: Namespace, verb: str) -> None:

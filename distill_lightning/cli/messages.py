@@ -87,6 +87,11 @@ def explain(message: str, options: Iterable[str] = ()) -> str:
         return f"{key} cannot be imported: {found[0]}"
     if found := re.search(r"Expected a dot import path string: (\S+)", text):
         return f"{key} is {found[1]}, which is no known class{nearest(found[1], _classes())}"
+    if found := re.search(r"Import path (\S+) does not correspond to a subclass of Module", text):
+        return (
+            f"{key}: {found[1]} is no class of networks, and no function that says it returns one: write "
+            "-> torch.nn.Module behind its arguments"
+        )
     if found := re.search(r"File does not exist: '([^']+)'", text):
         path = Path(found[1])
         beside = [str(f) for f in path.parent.glob("*")]

@@ -20,7 +20,14 @@ from distill_lightning.data.provenance import refuse_other
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
-from distill_lightning.methods.checks import depends_on_process_count, refuse_misfit, smallest_batch
+from distill_lightning.methods.checks import (
+    depends_on_process_count,
+    refuse_misfit,
+    refuse_small_auxiliary,
+    refuse_untrainable,
+    smallest_batch,
+    warn_of_softmax,
+)
 from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.memory import Memory
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
@@ -137,6 +144,10 @@ class Method(Evaluated):
             self._find_givers(data)
             self._check_batches(data)
             self.build_once(data.info)
+            if self.trains:
+                refuse_untrainable(self, self.model)
+                refuse_small_auxiliary(self.model, data)
+                warn_of_softmax(self.model, data)
             self._forget()
         self.prepare_evaluation(data, self.class_bias)
 
@@ -218,12 +229,27 @@ class Method(Evaluated):
             raise InputError(
                 f"{type(self).__name__}.training_loss gives a {type(output).__name__}: expected a StepOutput"
             )
+        output = self._with_auxiliary(output, batch)
         loss: Tensor = sum(output.terms.values())  # type: ignore[assignment]
         self.means.add(batch, output, loss)
         self._log_if_due()
         # detached: what is returned outlives the step, and would keep its graph
         logits = output.logits.detach()
         return {"loss": loss if batch.weight == 1.0 else loss * batch.weight, "logits": logits}
+
+    def _with_auxiliary(self, output: StepOutput, batch: Batch) -> StepOutput:
+        """Adds the loss of auxiliary classifiers, for networks whose authors train with them (``models.outputs``)."""
+        if not self.auxiliary:
+            return output
+        # a method may also call the network for other rows than those of the batch, which have no labels here
+        losses_of = [
+            self.cross_entropy(logits, batch) for logits in self.auxiliary if len(logits) == len(batch.targets)
+        ]
+        self.auxiliary = []
+        if not losses_of:
+            return output
+        term: Tensor = self.auxiliary_weight * sum(losses_of)  # type: ignore[assignment]
+        return StepOutput(output.terms | {"auxiliary": term}, output.logits)
 
     def _start_step(self, position: Position) -> None:
         trainer = self.trainer

@@ -1,8 +1,9 @@
-"""Loads weights into a network: all of them, or none if one does not fit."""
+"""Loads weights into a network whose names and shapes must be the same: all of them, or none if one does not fit."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from distill_lightning.errors import InputError
 
@@ -30,7 +31,7 @@ def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> No
     """
     mine, name_of = network.state_dict(), type(network).__name__
     for name, value in weights.items():
-        if name in mine and mine[name].shape != value.shape:
+        if name in mine and not is_lazy(mine[name]) and mine[name].shape != value.shape:
             raise InputError(
                 f"{what} does not fit this {name_of}: its {name} is {tuple(value.shape)}, expected "
                 f"{tuple(mine[name].shape)}: it is of another network, or of other classes"
