@@ -1,3 +1,3 @@
 """Trains better and smaller image classifiers: distillation, self-distillation, ensembles and lottery tickets."""
 
-__version__ = "0.2.0"
+from distill_lightning.version import __version__ as __version__

@@ -16,6 +16,7 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
+from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
 from distill_lightning.values import DataInfo, TrainedOn
@@ -244,7 +245,7 @@ def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:
     return {"info": info, "held_out": held_out}
 
 
-class PlainNetwork:
+class PlainNetwork(Recorded):
     """A network that another program trained, for use as a teacher.
 
     Args:

@@ -1,5 +1,7 @@
 """The metrics that every method reports in validation and test."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
@@ -16,11 +18,14 @@ class Evaluation:
     Args:
         num_classes: K.
         device: the device that holds the sums.
-        bias: (K,), added to the logits; None for no bias.
+        bias: numbers that are added to the logits of classes, by the number of the class.
     """
 
-    def __init__(self, num_classes: int, device: torch.device, bias: Tensor | None = None) -> None:
-        self.bias = None if bias is None else bias.to(device)
+    def __init__(self, num_classes: int, device: torch.device, bias: Mapping[int, float]) -> None:
+        self.bias = None
+        if bias:
+            self.bias = torch.zeros(num_classes, device=device)
+            self.bias[[*bias]] = torch.tensor([*bias.values()], device=device)
         top5 = min(5, num_classes)
         self.calibration_error = CalibrationError()
         self.metrics = MetricCollection(

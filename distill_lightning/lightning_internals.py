@@ -14,6 +14,8 @@ import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.cli import LightningCLI
 
+from distill_lightning.values import Batch
+
 
 class LeanModule(pl.LightningModule):
     """A LightningModule without two costs that slow down short steps."""
@@ -26,13 +28,15 @@ class LeanModule(pl.LightningModule):
             super().__setattr__(name, value)
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Does nothing: batches are built on the device. Lightning's search for hooks would take a tenth of a short
-        step.
+        """Does nothing to this program's batches: they are built on the device. Lightning's search for hooks would take
+        a tenth of a short step.
         """
-        return batch
+        return batch if isinstance(batch, Batch) else super()._on_before_batch_transfer(batch, dataloader_idx)
 
     def _apply_batch_transfer_handler(self, batch: Any, device: Any = None, dataloader_idx: int = 0) -> Any:
-        return batch
+        if isinstance(batch, Batch):
+            return batch
+        return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
 
     @property
     def has_trainer(self) -> bool:

@@ -4,9 +4,10 @@ import math
 from abc import ABC, abstractmethod
 
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 
-class Schedule(ABC):
+class Schedule(Recorded, ABC):
     """A factor for the learning rate, computed before each step.
 
     Args:

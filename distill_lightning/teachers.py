@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
@@ -23,28 +24,32 @@ class FrozenNetwork(nn.Module):
     Args:
         network: a network that returns logits (B, K).
         given: the normalisation of its input pictures.
-        own: the normalisation that it was trained with; None if it is the same.
+        own: the normalisation that it was trained with. If it or ``given`` is None, the input is not converted.
     """
 
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(self, network: nn.Module, given: Normaliser, own: Normaliser | None = None) -> None:
+    def __init__(self, network: nn.Module, given: Normaliser | None = None, own: Normaliser | None = None) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.digest = tensors_digest(self.network.state_dict())
-        same = own is None or (torch.equal(own.mean, given.mean) and torch.equal(own.std, given.std))
-        self.register_buffer("scale", None if same or own is None else (given.std / own.std)[:, None, None])
-        self.register_buffer(
-            "shift", None if same or own is None else ((given.mean - own.mean) / own.std)[:, None, None]
-        )
+        scale = shift = None
+        if own and given and not (torch.equal(own.mean, given.mean) and torch.equal(own.std, given.std)):
+            scale = (given.std / own.std)[:, None, None]
+            shift = ((given.mean - own.mean) / own.std)[:, None, None]
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
 
     @classmethod
-    def open(cls, given: str | PlainNetwork, data: ImageData, role: Literal["teacher", "member"]) -> "FrozenNetwork":
+    def open(
+        cls, given: str | PlainNetwork | nn.Module, data: ImageData, role: Literal["teacher", "member"]
+    ) -> "FrozenNetwork":
         """Opens the checkpoint of any method, or uses a network that has its weights already.
 
         Args:
-            given: the path of a checkpoint, or a network.
+            given: the path of a checkpoint, or a network. A network without a normalisation of its own gets the
+                pictures as they are.
             data: the data that the network is used on; after ``setup``.
             role: the word for the network in error messages.
 
@@ -52,6 +57,8 @@ class FrozenNetwork(nn.Module):
             InputError: the file cannot be opened, the network has other channels, picture sizes or classes than
                 ``data``, or it was trained on validation pictures of ``data``.
         """
+        if isinstance(given, nn.Module):
+            given = PlainNetwork(given)
         who = f"the {role} {given if isinstance(given, str) else type(given.network).__name__}"
         normaliser = data.normaliser
         assert normaliser is not None
@@ -80,6 +87,49 @@ class FrozenNetwork(nn.Module):
             images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
         logits: Tensor = main_output(self.network(images)).float()
         return logits
+
+
+class Teachers:
+    """Teachers whose answer is the mean of their logits.
+
+    Args:
+        members: the teachers, 1 or more.
+    """
+
+    def __init__(self, members: list[FrozenNetwork]) -> None:
+        self.members = members
+
+    @classmethod
+    def of_plain(cls, given: list[str | PlainNetwork | nn.Module]) -> "Teachers":
+        """Teachers for pictures whose normalisation is not known: each gets the pictures as they are.
+
+        Raises:
+            InputError: a file cannot be opened, or a teacher has a normalisation of its own.
+        """
+        members = []
+        for one in given:
+            if isinstance(one, PlainNetwork) and (one.mean is not None or one.std is not None):
+                raise InputError(
+                    "the teacher has a mean or std of its own, but how plain batches are normalised is not known: "
+                    "leave mean and std out, and normalise for the teacher"
+                )
+            network = _open_checkpoint(one, "teacher")[0] if isinstance(one, str) else one
+            members.append(FrozenNetwork(network.network if isinstance(network, PlainNetwork) else network))
+        return cls(members)
+
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Moves the teachers to the trainer's device, in its precision."""
+        self.precision = trainer.precision_plugin
+        for member in self.members:
+            member.to(trainer.strategy.root_device)
+            member.network = self.precision.convert_module(member.network)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """The mean of the logits, (B, K) float32, for pictures (B, C, H, W). Needs ``prepare``."""
+        images = self.precision.convert_input(images)
+        with self.precision.forward_context():
+            return torch.stack([member(images) for member in self.members]).mean(0)
 
 
 def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]:

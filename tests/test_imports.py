@@ -10,6 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "distill_lightning"
 GROUND = {
+    "recorded",
+    "version",
     "environment",
     "errors",
     "discovery",
@@ -22,19 +24,21 @@ GROUND = {
 }
 PURE = {"losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"teachers", "optimizers", "running_means", "evaluation"}
+METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
-    "__init__": set(),
+    "version": set(),
+    "__init__": {"version"},
     "errors": set(),
     "environment": set(),
     "discovery": set(),
     "seeds": set(),
     "digests": set(),
+    "recorded": set(),
     "files": {"errors"},
     "config_files": {"errors", "files"},
     "values": {"errors"},
-    "lightning_internals": set(),
+    "lightning_internals": {"values"},
     "distributed": {"errors", "files"},
     # pure functions, and what holds tensors
     "losses": set(),
@@ -44,15 +48,26 @@ MAY_IMPORT = {
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": set(),
-    "schedules": {"errors"},
+    "schedules": {"errors", "recorded"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics"},
     # networks and files
     "tensor_files": {"errors", "files"},
     "weights": {"errors", "distributed", "tensor_files"},
     "models": {"errors", "discovery", "distributed", "weights"},
-    "specs": {"errors", "files", "models"},
-    "checkpoints": {"errors", "files", "values", "digests", "distributed", "weights", "specs", "tensor_files"},
+    "networks": {"errors", "models"},
+    "specs": {"errors", "files", "recorded", "models"},
+    "checkpoints": {
+        "errors",
+        "recorded",
+        "files",
+        "values",
+        "digests",
+        "distributed",
+        "weights",
+        "specs",
+        "tensor_files",
+    },
     # data and teachers
     "data": GROUND - {"lightning_internals"},
     "soft_targets": {"errors", "files"},
@@ -65,8 +80,8 @@ MAY_IMPORT = {
     # runs
     "runs": {"environment", "errors", "files"},
     "loggers": {"files", "runs"},
-    "trainer": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "specs", "version"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
@@ -153,11 +168,20 @@ def test_networks_are_plain_modules():
         assert outside & HEAVY <= {"torchvision"}, path
 
 
+SHARED_BY_METHODS = {
+    "base": {"checks", "evaluated", "memory", "plain_batches"},
+    "taught": {"base"},
+    "evaluated": {"plain_batches"},
+    "checks": set(),
+    "memory": set(),
+    "plain_batches": set(),
+}
+
+
 def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
-        shared = {"base": {"checks", "evaluated", "memory"}, "checks": set(), "memory": set(), "evaluated": set()}
-        assert siblings <= shared.get(path.stem, {"base", "checks", "evaluated"}), path
+        assert siblings <= SHARED_BY_METHODS.get(path.stem, {"base", "checks", "evaluated", "taught"}), path
 
 
 def modules_of(room: str) -> dict[str, set[str]]:

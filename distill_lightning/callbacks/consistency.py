@@ -21,13 +21,14 @@ from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
 from distill_lightning.methods.base import Method
+from distill_lightning.recorded import Recorded
 from distill_lightning.values import Batch
 
 LARGE = 2**30
 """Bytes of predictions; more than this is kept on the CPU."""
 
 
-class Consistency(Callback):
+class Consistency(Recorded, Callback):
     """Logs train/consistency for any method, in nats. A lower value means more stable predictions."""
 
     def __init__(self) -> None:

@@ -61,11 +61,12 @@ from distill_lightning.lottery.surroundings import (
 from distill_lightning.lottery.tickets import Opened, Ticket, open_ticket
 from distill_lightning.lottery.timeline import PruningTimeline, batches_of
 from distill_lightning.methods.base import Method, trained_batches
+from distill_lightning.recorded import Recorded
 from distill_lightning.tensor_files import write_tensors
 from distill_lightning.values import Batch, ShowsNumbers, Summarised, TimelineGiver
 
 
-class Lottery(Callback, TimelineGiver, ShowsNumbers, Summarised):
+class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
     """Finds a lottery ticket, or trains one.
 
     Args:

@@ -8,9 +8,10 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 
-class MaxNorm(Callback):
+class MaxNorm(Recorded, Callback):
     """Scales each weight vector that is longer than ``limit`` back to that length, after every batch.
 
     The weight vector of a unit is its row in a Linear layer, or its filter in a Conv2d. Biases are not changed.

@@ -29,6 +29,7 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
+from distill_lightning.recorded import Recorded
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
 REQUEUE = getattr(signal, "SIGUSR1", None)
@@ -45,7 +46,7 @@ def end_children(trainer: pl.Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-class RunCheckpoint(Checkpoint):
+class RunCheckpoint(Recorded, Checkpoint):
     """Writes ``last.ckpt``, from which the run is resumed, and ``best.ckpt``.
 
     Args:

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import nn
 
 from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.checkpoints import PlainNetwork
@@ -28,12 +28,13 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import first_decides
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.recorded import Recorded
 from distill_lightning.soft_targets import SoftTargetTable
-from distill_lightning.teachers import FrozenNetwork
+from distill_lightning.teachers import FrozenNetwork, Teachers
 from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
 
 
-class SoftTargets(Callback, TeacherGiver):
+class SoftTargets(Recorded, Callback, TeacherGiver):
     """Gives each training batch the logits of a teacher: (B, K), float32, not divided by a temperature.
 
     Args:
@@ -54,7 +55,7 @@ class SoftTargets(Callback, TeacherGiver):
 
     def __init__(
         self,
-        teacher: str | PlainNetwork | list[str | PlainNetwork],
+        teacher: str | PlainNetwork | nn.Module | list[str | PlainNetwork | nn.Module],
         mode: Literal["online", "table"] = "online",
         views: int = 1,
         folder: str = "logs/soft_targets",
@@ -66,7 +67,7 @@ class SoftTargets(Callback, TeacherGiver):
         if views < 1:
             raise InputError(f"SoftTargets.views is {views}: it must be 1 or more")
         self.mode, self.views, self.folder = mode, views, folder
-        self.members: list[FrozenNetwork] = []
+        self.teachers = Teachers([])
         self.digests: list[str] = []
 
     @property
@@ -81,8 +82,8 @@ class SoftTargets(Callback, TeacherGiver):
         if not needs.teacher_logits:
             raise InputError(f"{name} reads no teacher's logits: leave SoftTargets out, or use KD")
         data = _method(pl_module).image_data
-        self.members = [FrozenNetwork.open(given, data, "teacher") for given in self.teacher]
-        self.digests = [member.digest for member in self.members]
+        self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher") for given in self.teacher])
+        self.digests = [member.digest for member in self.teachers.members]
         if self.mode == "table" and (data.augment or data.mix) and self.views % needs.views_per_epoch:
             raise InputError(
                 f"SoftTargets.views is {self.views}, but {name} shows {needs.views_per_epoch} views of a sample in an "
@@ -90,11 +91,10 @@ class SoftTargets(Callback, TeacherGiver):
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.trainer = trainer
         if self.mode == "table":
             self._open_table(trainer, _method(pl_module).image_data)
         else:
-            self._to_device(trainer)
+            self.teachers.prepare(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.global_step == 0 and trainer.is_global_zero:
@@ -114,31 +114,19 @@ class SoftTargets(Callback, TeacherGiver):
             logits = self.logits[: len(index)].float().cpu()
         else:
             device = trainer.strategy.root_device
-            logits = torch.cat([self._ask(normaliser(i.to(device))).cpu() for i in images.split(64)])
+            logits = torch.cat([self.teachers.logits(normaliser(i.to(device))).cpu() for i in images.split(64)])
         drawn = draw_soft_targets(images, logits, labels[index], data.class_names)
         for board in boards:
             board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 
-    def _to_device(self, trainer: pl.Trainer) -> None:
-        for member in self.members:
-            member.to(trainer.strategy.root_device)
-            member.network = trainer.precision_plugin.convert_module(member.network)
-
     def teach(self, batch: Batch) -> TeacherOutput:
         """The teacher's logits for the rows of a training batch."""
         if self.mode == "online":
-            return TeacherOutput(self._ask(batch.images))
+            return TeacherOutput(self.teachers.logits(batch.images))
         assert batch.view is not None
         rows = batch.view * self.table.shape[1] + self.row_of[batch.index]
         logits = self.logits.index_select(0, rows.to(self.logits.device))
         return TeacherOutput(logits.to(batch.index.device, non_blocking=True))
-
-    @torch.no_grad()
-    def _ask(self, images: Tensor) -> Tensor:
-        precision = self.trainer.precision_plugin
-        images = precision.convert_input(images)
-        with precision.forward_context():
-            return torch.stack([member(images) for member in self.members]).mean(0)
 
     # The table
 
@@ -154,7 +142,7 @@ class SoftTargets(Callback, TeacherGiver):
             "preprocessing": [normaliser.mean.tolist(), normaliser.std.tolist()],
             "teacher_preprocessing": [
                 None if m.scale is None or m.shift is None else [x.flatten().tolist() for x in (m.scale, m.shift)]
-                for m in self.members
+                for m in self.teachers.members
             ],
             "augmentation": [_in_words(transform) for transform in data.augment],
             **({"mix": _in_words(data.mix), "views_per_epoch": views} if data.mix else {}),
@@ -169,7 +157,7 @@ class SoftTargets(Callback, TeacherGiver):
             trainer.strategy.barrier("table filled")
             table.open()  # again, to see what processes on other machines wrote
         first_decides(table.verify)
-        self.members = []  # the table replaces them
+        self.teachers = Teachers([])  # the table replaces them
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
             self.logits = self.logits.to(device)
@@ -184,7 +172,7 @@ class SoftTargets(Callback, TeacherGiver):
         mine = [block for block in self.table.missing() if block in own]
         if not mine:
             return
-        self._to_device(trainer)
+        self.teachers.prepare(trainer)
         device, taken, renderer = trainer.strategy.root_device, data.training_split.taken, data.renderer
         source = data.training_split.source.on(device)
 
@@ -198,7 +186,7 @@ class SoftTargets(Callback, TeacherGiver):
             print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
         shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
         for (images, plan), (view, block) in zip(source.stream(plans()), shown, strict=True):
-            self.table.fill(view, block, self._ask(renderer.render(images.to(device), plan)[0]))
+            self.table.fill(view, block, self.teachers.logits(renderer.render(images.to(device), plan)[0]))
 
     # Resume
 

@@ -16,10 +16,10 @@ from jsonargparse import set_parsing_settings
 
 from distill_lightning.cli import inspect, study
 from distill_lightning.cli.command import DistillCommand
-from distill_lightning.cli.fit import method_name
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
+from distill_lightning.training.parts import method_name
 
 # Lightning can download configurations from an address; here they must be files
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_lightning.bench import time_steps
-from distill_lightning.cli.fit import Parts, attach
 from distill_lightning.errors import InputError
 from distill_lightning.runs import Run
+from distill_lightning.training.parts import Parts, attach
 
 
 def bench(parts: Parts, turns: int, steps: int) -> None:

@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import ArgumentParser, Namespace
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import ProgressBar
 
 import distill_lightning
 import distill_lightning.callbacks
@@ -19,17 +16,12 @@ import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints
 from distill_lightning.bench import time_steps
-from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
-from distill_lightning.cli.declared import declared, named_class
-from distill_lightning.cli.evaluate import evaluate
-from distill_lightning.cli.fit import Parts, fit
 from distill_lightning.cli.messages import Parser
 from distill_lightning.cli.networks import with_builders, with_class_paths
-from distill_lightning.cli.predict import predict
-from distill_lightning.cli.shape import give_shape
+from distill_lightning.cli.tables import print_metrics, print_result
 from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
 from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
@@ -37,8 +29,15 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
-from distill_lightning.trainer import NullProfiler, Trainer
+from distill_lightning.specs.describe import class_path
+from distill_lightning.training.evaluate import evaluate
+from distill_lightning.training.fit import fit
+from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse_odd_lengths, refuse_overfit
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.predict import predict
+from distill_lightning.training.shape import give_shape
 from distill_lightning.weights import checkpoint_of
 
 NETWORKS = ("network", "peers")
@@ -47,7 +46,7 @@ NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
 
 
-class CommandTrainer(Trainer):
+class CommandTrainer(LeanTrainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
@@ -85,7 +84,7 @@ class DistillCommand(CommandLine):
                 "description": distill_lightning.__doc__,
                 **{verb: {"description": words} for verb, words in VERBS.items()},
             },
-            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+            trainer_defaults=dict(DEFAULTS),
             args=args,
         )
 
@@ -154,9 +153,11 @@ class DistillCommand(CommandLine):
     def before_instantiate_classes(self) -> None:
         assert self.subcommand is not None
         config = self.config[self.subcommand]
-        _refuse_odd_lengths(config, self.subcommand)
-        if config.trainer.accelerator == "auto" and torch.backends.mps.is_available():
-            config.trainer.accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
+        _name_by_definition(config)
+        trainer = vars(config.trainer)
+        refuse_overfit(trainer)
+        if self.subcommand == "fit":
+            refuse_odd_lengths(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)
         # predict on a folder of pictures does not need the data: the checkpoint's configuration has the network's shape
         if self.subcommand != "predict" or data.pictures is None or self.given_checkpoint is None:
@@ -186,26 +187,12 @@ class DistillCommand(CommandLine):
         self.model.hparams.update({k: v for k, v in arguments.items() if k in NETWORKS and k in self.model.hparams})
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        given = self.config_init[self.subcommand]
-        options = given.trainer
-        # the program's own loggers need the run's folder, which is chosen later; the user's loggers are added to them
-        loggers = options.logger if isinstance(options.logger, list) else [options.logger]
-        self.checkpoint_io = checkpoints.AtomicCheckpointIO()
-        plugins: list[Any] = [self.checkpoint_io]
-        if SLURMEnvironment.detect():
-            plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
-        given_plugins = options.plugins if isinstance(options.plugins, list) else [options.plugins]
-        bar = [] if options.enable_progress_bar is False or self.subcommand == "bench" else [progress()]
-        callbacks = options.callbacks if isinstance(options.callbacks, list) else [options.callbacks]
-        options.callbacks = [c for c in callbacks if c is not None] + bar
-        self.user_loggers = [logger for logger in loggers if not isinstance(logger, bool | None)]
-        return super().instantiate_trainer(
-            profiler=options.profiler or NullProfiler(),
-            logger=False,
-            plugins=plugins + [p for p in given_plugins if p is not None],
-            enable_progress_bar=any(isinstance(c, ProgressBar) for c in options.callbacks),
-            **kwargs,
-        )
+        options = self.config_init[self.subcommand].trainer
+        equipment = equip(vars(options), self.model, shows_progress=self.subcommand != "bench")
+        self.checkpoint_io, self.user_loggers = equipment.checkpoint_io, equipment.loggers
+        options.callbacks = equipment.options["callbacks"]
+        rest = {name: value for name, value in equipment.options.items() if name != "callbacks"}
+        return super().instantiate_trainer(**rest, **kwargs)
 
     @property
     def parts(self) -> Parts:
@@ -223,22 +210,31 @@ class DistillCommand(CommandLine):
     # The verbs
 
     def fit(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.fit`."""
+        """See `training.fit`."""
         if self.given_checkpoint is not None and ckpt_path is not None:
             self.checkpoint_io.hold(ckpt_path, self.given_checkpoint)
-        fit(self.parts, ckpt_path)
+        result = fit(self.parts, ckpt_path)
+        if self.trainer.is_global_zero and result.trained:
+            print_result(result)
+            print(f"run: {result.folder}", flush=True)
 
     def validate(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.evaluate`."""
-        evaluate(self.parts, "validate", ckpt_path, self.given_checkpoint)
+        """See `training.evaluate`."""
+        self._evaluate("validate", ckpt_path)
 
     def test(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.evaluate`."""
-        evaluate(self.parts, "test", ckpt_path, self.given_checkpoint)
+        """See `training.evaluate`."""
+        self._evaluate("test", ckpt_path)
+
+    def _evaluate(self, verb: str, ckpt_path: str | None) -> None:
+        metrics = evaluate(self.parts, verb, ckpt_path, self.given_checkpoint)
+        if self.trainer.is_global_zero:
+            print_metrics(metrics)
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
-        """See `cli.predict`."""
-        predict(self.parts, ckpt_path, self.given_checkpoint)
+        """See `training.predict`."""
+        if file := predict(self.parts, ckpt_path, self.given_checkpoint):
+            print(f"predictions: {file}", flush=True)
 
     def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
         """See `cli.bench`."""
@@ -263,14 +259,19 @@ def with_checkpoint_of_folder(args: list[str]) -> list[str]:
     return replaced
 
 
-def _refuse_odd_lengths(config: Namespace, verb: str) -> None:
-    trainer = config.trainer
-    if trainer.max_steps not in (-1, None) and verb == "fit":
-        raise InputError(f"trainer.max_steps is {trainer.max_steps}: give trainer.max_epochs instead")
-    if (trainer.max_epochs or 0) < 1 and verb == "fit" and named_class(config.model.class_path).trains:
-        raise InputError(f"trainer.max_epochs is {trainer.max_epochs}: give the number of epochs, 1 or more")
-    if trainer.overfit_batches:
-        raise InputError("trainer.overfit_batches does not work here: give data.train_part instead, say 64")
+def _name_by_definition(config: Any) -> None:
+    """Names this program's classes by the file that defines them: the parser names them by any package that exports
+    them.
+    """
+    if isinstance(config, list):
+        for inner in config:
+            _name_by_definition(inner)
+    elif isinstance(config, Namespace | dict):
+        for inner in vars(config).values() if isinstance(config, Namespace) else config.values():
+            _name_by_definition(inner)
+        given = config.get("class_path")
+        if isinstance(given, str) and given.startswith("distill_lightning."):
+            config["class_path"] = class_path(named_class(given)) or given
 
 
 def _build_data(specification: Namespace) -> ImageData:

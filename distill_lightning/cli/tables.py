@@ -1,18 +1,22 @@
 """Prints metrics on the terminal."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
+from distill_lightning.training.result import Result
+
+
+def print_result(result: Result) -> None:
+    """Prints a table with one column for validation and one for test."""
+    columns, rows = result.table
+    table = Table("", *columns)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
 
 def print_metrics(metrics: dict[str, float]) -> None:
-    """Prints a table with one column for validation and one for test.
-
-    Args:
-        metrics: values by tag; other tags than val/... and test/... are left out.
-    """
-    shown = {k: v for k, v in metrics.items() if k.partition("/")[0] in ("val", "test")}
-    columns = list(dict.fromkeys(k.partition("/")[0] for k in shown))
-    table = Table("", *columns)
-    for name in dict.fromkeys(k.partition("/")[2] for k in shown):
-        table.add_row(name, *(f"{shown[f'{c}/{name}']:.4f}" if f"{c}/{name}" in shown else "" for c in columns))
-    Console().print(table)
+    """Prints metrics without a run, by tag."""
+    print_result(Result(Path(), metrics))

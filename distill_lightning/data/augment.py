@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import AUGMENT, hash_names, uniform
 
 
@@ -54,7 +55,7 @@ class Draws:
         return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :count]
 
 
-class Transform(ABC):
+class Transform(Recorded, ABC):
     """One step of augmentation."""
 
     @abstractmethod

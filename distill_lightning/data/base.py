@@ -23,6 +23,7 @@ from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import run_seed, stratified_order
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
@@ -30,7 +31,7 @@ MOST_WORKERS = 512
 NO_SAMPLES = torch.empty(0, dtype=torch.int32)
 
 
-class ImageData(pl.LightningDataModule):
+class ImageData(Recorded, pl.LightningDataModule):
     """A data set of pictures. A subclass defines how it is read.
 
     Args:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from distill_lightning.data.augment import Draws
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 QUANTILES = 2**16
 
 
-class Mixing(ABC):
+class Mixing(Recorded, ABC):
     """Base class: mixes each picture with the picture of a partner.
 
     Args:

@@ -6,6 +6,8 @@ memory. The checkpoint contains, for each process, the attributes that are named
 the epoch.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -30,6 +32,8 @@ from distill_lightning.methods.checks import (
 )
 from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.memory import Memory
+from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
+from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
@@ -52,7 +56,8 @@ class Method(Evaluated):
 
     Args:
         network: a network that returns logits (B, K) for pictures (B, C, H, W). Number of classes, channels and picture
-            size are set from the data.
+            size are set from the data. In Python also a class or function that makes one, which is called with
+            ``num_classes``, ``in_channels`` and ``image_size`` where it takes them, or the name of one.
         optimizer: makes the optimizer from the parameters.
         schedule: the schedule of the learning rate; constant by default.
         decay_norms_and_biases: whether weight decay also acts on norms and biases.
@@ -73,7 +78,7 @@ class Method(Evaluated):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         optimizer: OptimizerCallable = default_optimizer,
         schedule: Schedule | None = None,
         decay_norms_and_biases: bool = True,
@@ -85,7 +90,11 @@ class Method(Evaluated):
         self.save_hyperparameters(logger=False)
         for name in [k for k, v in self.hparams.items() if _is_object(v)]:
             del self.hparams[name]  # an object cannot be read from a checkpoint without executing code
-        self.set_network(network, channels_last, compile)
+        self.maker = None if isinstance(network, nn.Module) else maker(network)
+        """What makes the network; None if it was given ready-made."""
+        self._layout = {"channels_last": channels_last, "compile": compile}
+        if isinstance(network, nn.Module):
+            self.set_network(network, **self._layout)
         self.make_optimizer = optimizer
         self.schedule = schedule or Constant()
         self.decay_norms_and_biases = decay_norms_and_biases
@@ -129,15 +138,38 @@ class Method(Evaluated):
 
     # Before training
 
+    def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
+        """Makes the networks that were given by a class, a function or a name. Their weights are new.
+
+        Args:
+            shape: ``num_classes``, ``in_channels`` and ``image_size`` of the data.
+            data: the name of the data, for errors.
+
+        Returns:
+            What made each network, by the name of the argument, as "network" or "peers.0".
+
+        Raises:
+            InputError: a network cannot be made, or does not fit the shape.
+        """
+        if self.maker is None:
+            return {}
+        made_by = with_shape(self.maker, shape, data)
+        self.set_network(made_by(), **self._layout)
+        return {"network": made_by}
+
     def setup(self, stage: str) -> None:
         """Checks that the network fits the data, and prepares a fit and the evaluation.
 
         Raises:
             InputError: the network, the batches and the data do not fit together, or the accelerator is mps.
         """
-        data = self.image_data
         if self.trainer.strategy.root_device.type == "mps":
             raise InputError("the accelerator mps does not support float64: give --trainer.accelerator cpu")
+        self.plain_batches = not isinstance(self.trainer.datamodule, ImageData)  # type: ignore[attr-defined]
+        if self.plain_batches:
+            self._set_up_plain(stage)
+            return
+        data = self.image_data
         self.check_networks(data)
         if stage == "fit":
             self.data_info = data.info
@@ -150,6 +182,23 @@ class Method(Evaluated):
                 warn_of_softmax(self.model, data)
             self._forget()
         self.prepare_evaluation(data, self.class_bias)
+
+    def _set_up_plain(self, stage: str) -> None:
+        """Prepares a fit in another program."""
+        if not hasattr(self, "model"):
+            raise InputError(f"{type(self).__name__} has no network yet: for plain batches give one, not its class")
+        if self.class_bias:
+            raise InputError("class_bias needs the names of the classes: use a data module of distill_lightning")
+        if stage == "fit":
+            refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
+            self.timeline, self._teacher = TrainerTimeline(self.trainer), None
+            self.find_plain_teacher()
+            self._forget()
+
+    def find_plain_teacher(self) -> None:
+        """Prepares the teacher for plain batches. Only ``Taught`` can have one of its own."""
+        if self.needs.teacher_logits:
+            raise InputError(f"{type(self).__name__} needs a teacher, which plain batches do not give")
 
     def check_networks(self, data: ImageData) -> None:
         """Checks that each network fits the data.
@@ -213,7 +262,7 @@ class Method(Evaluated):
         assert position is not None
         return position
 
-    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Computes the loss of a batch.
 
         Returns:
@@ -222,8 +271,7 @@ class Method(Evaluated):
         """
         position = self.position(batch_idx)
         self._start_step(position)
-        if self._teacher is not None:
-            batch = batch._replace(teacher=self._teacher.teach(batch))
+        batch = self.with_teacher(as_batch(batch))
         output = self.training_loss(batch, position)
         if not isinstance(output, StepOutput):
             raise InputError(
@@ -251,14 +299,19 @@ class Method(Evaluated):
         term: Tensor = self.auxiliary_weight * sum(losses_of)  # type: ignore[assignment]
         return StepOutput(output.terms | {"auxiliary": term}, output.logits)
 
+    def with_teacher(self, batch: Batch) -> Batch:
+        """The batch with the teacher's output, if a callback provides it."""
+        return batch if self._teacher is None else batch._replace(teacher=self._teacher.teach(batch))
+
     def _start_step(self, position: Position) -> None:
         trainer = self.trainer
-        # random numbers in the network (dropout) depend on seed, batch and rank alone: no generator state to save
-        order = seed_of_order(run_seed(), position.order)
-        seed = seed_for(STEP, order, position.epoch, position.batch, trainer.global_rank)
-        torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if not self.plain_batches:  # another program's generators are its own
+            # random numbers in the network (dropout) depend on seed, batch and rank alone: no generator state to save
+            order = seed_of_order(run_seed(), position.order)
+            seed = seed_for(STEP, order, position.epoch, position.batch, trainer.global_rank)
+            torch.default_generator.manual_seed(seed)
+            if self.device.type == "cuda":
+                torch.cuda.manual_seed(seed)
         assert self.timeline is not None
         a_step = 1 / self.timeline.batches_per_epoch
         factor = self.schedule.factor(position.schedule_epoch, position.epochs, a_step)

@@ -11,11 +11,10 @@ State between steps: none.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning import losses
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -31,7 +30,7 @@ class Baseline(Method):
         InputError: an option is out of range.
     """
 
-    def __init__(self, network: nn.Module, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, label_smoothing: float = 0.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not 0 <= label_smoothing < 1:
             raise InputError(f"label_smoothing is {label_smoothing}: it must lie in [0, 1)")

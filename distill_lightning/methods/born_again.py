@@ -15,29 +15,26 @@ State between steps: none.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence
-from distill_lightning.methods.base import Method
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
+from distill_lightning.values import Batch, Position, StepOutput
 
 
-class BornAgain(Method):
+class BornAgain(Taught):
     """Trains one generation with the previous generation as its teacher.
 
     Args:
         network: see Method.
         hard_weight: the weight of the cross-entropy with the labels, >= 0.
-        kwargs: see Method.
+        kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(teacher_logits=True)
-
-    def __init__(self, network: nn.Module, hard_weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, hard_weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if hard_weight < 0:
             raise InputError(f"hard_weight is {hard_weight}: it must be 0 or more")

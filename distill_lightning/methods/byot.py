@@ -31,6 +31,7 @@ from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
 from distill_lightning.models.outputs import input_type
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, DataInfo, Position, StepOutput
 
 
@@ -50,7 +51,7 @@ class BYOT(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: float = 3.0,
         alpha: float = 0.3,
         feature_weight: float = 0.03,
@@ -64,6 +65,9 @@ class BYOT(Method):
             )
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.heads = nn.ModuleList()
+
+    def network_is_set(self, network: nn.Module) -> None:
+        """Watches the exits of the network."""
         self.exits = [FeatureHook() for _ in exit_names(network)]
         for name, hook in zip(exit_names(network), self.exits, strict=True):
             hook.watch(network.get_submodule(name))

@@ -41,7 +41,7 @@ def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
     outputs = _logits(network, pictures, data).float().cpu()
     if data.num_classes > 1 and bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(2), atol=1e-4):
         last = [n for n, m in network.named_modules() if isinstance(m, nn.Softmax)]
-        where = f" with {last[-1]}" if last else ""
+        where = f" (its module {last[-1]})" if last else ""
         say(f"{type(network).__name__} ends in softmax{where}: the losses expect logits, and it will train badly")
 
 

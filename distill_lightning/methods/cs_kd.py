@@ -17,11 +17,11 @@ State between steps: none.
 from typing import Any
 
 import torch
-from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy, soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -40,7 +40,7 @@ class CSKD(Method):
 
     needs = BatchNeeds(pairs_classes=True, allows_mixing=False)  # a mixture belongs to more than one class
 
-    def __init__(self, network: nn.Module, temperature: float = 4.0, weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, temperature: float = 4.0, weight: float = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or weight < 0:
             raise InputError(f"temperature is {temperature}, weight {weight}: T must be above 0, weight 0 or more")

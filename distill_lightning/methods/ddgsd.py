@@ -22,6 +22,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import symmetric_kl
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -43,7 +44,7 @@ class DDGSD(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: float = 3.0,
         weight: float = 1.0,
         feature_weight: float = 5e-4,
@@ -56,6 +57,13 @@ class DDGSD(Method):
                 "T must be above 0, both weights 0 or more"
             )
         self.temperature, self.weight, self.feature_weight = temperature, weight, feature_weight
+
+    def network_is_set(self, network: nn.Module) -> None:
+        """Watches the input of the last linear layer.
+
+        Raises:
+            InputError: there is none.
+        """
         linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
         if not linears:
             raise InputError(f"DDGSD needs a network with a linear layer at its end: {type(network).__name__} has none")

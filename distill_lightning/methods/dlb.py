@@ -26,11 +26,12 @@ loss. With gradient accumulation, "last" means the last batch, even if the weigh
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -53,7 +54,7 @@ class DLB(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: float = 3.0,
         alpha: float = 1.0,
         separate_halves: bool = False,

@@ -16,6 +16,8 @@ With equal networks, a step costs M steps of the baseline.
 State between steps: none.
 """
 
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.checks import refuse_misfit
+from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -41,11 +44,27 @@ class DML(Method):
         InputError: ``peers`` is empty.
     """
 
-    def __init__(self, network: nn.Module, peers: list[nn.Module], **kwargs: Any) -> None:
+    def __init__(self, network: Network, peers: list[Network], **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not peers:
             raise InputError("DML.peers is an empty list: give one network or more")
+        self.given_peers = peers
+        if self.maker is None:
+            self._set_peers([peer for peer in peers if isinstance(peer, nn.Module)])
+
+    def _set_peers(self, peers: list[nn.Module]) -> None:
+        if len(peers) < len(self.given_peers):
+            raise InputError("DML.network is a network, but a peer is a class: give classes alone, or networks alone")
         self.peers = nn.ModuleList(peer.to(memory_format=self.memory_format) for peer in peers)
+
+    def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
+        """See Method; makes the peers as well."""
+        if self.maker is None:
+            return {}
+        made = super().make_networks(shape, data)
+        of_peers = [with_shape(maker(peer), shape, data) for peer in self.given_peers]
+        self._set_peers([made_by() for made_by in of_peers])
+        return made | {f"peers.{number}": made_by for number, made_by in enumerate(of_peers)}
 
     def check_networks(self, data: ImageData) -> None:
         """See Method; checks the peers as well."""

@@ -12,7 +12,9 @@ from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import Evaluation
 from distill_lightning.lightning_internals import LeanModule
+from distill_lightning.methods.plain_batches import as_batch
 from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, main_output
+from distill_lightning.recorded import Recorded
 from distill_lightning.values import NO_LABEL, Batch
 
 
@@ -23,7 +25,7 @@ class Unregistered:
         self.module = module
 
 
-class Evaluated(LeanModule):
+class Evaluated(Recorded, LeanModule):
     """The part of a method that does not train: network, validation, test, prediction."""
 
     def __init__(self) -> None:
@@ -34,6 +36,8 @@ class Evaluated(LeanModule):
         self.auxiliary: list[Tensor] = []
         """The logits of auxiliary classifiers in the current training step."""
         self._said_main = False
+        self.plain_batches = False
+        """Whether the method is in another program, whose trainer has no data module of this program."""
 
     def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
         """Sets the network, as ``model``.
@@ -49,6 +53,10 @@ class Evaluated(LeanModule):
         self.auxiliary_weight = AUXILIARY.get(type(network).__name__, 0.0)
         # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
         self._called = Unregistered(torch.compile(network) if compile else network)
+        self.network_is_set(network)
+
+    def network_is_set(self, network: nn.Module) -> None:
+        """Prepares what a method reads inside its network. It is called whenever the network is set."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, C, H, W), in float32 for any precision of the network."""
@@ -92,9 +100,7 @@ class Evaluated(LeanModule):
         """
         if self.evaluation is not None:
             return
-        bias = torch.zeros(data.num_classes) if class_bias else None
-        for number, value in zip(data.class_numbers(class_bias), class_bias.values(), strict=True):
-            bias[number] = value  # type: ignore[index]
+        bias = dict(zip(data.class_numbers(class_bias), class_bias.values(), strict=True))
         self.evaluation = Evaluation(data.num_classes, self.trainer.strategy.root_device, bias)
 
     def log_metrics(self, stage: str, metrics: dict[str, float], step: int) -> None:
@@ -105,22 +111,30 @@ class Evaluated(LeanModule):
 
     @property
     def metrics(self) -> Evaluation:
-        """The metrics of validation and test. Available after ``setup``."""
+        """The metrics of validation and test. Available after ``setup``, with plain batches after the first one."""
         assert self.evaluation is not None
+        return self.evaluation
+
+    def metrics_for(self, logits: Tensor) -> Evaluation:
+        """The metrics, for logits (B, K). Plain batches do not say how many classes there are, so these decide it."""
+        if self.evaluation is None:
+            self.evaluation = Evaluation(logits.shape[1], logits.device, {})
         return self.evaluation
 
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
-            self.metrics.update(self.metrics.biased(self(batch.images)), batch.labels)
+            logits = self(batch.images)
+            metrics = self.metrics_for(logits)
+            metrics.update(metrics.biased(logits), batch.labels)
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
-        self.evaluate(batch)
+        self.evaluate(as_batch(batch))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
-        self.evaluate(batch)
+        self.evaluate(as_batch(batch))
 
     @torch.no_grad()
     def measure(self, loader: EvalLoader) -> dict[str, float]:
@@ -147,6 +161,8 @@ class Evaluated(LeanModule):
 
     def end_evaluation(self, stage: str) -> None:
         """Computes, logs and resets the metrics. ``stage`` is "val" or "test". Callbacks can monitor the metrics."""
+        if self.evaluation is None:
+            return  # there was no batch
         results = self.metrics.compute()
         if stage == "test":
             self.calibration = self.metrics.calibration()
@@ -154,15 +170,17 @@ class Evaluated(LeanModule):
             self.log_metrics(stage, results, self.trainer.global_step)
             self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.
 
         Returns:
             ``probs`` (B, K) float32, ``index`` (B,) int64 and, if the pictures have labels, ``label`` (B,) int64. An
-            empty dict for an empty batch.
+            empty dict for an empty batch. In another program ``index`` is NO_LABEL.
         """
+        batch = as_batch(batch)
         if not len(batch.index):
             return {}
-        probs = self.metrics.biased(self(batch.images)).softmax(1)
+        logits = self(batch.images)
+        probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}

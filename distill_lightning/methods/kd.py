@@ -20,15 +20,14 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Method
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
+from distill_lightning.values import Batch, Position, StepOutput
 
 
-class KD(Method):
+class KD(Taught):
     """Learns from labels and from a teacher's soft targets.
 
     Args:
@@ -36,17 +35,15 @@ class KD(Method):
         temperature: T > 0.
         soft_weight: w_soft >= 0.
         hard_weight: w_hard >= 0.
-        kwargs: see Method.
+        kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(teacher_logits=True)
-
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: float = 4.0,
         soft_weight: float = 0.9,
         hard_weight: float = 0.1,

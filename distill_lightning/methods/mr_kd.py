@@ -28,6 +28,7 @@ from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import soft_target_loss
 from distill_lightning.methods.base import Method
 from distill_lightning.models.outputs import input_type, main_output
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 HIDDEN = 128
@@ -68,7 +69,7 @@ class MrKD(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         copies: int = 2,
         every_n_steps: int = 500,
         temperature: float = 4.0,

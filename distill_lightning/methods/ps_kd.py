@@ -20,12 +20,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
 from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 LARGE = 2**30
@@ -46,7 +47,7 @@ class PSKD(Method):
     shared_memory = ("past_probs",)
     needs = BatchNeeds(allows_mixing=False)  # the past prediction would be for another mixture
 
-    def __init__(self, network: nn.Module, alpha: float = 0.8, **kwargs: Any) -> None:
+    def __init__(self, network: Network, alpha: float = 0.8, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not 0 <= alpha <= 1:
             raise InputError(f"alpha is {alpha}: it must lie in [0, 1]")

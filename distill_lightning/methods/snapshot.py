@@ -18,12 +18,13 @@ processes, and the checkpoint contains them once.
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import cross_entropy
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.schedules import CosineCycles
 from distill_lightning.values import Batch, Position, StepOutput
 
@@ -43,7 +44,7 @@ class Snapshot(Method):
 
     shared_memory = ("cycle", "snapshot")
 
-    def __init__(self, network: nn.Module, cycles: int = 4, temperature: float = 2.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, cycles: int = 4, temperature: float = 2.0, **kwargs: Any) -> None:
         if not temperature > 0 or cycles < 2:
             raise InputError(f"temperature is {temperature}, cycles {cycles}: T must be above 0, cycles 2 or more")
         kwargs["schedule"] = kwargs.get("schedule") or CosineCycles(cycles)

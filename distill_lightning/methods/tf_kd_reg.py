@@ -20,11 +20,11 @@ State between steps: none. No teacher has to be trained.
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence, soft_target_loss
 from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -47,7 +47,7 @@ class TfKDReg(Method):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         temperature: float = 20.0,
         alpha: float = 0.1,
         right: float = 0.99,

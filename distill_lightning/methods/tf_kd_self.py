@@ -16,30 +16,27 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from torch import nn
-
 from distill_lightning.errors import InputError
 from distill_lightning.losses import soft_target_loss
-from distill_lightning.methods.base import Method
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
+from distill_lightning.values import Batch, Position, StepOutput
 
 
-class TfKDSelf(Method):
+class TfKDSelf(Taught):
     """Learns from labels and from a trained teacher of the same architecture.
 
     Args:
         network: see Method.
         temperature: T > 0.
         alpha: the weight of the soft targets, in [0, 1].
-        kwargs: see Method.
+        kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    needs = BatchNeeds(teacher_logits=True)
-
-    def __init__(self, network: nn.Module, temperature: float = 6.0, alpha: float = 0.95, **kwargs: Any) -> None:
+    def __init__(self, network: Network, temperature: float = 6.0, alpha: float = 0.95, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not temperature > 0 or not 0 <= alpha <= 1:
             raise InputError(f"temperature is {temperature}, alpha {alpha}: T must be above 0, alpha in [0, 1]")

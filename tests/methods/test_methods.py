@@ -264,7 +264,7 @@ def test_a_foreign_data_module_is_refused():
         def train_dataloader(self):
             return [torch.zeros(1)]
 
-    with pytest.raises(InputError, match="ImageData"):
+    with pytest.raises(InputError, match="DLB needs the last batch again.*use a data module of distill_lightning"):
         pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").fit(make("dlb"), datamodule=Foreign())
 
 

@@ -10,10 +10,10 @@ import yaml
 from helpers import CONFIGS
 
 from distill_lightning.cli.app import resolve
-from distill_lightning.cli.declared import declared
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.runs import Declared, RunConfig, start
+from distill_lightning.runs.declared import declared
 
 
 @pytest.fixture

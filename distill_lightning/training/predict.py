@@ -1,4 +1,4 @@
-"""``distill predict``: writes a checkpoint's predictions as a CSV file."""
+"""Writes a checkpoint's predictions as a CSV file."""
 
 import csv
 import io
@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_lightning.cli.evaluate import open_checkpoint
-from distill_lightning.cli.fit import Parts
-from distill_lightning.cli.processes import children
 from distill_lightning.distributed import gather_objects
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG
+from distill_lightning.training.evaluate import open_checkpoint
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.processes import children
 
 
-def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
+def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -> Path | None:
     """Writes predictions.csv for the test split, or predictions-<folder>.csv for a folder of pictures.
 
     The columns are the index or the file name, the label, the predicted class, and the probabilities. The file is
@@ -26,6 +26,9 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
         parts: the parts of the run.
         ckpt_path: a file, "last" or "best".
         given: the content of the checkpoint, if it has been read already.
+
+    Returns:
+        The file; None in other processes than the first.
     """
     data, trainer = parts.data, parts.trainer
     folder = open_checkpoint(parts, "predict", ckpt_path, given)
@@ -33,7 +36,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
         mine = trainer.predict(parts.method, datamodule=data) or []
     everyones = gather_objects(mine)
     if not trainer.is_global_zero:
-        return
+        return None
     found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
     rows = {k: torch.cat([part[k] for part in found]) for k in found[0]}
     names = data.predicted_names if data.pictures is not None else None
@@ -41,7 +44,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     text = as_csv(rows, data.class_names, names)
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
-    print(f"predictions: {target}", flush=True)
+    return target
 
 
 def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:

@@ -1,25 +1,27 @@
-"""``distill validate`` and ``distill test``: compute the metrics of a checkpoint."""
+"""Validation and test of a checkpoint."""
 
 from pathlib import Path
 from typing import Any
 
 from distill_lightning import checkpoints
-from distill_lightning.cli.fit import Parts
-from distill_lightning.cli.processes import children
-from distill_lightning.cli.tables import print_metrics
 from distill_lightning.errors import InputError
 from distill_lightning.runs import find
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.processes import children
 from distill_lightning.weights import load_weights
 
 
-def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> None:
-    """Prints the metrics of a checkpoint on a split.
+def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> dict[str, float]:
+    """Computes the metrics of a checkpoint on a split.
 
     Args:
         parts: the parts of the run.
         verb: "validate" or "test".
         ckpt_path: a file, "last" or "best".
         given: the content of the checkpoint, if it has been read already.
+
+    Returns:
+        The metrics by tag.
 
     Raises:
         InputError: see ``open_checkpoint``; or the data have no such split.
@@ -31,8 +33,7 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
     results = {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
     if not results:
         raise InputError(f"{parts.data.name} has no validation split: give data.val_size")
-    if parts.trainer.is_global_zero:
-        print_metrics(results)
+    return results
 
 
 def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> Path:

@@ -5,11 +5,11 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from distill_lightning.cli.declared import named_class
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.models import foreign
 from distill_lightning.runs import SHAPE
+from distill_lightning.runs.declared import named_class
 
 OF_IMAGENET = {"in_channels": 3, "image_size": 224}
 """What the networks of torchvision and timm take if they are not told."""

@@ -1,0 +1,54 @@
+"""The base class of the methods that learn from a teacher's logits."""
+
+from typing import Any
+
+from torch import nn
+
+from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.errors import InputError
+from distill_lightning.methods.base import Method
+from distill_lightning.networks import Network
+from distill_lightning.teachers import Teachers
+from distill_lightning.values import Batch, BatchNeeds, TeacherOutput
+
+
+class Taught(Method):
+    """A method with a teacher.
+
+    The teacher is not part of the method: neither its weights nor its state are in the checkpoint or in the optimizer.
+    In a run of this program the callback SoftTargets asks it, also if it is given here. In another program, with plain
+    data loaders, the method asks it itself, and the teacher gets the pictures as the student does.
+
+    Args:
+        network: the student; see Method.
+        teacher: a checkpoint of any method, a network with its weights, or a list of these, which is an ensemble. By
+            default the callback SoftTargets has it.
+        kwargs: see Method.
+    """
+
+    needs = BatchNeeds(teacher_logits=True)
+
+    def __init__(
+        self,
+        network: Network,
+        teacher: str | PlainNetwork | nn.Module | list[str | PlainNetwork | nn.Module] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        # in a list: a module that is an attribute would become a part of the method
+        self.teachers = list(teacher) if isinstance(teacher, list | tuple) else [] if teacher is None else [teacher]
+        self._own: Teachers | None = None
+
+    def find_plain_teacher(self) -> None:
+        """Opens the teacher that the method asks itself."""
+        if not self.teachers:
+            raise InputError(f"{type(self).__name__} needs a teacher: give it one, as teacher=network")
+        self._own = Teachers.of_plain(self.teachers)
+        self._own.prepare(self.trainer)
+
+    def with_teacher(self, batch: Batch) -> Batch:
+        """See Method. Without a callback that gives the teacher's logits, the method asks its own teacher."""
+        batch = super().with_teacher(batch)
+        if batch.teacher is None and self._own is not None:
+            batch = batch._replace(teacher=TeacherOutput(self._own.logits(batch.images)))
+        return batch

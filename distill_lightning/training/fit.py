@@ -1,0 +1,97 @@
+"""A fit: chooses the folder of a run, trains, tests, and writes the summary."""
+
+import shutil
+
+import lightning.pytorch as pl
+
+from distill_lightning.distributed import from_first
+from distill_lightning.errors import InputError, first_input_error
+from distill_lightning.files import read_json
+from distill_lightning.runs import Run, RunConfig, resume, start
+from distill_lightning.runs.slurm import folder_of_job, mark_folder
+from distill_lightning.runs.summary import write_summary
+from distill_lightning.training.parts import Parts, attach
+from distill_lightning.training.processes import children, decide_run
+from distill_lightning.training.result import Result
+from distill_lightning.training.summary import summarise
+
+
+def fit(parts: Parts, ckpt_path: str | None) -> Result:
+    """Trains from the start or from a checkpoint, tests once, and writes the summary.
+
+    Args:
+        parts: the parts of the run.
+        ckpt_path: a file, "last", "best" or "auto"; None for a new run.
+
+    Raises:
+        InputError: the run cannot be started or resumed.
+    """
+    run = decide_run(parts.trainer, lambda: choose_run(parts, ckpt_path))
+    if run.finished:
+        _say(parts.trainer, f"run: {run.folder} (finished already)")
+        return Result(run.folder, read_json(run.summary).get("metrics") or {}, trained=False)
+    _say(parts.trainer, f"run: {run.folder}")
+    try:
+        metrics = _train_and_test(parts, run)
+    except Exception as error:
+        if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
+            shutil.rmtree(run.folder, ignore_errors=True)  # nothing is saved: a corrected command gets the same name
+        raise
+    finally:
+        run.release()
+    return Result(run.folder, metrics)
+
+
+def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
+    """Makes the folder of a new run, or finds the run to resume. The folder is locked, unless the run is finished.
+
+    Args:
+        parts: the parts of the run.
+        ckpt_path: a file, "last", "best" or "auto"; None for a new run.
+
+    Raises:
+        InputError: see ``runs.resume``; or "auto" is given without a name.
+    """
+    name = parts.config.options.get("name")
+    auto = ckpt_path == "auto"
+    if auto and name is None:
+        raise InputError("--ckpt_path auto needs a --name: give the name of the run to resume or to start")
+    if ckpt_path is None and (requeued := folder_of_job(parts.stem, parts.config)):
+        ckpt_path, name = "last", requeued.name
+    if ckpt_path is not None and not auto:
+        run = resume(parts.stem, name, parts.config, ckpt_path)
+    else:
+        run = start(parts.stem, name or parts.usual_name, parts.config, once=auto)
+    if not run.finished:
+        mark_folder(run.folder)
+    return run
+
+
+def _train_and_test(parts: Parts, run: Run) -> dict[str, float]:
+    """Trains and tests. Returns the last value of each tag."""
+    trainer, method, data = parts.trainer, parts.method, parts.data
+    config = RunConfig.read(run.folder)  # as it was resolved when the run was started
+    board, record = attach(parts, run, config)
+    with children(trainer, run):
+        if method.trains:
+            trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
+        else:
+            parts.checkpoint.start_clock()
+            trainer.validate(method, datamodule=data, verbose=False)
+        data.read_test_part()
+        if data.test is not None:
+            trainer.test(method, datamodule=data, verbose=False)
+    if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.save()
+        summary = summarise(parts, config, record.latest)
+        outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
+        board.log_outcome(config.settings(), outcome)
+        board.save()
+        write_summary(run.summary, summary)
+    return from_first(record.latest)
+
+
+def _say(trainer: pl.Trainer, line: str) -> None:
+    if trainer.is_global_zero:
+        print(line, flush=True)

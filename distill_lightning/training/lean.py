@@ -1,0 +1,122 @@
+"""Lightning's trainer with what every run of this program has."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
+
+from distill_lightning.callbacks.progress import progress
+from distill_lightning.callbacks.soft_targets import SoftTargets
+from distill_lightning.checkpoints import AtomicCheckpointIO
+from distill_lightning.errors import InputError
+from distill_lightning.lightning_internals import skip_signature_lookup
+from distill_lightning.methods.base import Method
+from distill_lightning.methods.taught import Taught
+
+DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
+"""Options of the trainer whose defaults are not those of Lightning."""
+
+
+class NullProfiler(PassThroughProfiler):
+    """A profiler that does nothing and costs nothing. Lightning enters about thirty profiling contexts in each step."""
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return nullcontext()
+
+
+class LeanTrainer(pl.Trainer):
+    """Lightning's trainer, but it does not look up the signature of ``training_step`` at every step."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        skip_signature_lookup(self)
+
+
+@dataclass(frozen=True)
+class Equipment:
+    """What every run adds to the trainer.
+
+    Args:
+        options: options of the trainer, which replace those of the user.
+        checkpoint_io: writes and reads checkpoints; a part of ``options``.
+        loggers: the user's loggers. The run adds its own when its folder is known.
+    """
+
+    options: dict[str, Any]
+    checkpoint_io: AtomicCheckpointIO
+    loggers: list[Logger]
+
+
+def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = True) -> Equipment:
+    """Adds to the user's options of the trainer what every run has.
+
+    Args:
+        options: the user's options.
+        method: the method of the run. Its own teacher becomes the callback SoftTargets.
+        shows_progress: whether there is a progress bar if the user does not say.
+
+    Raises:
+        InputError: the method has a teacher of its own, and there is a callback SoftTargets as well.
+    """
+    checkpoint_io = AtomicCheckpointIO()
+    plugins: list[Any] = [checkpoint_io]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
+    callbacks: list[Callback] = _listed(options.get("callbacks"))
+    if isinstance(method, Taught) and method.teachers:
+        if any(isinstance(callback, SoftTargets) for callback in callbacks):
+            raise InputError(f"{type(method).__name__} has a teacher, and SoftTargets another one: leave one out")
+        callbacks.append(SoftTargets(method.teachers))
+    if shows_progress and options.get("enable_progress_bar") is not False:
+        callbacks.append(progress())
+    accelerator = options.get("accelerator")
+    if accelerator in (None, "auto") and torch.backends.mps.is_available():
+        accelerator = "cpu"  # Apple's GPU has no float64, which the running sums use
+    added = {
+        "accelerator": accelerator or "auto",
+        "callbacks": callbacks,
+        "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
+        # the program's own loggers need the run's folder, which is chosen later
+        "logger": False,
+        "plugins": plugins + _listed(options.get("plugins")),
+        "profiler": options.get("profiler") or NullProfiler(),
+    }
+    loggers = [logger for logger in _listed(options.get("logger")) if not isinstance(logger, bool)]
+    return Equipment(added, checkpoint_io, loggers)
+
+
+def refuse_odd_lengths(options: Mapping[str, Any], trains: bool) -> None:
+    """Checks the length of a fit.
+
+    Args:
+        options: the options of the trainer.
+        trains: whether the method trains a network.
+
+    Raises:
+        InputError: the length is not given in epochs, or is less than one.
+    """
+    if options.get("max_steps") not in (-1, None):
+        raise InputError(f"trainer.max_steps is {options['max_steps']}: give trainer.max_epochs instead")
+    if (options.get("max_epochs") or 0) < 1 and trains:
+        raise InputError(f"trainer.max_epochs is {options.get('max_epochs')}: give the number of epochs, 1 or more")
+
+
+def refuse_overfit(options: Mapping[str, Any]) -> None:
+    """Refuses the trainer's option overfit_batches.
+
+    Raises:
+        InputError: it is set.
+    """
+    if options.get("overfit_batches"):
+        raise InputError("trainer.overfit_batches does not work here: give data.train_part instead, say 64")
+
+
+def _listed(given: Any) -> list[Any]:
+    return [one for one in (given if isinstance(given, list | tuple) else [given]) if one is not None]

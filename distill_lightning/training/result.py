@@ -1,0 +1,43 @@
+"""The result of a fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a finished run.
+
+    Args:
+        folder: the folder of the run.
+        metrics: the last value of everything that was logged, by tag: ``test/accuracy``, ``val/nll`` ... Accuracies and
+            ECE are fractions of 1, NLL is in nats.
+        trained: False if the run was finished before, so that nothing was done.
+    """
+
+    folder: Path
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    trained: bool = True
+
+    @property
+    def table(self) -> tuple[list[str], list[tuple[str, ...]]]:
+        """The metrics of validation and test as the columns' names, and rows with the name of a metric first. A value
+        that does not exist is empty.
+        """
+        shown = {tag: value for tag, value in self.metrics.items() if tag.partition("/")[0] in ("val", "test")}
+        columns = list(dict.fromkeys(tag.partition("/")[0] for tag in shown))
+        names = dict.fromkeys(tag.partition("/")[2] for tag in shown)
+        return columns, [
+            (name, *(f"{shown[f'{c}/{name}']:.4f}" if f"{c}/{name}" in shown else "" for c in columns))
+            for name in names
+        ]
+
+    def _repr_html_(self) -> str:
+        """The table, as notebooks show it."""
+        columns, rows = self.table
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("", *columns))
+        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        caption = f"<caption>{escape(str(self.folder))}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

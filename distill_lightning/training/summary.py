@@ -1,0 +1,49 @@
+"""The content of summary.json."""
+
+import platform
+from typing import Any
+
+import lightning
+import torch
+
+from distill_lightning.runs import RunConfig
+from distill_lightning.training.parts import Parts
+from distill_lightning.values import Summarised
+from distill_lightning.version import __version__
+
+
+def summarise(parts: Parts, config: RunConfig, metrics: dict[str, float]) -> dict[str, Any]:
+    """The content of summary.json.
+
+    Args:
+        parts: the parts of the run.
+        config: the configuration in the run's folder.
+        metrics: the last value of each tag.
+    """
+    trainer, method = parts.trainer, parts.method
+    parameters = list(method.model.parameters())
+    matrices = [p for p in parameters if p.ndim > 1]
+    device = trainer.strategy.root_device
+    of_callbacks = [c.summary() for c in trainer.callbacks if isinstance(c, Summarised)]  # type: ignore[attr-defined]
+    return {
+        **{k: v for summary in of_callbacks for k, v in summary.items()},
+        "metrics": metrics,
+        "wall_time_s": round(parts.checkpoint.wall_time_s(), 3),
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "exposures": method.means.exposures,
+        "parameters": sum(p.numel() for p in parameters),
+        "density": sum(int(p.count_nonzero()) for p in matrices) / sum(p.numel() for p in matrices),
+        "calibration": method.calibration,
+        "seed": config.seed,
+        "config_digest": config.id(),
+        "versions": {
+            "distill_lightning": __version__,
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+            "python": platform.python_version(),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processes": trainer.world_size,
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,117 @@
+"""The trainer of the Python interface."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.methods.base import Method
+from distill_lightning.runs import SHAPE
+from distill_lightning.training.fit import fit
+from distill_lightning.training.lean import DEFAULTS, Equipment, LeanTrainer, equip, refuse_odd_lengths, refuse_overfit
+from distill_lightning.training.options import options_of
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.result import Result
+
+
+class Trainer:
+    """Trains and tests, as ``distill fit`` does: with a run folder, exact resume, a test at the end, and a summary.
+
+    One trainer may be used for several runs. Each gets a folder of its own, and a Lightning trainer of its own.
+
+        student = dl.KD(dl.models.ResNet20, teacher="teacher.ckpt", temperature=4.0)
+        result = dl.Trainer(max_epochs=30).fit(student, dl.CIFAR100())
+        result.metrics["test/accuracy"], result.folder
+
+    Args:
+        max_epochs: the number of epochs.
+        name: the name of the run; by default its network and seed.
+        log_dir: the folder of all runs.
+        seed: the seed of the run: of new weights, of the order of samples, of all random draws.
+        checkpoint: when checkpoints are written, and which metric decides ``best.ckpt``.
+        options: other options of ``lightning.pytorch.Trainer``, such as ``callbacks``, ``devices``, ``precision``.
+    """
+
+    def __init__(
+        self,
+        max_epochs: int | None = None,
+        *,
+        name: str | None = None,
+        log_dir: str | Path = "logs",
+        seed: int = 0,
+        checkpoint: RunCheckpoint | None = None,
+        **options: Any,
+    ) -> None:
+        self.options = {"max_epochs": max_epochs, **options}
+        self.name, self.log_dir, self.seed = name, str(log_dir), seed
+        self.checkpoint = checkpoint
+        self.lightning: pl.Trainer | None = None
+        """Lightning's trainer of the last call."""
+
+    def fit(self, method: Method, data: ImageData, ckpt_path: str | Path | None = None) -> Result:
+        """Trains a method on data, tests it once, and writes the run's folder.
+
+        Networks that the method was given by class, function or name are made now, with new weights from the seed.
+
+        Args:
+            method: the method. Afterwards it has the trained network, as ``method.model``.
+            data: the data.
+            ckpt_path: resumes a run exactly where it stopped: a file, "last", "best" or "auto" (resumes the run of this
+                name if there is one); None for a new run. With "last" and "best", give ``name``.
+
+        Raises:
+            InputError: the parts do not fit together, or the run cannot be resumed.
+        """
+        _refuse_other_parts(method, data)
+        refuse_odd_lengths(self.options, method.trains)
+        parts = self._parts(method, data)
+        return fit(parts, None if ckpt_path is None else str(ckpt_path))
+
+    def validate(self, method: Method, data: ImageData) -> dict[str, float]:
+        """The metrics of a method's network on the validation split, by tag."""
+        return self._evaluate("validate", method, data)
+
+    def test(self, method: Method, data: ImageData) -> dict[str, float]:
+        """The metrics of a method's network on the test split, by tag."""
+        return self._evaluate("test", method, data)
+
+    def _evaluate(self, verb: str, method: Method, data: ImageData) -> dict[str, float]:
+        _refuse_other_parts(method, data)
+        if not hasattr(method, "model"):
+            raise InputError(f"{type(method).__name__} has no network yet: fit it first")
+        pl.seed_everything(self.seed, workers=True, verbose=False)
+        trainer, _ = self._lightning(method, shows_progress=False)
+        getattr(trainer, verb)(method, datamodule=data, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def _parts(self, method: Method, data: ImageData) -> Parts:
+        pl.seed_everything(self.seed, workers=True, verbose=False)
+        shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
+        networks = method.make_networks(shape, data.name)
+        checkpoint = RunCheckpoint(**(self.checkpoint.given_arguments if self.checkpoint else {}))
+        config = options_of(method, data, networks, self.options, checkpoint, self.seed, self.log_dir, self.name)
+        described = config.options["model"]
+        method.hparams.update({"_class_path": described["class_path"], **described["init_args"]})
+        trainer, equipment = self._lightning(method, checkpoint)
+        return Parts(config, method, data, trainer, checkpoint, equipment.checkpoint_io, equipment.loggers)
+
+    def _lightning(self, method: Method, *callbacks: Any, shows_progress: bool = True) -> tuple[LeanTrainer, Equipment]:
+        refuse_overfit(self.options)
+        equipment = equip(self.options, method, shows_progress)
+        all_callbacks = [*equipment.options["callbacks"], *callbacks]
+        trainer = LeanTrainer(**{**DEFAULTS, **self.options, **equipment.options, "callbacks": all_callbacks})
+        self.lightning = trainer
+        return trainer, equipment
+
+
+def _refuse_other_parts(method: Any, data: Any) -> None:
+    if not isinstance(method, Method):
+        raise InputError(f"method is a {type(method).__name__}: give a method, as KD(network, teacher=...)")
+    if not isinstance(data, ImageData):
+        raise InputError(
+            f"data is a {type(data).__name__}: give a data module, as ImageFolder(root), or use lightning's Trainer "
+            "with your loaders"
+        )
