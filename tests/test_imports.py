@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "plots": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
-    "optimizers": set(),
+    "optimizers": {"errors"},
     "schedules": {"errors", "recorded"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics"},

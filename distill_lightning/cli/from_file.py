@@ -20,6 +20,7 @@ from distill_lightning.data.mixing import Mixing
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
 from distill_lightning.methods.base import Method
+from distill_lightning.optimizers import FineTuning
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
 
@@ -37,6 +38,7 @@ offer(ImageData, "distill_lightning.data")
 offer(Transform, "distill_lightning.data")
 offer(Mixing, "distill_lightning.data")
 offer(Schedule, "distill_lightning.schedules")
+offer(FineTuning, "distill_lightning.optimizers", itself=True)
 offer(PlainNetwork, "distill_lightning.checkpoints", itself=True)
 offer(Callback, "distill_lightning.callbacks", package="lightning.pytorch.callbacks", names=CALLBACKS)
 offer(Logger)

@@ -77,6 +77,8 @@ class PruningRule:
                 )
             rate = self.output if linears and name == linears[-1] else self.linear
             rate = rate if isinstance(module, nn.Linear) else self.conv
+            if not module.weight.requires_grad:
+                continue  # frozen parts are left alone
             rates.setdefault(first_names[id(module.weight)], rate)
         for name in [*(set(self.leave_out) - matched), *(self.also.keys() - known.keys())]:
             raise InputError(

@@ -19,7 +19,7 @@ from distill_lightning import losses
 from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.provenance import refuse_other
-from distill_lightning.distributed import gather_objects
+from distill_lightning.distributed import gather_objects, say
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import (
@@ -34,7 +34,14 @@ from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.networks import Network, maker, with_shape
-from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
+from distill_lightning.optimizers import (
+    FineTuning,
+    default_optimizer,
+    describe_groups,
+    drop_gradients,
+    make_optimizer,
+    parameter_groups,
+)
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
@@ -61,6 +68,8 @@ class Method(Evaluated):
         optimizer: makes the optimizer from the parameters.
         schedule: the schedule of the learning rate; constant by default.
         decay_norms_and_biases: whether weight decay also acts on norms and biases.
+        fine_tuning: which parameters of the network are frozen, when others begin to be trained, and the rates of
+            single layers; by default all are trained alike.
         channels_last: whether pictures and weights use the memory format channels_last.
         compile: whether the network is compiled with torch.compile.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
@@ -85,6 +94,7 @@ class Method(Evaluated):
         channels_last: bool = False,
         compile: bool = False,
         class_bias: dict[str | int, float] | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -98,6 +108,9 @@ class Method(Evaluated):
         self.make_optimizer = optimizer
         self.schedule = schedule or Constant()
         self.decay_norms_and_biases = decay_norms_and_biases
+        self.fine_tuning = fine_tuning
+        self._held: list[nn.Module] = []
+        self._held_in: int | None = None
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
         self.timeline: Timeline | None = None
@@ -176,6 +189,7 @@ class Method(Evaluated):
             self._find_givers(data)
             self._check_batches(data)
             self.build_once(data.info)
+            self.freeze_parts()
             if self.trains:
                 refuse_untrainable(self, self.model)
                 refuse_small_auxiliary(self.model, data)
@@ -193,6 +207,7 @@ class Method(Evaluated):
             refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
             self.timeline, self._teacher = TrainerTimeline(self.trainer), None
             self.find_plain_teacher()
+            self.freeze_parts()
             self._forget()
 
     def find_plain_teacher(self) -> None:
@@ -251,7 +266,46 @@ class Method(Evaluated):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
-        return make_optimizer(self.make_optimizer, parameter_groups(self.parameters(), self.decay_norms_and_biases))
+        groups = parameter_groups(self, self.decay_norms_and_biases, self.fine_tuning, self.model)
+        optimizer = make_optimizer(self.make_optimizer, groups)
+        if self.fine_tuning is not None:
+            frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
+            names = {id(p): name.removeprefix("model.") for name, p in self.named_parameters()}
+            for line in describe_groups(optimizer, frozen, names):
+                say(line)
+        return optimizer
+
+    # Fine-tuning
+
+    def freeze_parts(self) -> None:
+        """Freezes the parameters that ``fine_tuning`` names.
+
+        Raises:
+            InputError: see ``FineTuning.freeze``.
+        """
+        if self.fine_tuning is not None:
+            self.fine_tuning.freeze(self.model)
+
+    def train(self, mode: bool = True) -> "Method":
+        """Sets training or eval mode, as for every module. Frozen parts stay in eval mode."""
+        super().train(mode)
+        self._held_in = None
+        return self
+
+    def _hold(self, epoch: int) -> None:
+        """Sets the parts that are not trained in an epoch to eval mode, and those that are to training mode."""
+        if self.fine_tuning is None or self._held_in == epoch:
+            return
+        for module in self._held:
+            module.training = True
+        self._held, self._held_in = self.fine_tuning.held(self.model, epoch), epoch
+        for module in self._held:
+            module.training = False
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drops the gradients of parameters that are not trained yet."""
+        if self._held_in is not None:
+            drop_gradients(optimizer, self._held_in)
 
     # Training
 
@@ -315,6 +369,9 @@ class Method(Evaluated):
         assert self.timeline is not None
         a_step = 1 / self.timeline.batches_per_epoch
         factor = self.schedule.factor(position.schedule_epoch, position.epochs, a_step)
+        if self.fine_tuning is not None:
+            self._hold(position.epoch)
+            factor *= self.fine_tuning.rate_factor(position.epoch)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -411,4 +468,4 @@ def trained_batches(trainer: pl.Trainer, batches: int) -> int:
 def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_object, value))
-    return isinstance(value, nn.Module | Schedule) or callable(value)
+    return isinstance(value, nn.Module | Schedule | FineTuning) or callable(value)
