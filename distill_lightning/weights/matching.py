@@ -23,6 +23,7 @@ from torch.nn.parameter import is_lazy
 
 from distill_lightning.errors import InputError
 from distill_lightning.weights.adapting import adapt_channels, adapt_positions, is_position
+from distill_lightning.weights.exact import put
 from distill_lightning.weights.reading import Source
 from distill_lightning.weights.report import Report
 
@@ -58,7 +59,7 @@ def put_weights(network: nn.Module, source: Source, *, complete: bool = False, p
         InputError: see ``match``.
     """
     matching = match(network, source, complete=complete, partial=partial)
-    network.load_state_dict(matching.values, strict=False)
+    put(network, matching.values)
     return matching.report
 
 
