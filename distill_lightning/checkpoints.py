@@ -16,6 +16,7 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
+from distill_lightning.ranges import Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
@@ -165,8 +166,8 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
     config = checkpoint["hyper_parameters"].get("network")
     if config is None:
         raise InputError(
-            f"{path} does not say how to build its network (it was made in Python, not by the command): "
-            "give the network by class_path and the file as its weights"
+            f"{path} does not say how to build its network, which was given ready-made in Python: give it by network=, "
+            "by --model.network, or as the network of a PlainNetwork with these weights"
         )
     network = build_network(config, str(path), count_numbers(checkpoint["state_dict"], str(path)))
     load_weights(network, network_weights(checkpoint, network), str(path))
@@ -264,8 +265,8 @@ class PlainNetwork(Recorded):
         self,
         network: nn.Module,
         weights: str | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
+        mean: list[Finite] | None = None,
+        std: list[Positive] | None = None,
     ) -> None:
         if weights is not None:
             say(put_weights(network, read_weights(weights, network), complete=True).line())

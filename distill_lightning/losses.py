@@ -1,15 +1,23 @@
 """Losses as pure functions of logits. All are means over the batch, in nats.
 
-Symbols: s student logits (B, K), t teacher logits (B, K), T temperature,
-p^T(z) = softmax(z / T), sg = no gradient.
+Symbols: s logits of the student, (B, K); t logits of a teacher, (B, K); both raw. T is the temperature, greater than 0.
+p^T(z) = softmax(z / T); p = p^1. y are the labels, (B,). The gradient flows into the first argument alone, unless the
+function says something else.
+
+Each function is one term of a loss without its weight: for example ``kd`` is the soft term alone, and the loss of
+Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=T)``.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-sum_k q_k log p_k(s), with p = p^1, mean over the batch.
+    """-sum_k q_k log p_k(s), mean over the batch.
 
     Args:
         logits: s, (B, K).
@@ -20,15 +28,13 @@ def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) 
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
-def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(sg p^T(t) || p^T(s)), summed over classes, mean over the batch.
-
-    The gradient flows into ``logits`` only.
+def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
+    """KL(p^T(t) || p^T(s)), summed over classes, mean over the batch.
 
     Args:
-        teacher_logits: t, (B, K), raw.
-        logits: s, (B, K), raw.
-        temperature: T > 0.
+        logits: s, (B, K).
+        teacher_logits: t, (B, K).
+        temperature: T.
 
     Raises:
         ValueError: T is not positive.
@@ -43,21 +49,116 @@ def kl_divergence(teacher_logits: Tensor, logits: Tensor, temperature: float = 1
     )
 
 
-def soft_target_loss(teacher_logits: Tensor, logits: Tensor, temperature: float) -> Tensor:
-    """T^2 KL(sg p^T(t) || p^T(s)). The factor T^2 keeps the size of the gradient as T grows (Hinton et al. 2015,
-    section 2). Shapes and errors as in ``kl_divergence``.
-    """
-    return temperature**2 * kl_divergence(teacher_logits, logits, temperature)
+def kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """T^2 KL(p^T(t) || p^T(s)), the soft term of distillation (Hinton et al. 2015, section 2).
 
-
-def symmetric_kl(logits_a: Tensor, logits_b: Tensor, temperature: float) -> Tensor:
-    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], mean over the batch. The gradient flows into both arguments.
+    The factor T^2 keeps the size of the gradient as T grows. DLB, CS-KD, Tf-KD, Mr-KD and BYOT use the same term with
+    logits of the network itself as t.
 
     Args:
-        logits_a: a, (B, K), raw.
-        logits_b: b, (B, K), raw.
-        temperature: T > 0.
+        logits: s, (B, K).
+        teacher_logits: t, (B, K).
+        temperature: T.
+
+    Raises:
+        ValueError: T is not positive.
+    """
+    return temperature**2 * kl_divergence(logits, teacher_logits, temperature=temperature)
+
+
+def symmetric_kl(logits_a: Tensor, logits_b: Tensor, *, temperature: float) -> Tensor:
+    """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], between two views (DDGSD: Xu & Liu, AAAI 2019).
+
+    The gradient flows into both arguments.
+
+    Args:
+        logits_a: a, (B, K).
+        logits_b: b, (B, K).
+        temperature: T.
     """
     log_a, log_b = (F.log_softmax(logits / temperature, dim=1) for logits in (logits_a, logits_b))
     both = (log_a.exp() - log_b.exp()) * (log_a - log_b)
     return temperature**2 * both.sum(1).mean()
+
+
+def mutual(logits: Sequence[Tensor]) -> list[Tensor]:
+    """For each network i the term 1 / (M - 1) sum_{j != i} KL(p(s_j) || p(s_i)) (DML: Zhang et al., CVPR 2018). The
+    gradient of term i flows into the logits of network i alone.
+
+    Args:
+        logits: s_1 .. s_M, (B, K) each.
+    """
+    return [
+        torch.stack([kl_divergence(mine, theirs) for j, theirs in enumerate(logits) if j != i]).mean()
+        for i, mine in enumerate(logits)
+    ]
+
+
+def virtual_teacher(
+    logits: Tensor, labels: Tensor, *, temperature: float, right: float, form: Literal["paper", "code"] = "paper"
+) -> Tensor:
+    """The divergence from a teacher that is right with a given probability (Tf-KD reg: Yuan et al., CVPR 2020).
+
+    The teacher's distribution is u = ``right`` for the label, (1 - ``right``) / (K - 1) for each other class.
+
+    Args:
+        logits: s, (B, K).
+        labels: y, (B,).
+        temperature: T.
+        right: the probability of the label, in (0, 1).
+        form: "paper" for T^2 KL(p^T(log u) || p^T(s)); "code" for KL(p^T(u) || p(s)), as in the authors' code.
+    """
+    probs = torch.full_like(logits, (1 - right) / (logits.shape[1] - 1))
+    probs.scatter_(1, labels[:, None], right)
+    if form == "paper":
+        return kd(logits, probs.log(), temperature=temperature)
+    # kl_divergence takes the softmax of the probabilities, as the authors' code does
+    return kl_divergence(logits, probs / temperature)
+
+
+def past_predictions(logits: Tensor, label_probs: Tensor, past_probs: Tensor, *, alpha: float) -> Tensor:
+    """Cross-entropy with the targets (1 - alpha) q + alpha p' (PS-KD: Kim et al., ICCV 2021).
+
+    Args:
+        logits: s, (B, K).
+        label_probs: q, (B, K), the labels as distributions.
+        past_probs: p', (B, K), the predictions of an earlier epoch.
+        alpha: the weight of the past, in [0, 1].
+    """
+    return cross_entropy(logits, (1 - alpha) * label_probs + alpha * past_probs)
+
+
+def softened_teacher(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """KL(p^T(t) || p(s)): the temperature acts on the teacher alone (snapshot distillation: Yang et al., CVPR 2019).
+
+    Args:
+        logits: s, (B, K).
+        teacher_logits: t, (B, K).
+        temperature: T.
+    """
+    probs = (teacher_logits.detach() / temperature).softmax(1)
+    entropy: Tensor = -torch.special.entr(probs).sum(1).mean()
+    return cross_entropy(logits, probs) + entropy
+
+
+def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (B, K) in which each row's largest logit and that of the label are exchanged: knowledge adjustment, as
+    Mr-KD uses it for the logits of a teacher that may be wrong.
+
+    Args:
+        logits: t, (B, K).
+        labels: y, (B,).
+    """
+    most, answer = logits.max(1, keepdim=True)
+    of_label = logits.gather(1, labels[:, None])
+    return logits.scatter(1, answer, of_label).scatter(1, labels[:, None], most)
+
+
+def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
+    """||f - f'||^2, mean over the batch (BYOT: Zhang et al., ICCV 2019).
+
+    Args:
+        features: f, (B, D).
+        teacher_features: f', (B, D).
+    """
+    return torch.square(features - teacher_features.detach()).sum(1).mean()

@@ -206,8 +206,15 @@ def parameter_groups(
 
 
 def make_optimizer(make: Callable[[Iterable[Any]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
-    """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule."""
-    optimizer = make(groups)
+    """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule.
+
+    Raises:
+        InputError: torch refuses an option of the optimizer.
+    """
+    try:
+        optimizer = make(groups)
+    except (ValueError, TypeError) as error:  # torch refuses an option, and names it
+        raise InputError(f"model.optimizer: {error}") from error
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_mult", 1.0)
         if "decay_mult" in group:

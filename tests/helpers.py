@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from distill_lightning.__main__ import main
 from distill_lightning.callbacks.progress import Lines
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import Share, TrainLoader
+from distill_lightning.files import atomic_write
+from distill_lightning.loggers import MetricsCSV
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
@@ -40,7 +43,9 @@ from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
-from distill_lightning.runs import read_metrics
+from distill_lightning.runs import Run, RunConfig, read_metrics
+from distill_lightning.runs import start as start_run
+from distill_lightning.runs.summary import write_summary
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Position, StepOutput
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -124,6 +129,37 @@ def write_run(folder: Path, seed: int = 0, lr: float = 0.1, teacher: str | None 
     summary = {"metrics": metrics, "calibration": calibration, "parameters": 1234, "wall_time_s": 5.0}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
+
+
+def made_run(where: str, state: str = "finished", accuracy: float = 0.9, epochs: int = 2, **options: Any) -> Run:
+    """A run folder logs/<data set>/<method>/<name> in a given state, made by the program's own writers.
+
+    Options are those of the method, but ``seed`` and ``callbacks``. A run in the state "running" stays locked.
+    """
+    stem, _, name = where.rpartition("/")
+    trainer = {"max_epochs": 4, "callbacks": options.pop("callbacks", None)}
+    seed, method = options.pop("seed", 0), stem.rpartition("/")[2]
+    network = {"class_path": "distill_lightning.models.convnet.ConvNet", "init_args": {"num_classes": 10}}
+    model = {"class_path": f"distill_lightning.methods.{method}.{method.upper()}"}
+    model["init_args"] = {"network": network, **options}
+    data = {"class_path": "distill_lightning.data.digits.Digits", "init_args": {"num_workers": 0}}
+    content = {"seed_everything": seed, "model": model, "data": data, "trainer": trainer, "log_dir": "logs"}
+    run = start_run(Path(stem), name, RunConfig(content))
+    record = MetricsCSV(run.metrics, -1)
+    for epoch in range(1, epochs + 1):
+        numbers = {"val/accuracy": accuracy - 0.1 / epoch, "val/nll": 1 / epoch, "train/epoch_loss": 2 / epoch}
+        record.log_metrics(numbers, 20 * epoch)
+    record.save()
+    if state in ("finished", "interrupted"):
+        atomic_write(run.checkpoints / "last.ckpt", lambda file: file.write(name.encode()))
+    if state == "finished":
+        metrics = record.latest | {"test/accuracy": accuracy, "test/nll": 1 - accuracy}
+        write_summary(run.summary, {"metrics": metrics, "wall_time_s": 200.0, "steps": 20 * epochs, "epochs": epochs})
+    if state != "running":
+        run.release()
+        for path in [run.folder / "config.yaml", *run.folder.rglob("*")]:  # as if it had ended an hour ago
+            os.utime(path, (time.time() - 3600,) * 2)
+    return run
 
 
 def events(run: Path) -> dict[str, list[tuple[int, float]]]:

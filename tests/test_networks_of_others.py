@@ -300,4 +300,4 @@ def test_a_function_without_a_return_type_is_one_line(capsys, monkeypatch):
     Path("my_networks_x.py").write_text("def make(num_classes=10):\n    pass\n")
     monkeypatch.syspath_prepend(".")
     line = said_line(capsys, "fit", "--config", "digits/baseline.yaml", "--model.network", "my_networks_x.make")
-    assert line.endswith("write -> torch.nn.Module behind its arguments") and len(line) < 200
+    assert "write in its code what it returns, as -> Module" in line and len(line) < 200

@@ -42,6 +42,7 @@ from distill_lightning.optimizers import (
     make_optimizer,
     parameter_groups,
 )
+from distill_lightning.ranges import Finite
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
@@ -93,7 +94,7 @@ class Method(Evaluated):
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
-        class_bias: dict[str | int, float] | None = None,
+        class_bias: dict[str | int, Finite] | None = None,
         fine_tuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
@@ -254,6 +255,7 @@ class Method(Evaluated):
             self._memory = Memory(self, self.memory, self.shared_memory)
         self._memory.forget()
         self.means = RunningMeans()
+        self.evaluation = None
 
     def _check_batches(self, data: ImageData) -> None:
         smallest = smallest_batch(data, self.trainer.world_size)

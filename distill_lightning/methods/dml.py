@@ -20,12 +20,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.losses import kl_divergence
+from distill_lightning.losses import mutual
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.checks import refuse_misfit
 from distill_lightning.networks import Network, maker, with_shape
@@ -76,8 +75,7 @@ class DML(Method):
         images = batch.images.contiguous(memory_format=self.memory_format)
         logits = [self(images), *(peer(images).float() for peer in self.peers)]
         terms = {}
-        for i, mine in enumerate(logits):
-            others = [kl_divergence(theirs, mine) for j, theirs in enumerate(logits) if j != i]
-            terms[f"ce_{i}"] = self.cross_entropy(mine, batch)
-            terms[f"mutual_{i}"] = torch.stack(others).mean()
+        for number, (mine, of_others) in enumerate(zip(logits, mutual(logits), strict=True)):
+            terms[f"ce_{number}"] = self.cross_entropy(mine, batch)
+            terms[f"mutual_{number}"] = of_others
         return StepOutput(terms, logits[0])

@@ -167,8 +167,10 @@ class Evaluated(Recorded, LeanModule):
         if stage == "test":
             self.calibration = self.metrics.calibration()
         if not self.trainer.sanity_checking:
-            self.log_metrics(stage, results, self.trainer.global_step)
-            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=False)
+            if not self.plain_batches:
+                self.log_metrics(stage, results, self.trainer.global_step)
+            # in another program Lightning logs them: its trainer returns only what it has logged itself
+            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=self.plain_batches)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.

@@ -19,12 +19,10 @@ State between steps: none. No teacher has to be trained.
 
 from typing import Any, Literal
 
-import torch
-
-from distill_lightning.errors import InputError
-from distill_lightning.losses import kl_divergence, soft_target_loss
+from distill_lightning.losses import virtual_teacher
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Fraction, OpenFraction, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -33,9 +31,9 @@ class TfKDReg(Method):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft targets, in [0, 1].
-        right: a, the teacher's probability of the correct class, in (0, 1).
+        temperature: T, by which logits are divided before the softmax.
+        alpha: the weight of the soft targets.
+        right: a, the teacher's probability of the correct class.
         form: "paper" for the loss of the paper with the factor T^2, "code" for the loss of the authors' code.
         kwargs: see Method.
 
@@ -48,29 +46,18 @@ class TfKDReg(Method):
     def __init__(
         self,
         network: Network,
-        temperature: float = 20.0,
-        alpha: float = 0.1,
-        right: float = 0.99,
+        temperature: Positive = 20.0,
+        alpha: Fraction = 0.1,
+        right: OpenFraction = 0.99,
         form: Literal["paper", "code"] = "paper",
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or not 0 <= alpha <= 1 or not 0 < right < 1:
-            raise InputError(
-                f"temperature is {temperature}, alpha {alpha}, right {right}: T must be above 0, alpha in [0, 1], "
-                "right in (0, 1)"
-            )
         self.temperature, self.alpha, self.right, self.form = temperature, alpha, right, form
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce`` (labels) and ``virtual`` (teacher)."""
         logits = self(batch.images)
-        probs = torch.full_like(logits, (1 - self.right) / (logits.shape[1] - 1))
-        probs.scatter_(1, batch.labels[:, None], self.right)
-        if self.form == "paper":
-            virtual = soft_target_loss(probs.log(), logits, self.temperature)
-        else:
-            # kl_divergence takes the softmax of the probabilities, as the authors' code does
-            virtual = kl_divergence(probs / self.temperature, logits)
+        virtual = virtual_teacher(logits, batch.labels, temperature=self.temperature, right=self.right, form=self.form)
         terms = {"ce": (1 - self.alpha) * self.cross_entropy(logits, batch), "virtual": self.alpha * virtual}
         return StepOutput(terms, logits)

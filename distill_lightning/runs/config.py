@@ -34,6 +34,10 @@ SHAPE = ("num_classes", "in_channels", "image_size")
 FREE_IN_VERSION_0_1 = {"root", "num_workers", "pictures", "eval_batch_size", "cache", "folder"}
 """Names of options that version 0.1 took not to change the result, in every class."""
 
+MADE_IN_PYTHON = "made_in_python"
+"""The option that names the objects that config.yaml cannot describe, since they were made in Python: their classes, by
+their places."""
+
 DEEPEST = 50
 """The largest number of levels in a configuration."""
 
@@ -139,6 +143,8 @@ class RunConfig:
         names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
         trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
         parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
+        if made := self.options.get(MADE_IN_PYTHON):
+            parts[MADE_IN_PYTHON] = made
         return {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
 
     @property

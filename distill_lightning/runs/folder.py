@@ -63,7 +63,7 @@ class Run:
         """Locks the run, so that no other process writes into it. The lock ends with ``release`` or with this process.
 
         Args:
-            patience_s: how many seconds to wait for the lock. `busy` takes it for a moment in another process.
+            patience_s: how many seconds to wait for the lock. `locked` takes it for a moment in another process.
 
         Raises:
             InputError: another process has locked the run.
@@ -93,15 +93,27 @@ class Run:
             self.held.close()
             self.held = None
 
-    def busy(self) -> bool:
-        """Whether another process has locked the run."""
+    def locked(self) -> bool | None:
+        """Whether a process, which may be this one, has locked the run. It needs no right to write.
+
+        Returns:
+            None if that cannot be found out: the file system has no locks, or config.yaml cannot be opened.
+        """
+        if fcntl is None:
+            return None
         try:
-            Run(self.folder).hold(patience_s=0).release()
-        except InputError:
+            with open(self.folder / CONFIG, "rb") as file:
+                # a shared lock, so that two processes that ask at the same time do not see each other
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
             return True
-        except OSError:  # the run does not exist, or may not be written to
-            pass
+        except OSError:
+            return None
         return False
+
+    def busy(self) -> bool:
+        """Whether another process is known to have locked the run."""
+        return bool(self.locked())
 
 
 def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:

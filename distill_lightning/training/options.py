@@ -12,12 +12,10 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import RunConfig
+from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared
 from distill_lightning.specs.describe import Description, class_path, defaults
 from distill_lightning.training.lean import DEFAULTS
-
-MADE_IN_PYTHON = "made_in_python"
-"""The option of config.yaml that names the objects that it cannot describe: their classes, by their places."""
 
 
 def options_of(

@@ -36,7 +36,10 @@ class Parts:
     def usual_name(self) -> str:
         """The name of a run without --name: its network and seed."""
         model = self.config.options["model"]
-        what = (model.get("init_args") or {}).get("network") or model
+        arguments = model.get("init_args") or {}
+        if arguments.get("network", model) is None:  # given ready-made in Python
+            return f"{type(self.method.model).__name__.lower()}-seed{self.config.seed}"
+        what = arguments.get("network") or model
         return f"{what['class_path'].rpartition('.')[2].lower()}-seed{self.config.seed}"
 
 

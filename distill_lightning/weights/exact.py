@@ -1,8 +1,6 @@
 """Loads weights into a network whose names and shapes must be the same: all of them, or none if one does not fit."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -26,12 +24,12 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -
 
 
 def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Puts tensors into a network by their names, without a check. Some networks ask for the versions of their layers,
-    which plain dicts do not have; the network's own are given.
+    """Puts tensors into a network by their names. Some networks ask for the versions of their layers, which plain dicts
+    do not have; the network's own are given.
     """
-    state: Any = OrderedDict(weights)
-    state._metadata = getattr(network.state_dict(), "_metadata", None)
-    network.load_state_dict(state, strict=False)
+    state = network.state_dict()  # with the versions
+    state.update(weights)
+    network.load_state_dict(state)
 
 
 def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:

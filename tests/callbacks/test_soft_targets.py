@@ -12,7 +12,7 @@ from distill_lightning.checkpoints import PlainNetwork, open_network
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
-from distill_lightning.losses import soft_target_loss
+from distill_lightning.losses import kd
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
@@ -169,7 +169,7 @@ class TaughtDLB(DLB):
     needs = BatchNeeds(repeats_last_batch=True, teacher_logits=True)
 
     def training_loss(self, batch, position):
-        soft = soft_target_loss(self.teacher_logits(batch), self(batch.images), 4.0)
+        soft = kd(self(batch.images), self.teacher_logits(batch), temperature=4.0)
         output = super().training_loss(batch, position)
         return StepOutput(output.terms | {"soft": soft}, output.logits)
 

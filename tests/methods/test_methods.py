@@ -12,7 +12,7 @@ from torch import nn
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.losses import cross_entropy, soft_target_loss
+from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.models.convnet import ConvNet
@@ -152,7 +152,7 @@ def test_kd_is_its_equation():
     terms = output.terms
     assert output.logits.equal(logits)
     assert terms["hard"].item() == pytest.approx(0.2 * cross_entropy(logits, batch.labels).item(), rel=1e-6)
-    expected = 0.7 * soft_target_loss(batch.teacher.logits, logits, 3).item()
+    expected = 0.7 * kd(logits, batch.teacher.logits, temperature=3).item()
     assert terms["soft"].item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_the_two_forms_of_kd_differ_by_t_squared_in_the_learning_rate():
         optimizer = torch.optim.SGD(network.parameters(), lr=rate / factor)
         for _ in range(5):
             logits = network(images.double())
-            loss = cross_entropy(logits, labels) + soft_target_loss(teacher.double(), logits, temperature)
+            loss = cross_entropy(logits, labels) + kd(logits, teacher.double(), temperature=temperature)
             optimizer.zero_grad()
             (factor * loss).backward()
             optimizer.step()
@@ -193,7 +193,7 @@ def test_dlb_is_its_equation():
         logits = network(batch.images)
         loss = cross_entropy(logits, batch.labels)
         if last is not None:
-            loss = loss + 0.5 * soft_target_loss(last, logits[100:], 2)
+            loss = loss + 0.5 * kd(logits[100:], last, temperature=2)
         last = logits[:100].detach()
         optimizer.zero_grad()
         loss.backward()

@@ -11,12 +11,12 @@ from torch import nn
 from distill_lightning.checkpoints import network_weights, read
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
-from distill_lightning.losses import soft_target_loss, symmetric_kl
+from distill_lightning.losses import adjusted, kd, symmetric_kl
 from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dml import DML
-from distill_lightning.methods.mr_kd import MrKD, adjusted
+from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.tf_kd_reg import TfKDReg
@@ -81,8 +81,8 @@ def test_ddgsd():
     assert output.logits.equal(S)  # of the first view
     assert float(terms["ce"]) == pytest.approx(0.977051, abs=2e-6)
     assert float(terms["views"]) == pytest.approx(1.081896, abs=2e-6)
-    assert float(symmetric_kl(S, T, 1.0)) == pytest.approx(0.831326, abs=2e-6)
-    assert float(symmetric_kl(S, S, 3.0)) == 0
+    assert float(symmetric_kl(S, T, temperature=1.0)) == pytest.approx(0.831326, abs=2e-6)
+    assert float(symmetric_kl(S, S, temperature=3.0)) == 0
     terms = DDGSD(Given(), feature_weight=2.0).training_loss(batch(S, T), at()).terms
     assert float(terms["features"]) == pytest.approx(2 * float((S.mean(0) - T.mean(0)).square().sum()), rel=1e-5)
     with pytest.raises(InputError, match="linear layer"):
@@ -301,7 +301,7 @@ def test_mr_kd_is_its_equation():
     terms = method.training_loss(batch(S), at(step=7)).terms
     fused = method.fusion(torch.cat([-S, -S], 1))
     expected = sum(
-        float(soft_target_loss(adjusted(t.detach(), Y), S, 4.0)) for t in (-S, -S, fused)
+        float(kd(S, adjusted(t.detach(), Y), temperature=4.0)) for t in (-S, -S, fused)
     )  # two copies and what is made of them
     assert float(terms["memory"]) == pytest.approx(2 * expected / 3, rel=1e-5)
     assert float(terms["fusion"]) == pytest.approx(float(nn.functional.cross_entropy(fused, Y)), rel=1e-5)

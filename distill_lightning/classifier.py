@@ -1,0 +1,110 @@
+"""Trained classifiers for use: opens a run or a checkpoint, and predicts the classes of pictures."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill_lightning.errors import InputError
+from distill_lightning.export.opening import Opened, open_source
+from distill_lightning.pillow_pixels import read_pictures
+from distill_lightning.predictions import Predictions
+from distill_lightning.specs import trusting
+
+
+def load(path: str | Path, *, network: nn.Module | None = None, trust: Iterable[str] = ()) -> "Classifier":
+    """Opens a trained classifier.
+
+    Args:
+        path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), or a checkpoint.
+        network: the network, for a run that was given a ready-made one in Python. It gets the weights of the run.
+        trust: dotted names of classes and functions of your own that the file may use, as "my_package.Net". A file may
+            not name others than those of this program, of torchvision and of timm.
+
+    Raises:
+        InputError: there is nothing that can be opened, or the file uses a class that is not trusted.
+    """
+    with trusting(trust):
+        return Classifier(open_source(path, network))
+
+
+class Classifier:
+    """A trained network with the preprocessing and the class names of its run. ``load`` makes it.
+
+    Attributes:
+        network: the network, in eval mode. It takes normalised pictures (B, C, H, W) and returns logits (B, K).
+        info: the description of the data that it was trained on.
+        lineage: where it comes from: run, run id, checkpoint, method, data, network, seed.
+    """
+
+    def __init__(self, opened: Opened) -> None:
+        self._whole = opened.classifier
+        self.network, self.info, self.lineage = opened.classifier.network, opened.info, opened.lineage
+        self.where = opened.where
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the K classes, in the order of the columns of probabilities."""
+        return list(self.info.class_names)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the network."""
+        return self._whole.scale.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the network to a device, and returns the classifier."""
+        self._whole.to(device)
+        return self
+
+    @torch.no_grad()
+    def predict(self, pictures: Any, batch_size: int = 256) -> Predictions:
+        """Predicts the classes of pictures of any size.
+
+        Each picture is turned upright, its shorter side is resized to the size of the training pictures, its centre is
+        cropped, and it is normalised as in the run.
+
+        Args:
+            pictures: the path of a picture or of a folder; a Pillow picture; an array or a tensor of pictures; or a
+                list of these. Values are 0 to 255 as uint8, or 0 to 1 as floating-point numbers. (N, H, W) is N grey
+                pictures; (H, W) is one; (N, C, H, W), (N, H, W, C) and, for one picture in a list, (C, H, W) and
+                (H, W, C) have C = 1 or 3 channels.
+            batch_size: the number of pictures that the network gets at once.
+
+        Raises:
+            InputError: there are no pictures, one cannot be read, or an array has another shape or other values.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
+        batches, files = read_pictures(_as_arrays(pictures), self.info.channels, self.info.image_size, batch_size)
+        probs = [self._whole(torch.from_numpy(pixels).to(self.device))[1].cpu().numpy() for pixels in batches]
+        return Predictions(np.concatenate(probs), self.class_names, files)
+
+    def __repr__(self) -> str:
+        info = self.info
+        return f"Classifier({info.num_classes} classes of {info.name}, {self.lineage['network']}, from {self.where})"
+
+
+def _as_arrays(pictures: Any) -> Any:
+    """Tensors and arrays of fractions as uint8 arrays."""
+    if isinstance(pictures, list | tuple):
+        return [_channels_last(_as_arrays(one)) for one in pictures]
+    if isinstance(pictures, Tensor):
+        pictures = pictures.detach().cpu().numpy()
+    if isinstance(pictures, np.ndarray) and np.issubdtype(pictures.dtype, np.floating):
+        if pictures.size and not (pictures.min() >= 0 and pictures.max() <= 1):
+            raise InputError(
+                f"the pictures have values from {pictures.min():.3g} to {pictures.max():.3g}: give 0 to 1, or 0 to 255 "
+                "as uint8, before any normalisation"
+            )
+        return np.rint(pictures * 255).astype(np.uint8)
+    return pictures
+
+
+def _channels_last(picture: Any) -> Any:
+    """One picture (C, H, W) as (H, W, C)."""
+    is_first = isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[0] in (1, 3)
+    return picture.transpose(1, 2, 0) if is_first and picture.shape[2] not in (1, 3) else picture
