@@ -39,7 +39,6 @@ from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
-from distill_lightning.weights import checkpoint_of
 
 NETWORKS = ("network", "peers")
 """Options of a method that are networks."""
@@ -120,7 +119,7 @@ class DistillCommand(CommandLine):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
-        args = self._with_config_of_checkpoint(with_checkpoint_of_folder(expand_configs(args or [])))
+        args = self._with_config_of_checkpoint(expand_configs(args or []))
         args = with_class_paths(args)
         try:
             self.config = parser.parse_args(args)
@@ -247,24 +246,6 @@ class DistillCommand(CommandLine):
     ) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps)
-
-
-def with_checkpoint_of_folder(args: list[str]) -> list[str]:
-    """Replaces the folder of a run as ``--ckpt_path`` by the run's last checkpoint.
-
-    Raises:
-        InputError: see ``checkpoint_of``.
-    """
-    replaced, before = [], ""
-    for argument in args:
-        option, equals, value = argument.partition("=")
-        if before == "--ckpt_path" and argument not in ("last", "best", "auto"):
-            argument = str(checkpoint_of(argument))
-        elif option == "--ckpt_path" and equals and value not in ("last", "best", "auto"):
-            argument = f"{option}={checkpoint_of(value)}"
-        replaced.append(argument)
-        before = argument
-    return replaced
 
 
 def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:
