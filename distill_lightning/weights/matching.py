@@ -183,6 +183,9 @@ class _Matcher:
         return Matching(self.values, report)
 
     def _refuse_misfit(self, report: Report, counted: list[str], complete: bool, partial: bool) -> None:
+        known = sum(name in self.theirs for name in counted)
+        if self.fault and known >= LEAST * len(counted):  # the names are right: a shape says more than a share
+            raise InputError(self.fault)
         if report.share < LEAST and not partial:
             theirs, mine = next(iter(self.theirs), "nothing"), next((n for n in counted if n not in self.values), "")
             raise InputError(
