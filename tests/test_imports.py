@@ -184,7 +184,6 @@ SHARED_BY_METHODS = {
     "taught": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
-    "foreign_callbacks": set(),
     "memory": set(),
     "plain_batches": set(),
 }

@@ -75,6 +75,8 @@ class StartFrom(Callback):
         """
         assert isinstance(pl_module, Method)
         path, checkpoint = str(self.start.path), self.start.checkpoint
+        if self.optimizer and not (checkpoint or {}).get("optimizer_states"):
+            raise InputError(f"{path} holds no state of an optimizer: leave start_optimizer out")
         if checkpoint is None:
             say(put_weights(pl_module.model, read_weights(path, pl_module.model)).line())
         elif _fits(pl_module, checkpoint["state_dict"]):
@@ -82,8 +84,6 @@ class StartFrom(Callback):
         else:
             weights = network_weights(dict(checkpoint), pl_module.model)
             say(put_weights(pl_module.model, Source(path, {"": weights})).line())
-        if self.optimizer and not (checkpoint or {}).get("optimizer_states"):
-            raise InputError(f"{path} holds no state of an optimizer: leave start_optimizer out")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes up the state of the optimizer.
