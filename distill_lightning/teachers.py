@@ -1,7 +1,7 @@
 """Trained networks without training: teachers, and the members of an ensemble."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +16,19 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.models.outputs import input_type, main_output
 from distill_lightning.values import TrainedOn
+
+if TYPE_CHECKING:
+    TrainedNetwork = str | Path | PlainNetwork | nn.Module
+else:
+    # the parser of the command would turn each path of a YAML into a Path, which config.yaml cannot hold
+    TrainedNetwork = str | PlainNetwork | nn.Module
+"""A trained network: the path of a run's folder or of a checkpoint, or a network that has its weights."""
+
+
+def as_list(given: TrainedNetwork | list[TrainedNetwork] | None) -> list[str | PlainNetwork | nn.Module]:
+    """Trained networks as a list, with paths as texts; empty for None."""
+    many = given if isinstance(given, list) else [] if given is None else [given]
+    return [str(one) if isinstance(one, Path) else one for one in many]
 
 
 class FrozenNetwork(nn.Module):

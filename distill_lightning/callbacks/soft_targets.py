@@ -18,10 +18,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
-from torch import nn
 
 from distill_lightning.callbacks.insights import draw_soft_targets
-from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.digests import tensors_digest
@@ -31,7 +29,7 @@ from distill_lightning.methods.base import Method
 from distill_lightning.ranges import Count
 from distill_lightning.recorded import Recorded
 from distill_lightning.soft_targets import SoftTargetTable
-from distill_lightning.teachers import FrozenNetwork, Teachers
+from distill_lightning.teachers import FrozenNetwork, Teachers, TrainedNetwork, as_list
 from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
 
 
@@ -56,13 +54,13 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
 
     def __init__(
         self,
-        teacher: str | PlainNetwork | nn.Module | list[str | PlainNetwork | nn.Module],
+        teacher: TrainedNetwork | list[TrainedNetwork],
         mode: Literal["online", "table"] = "online",
         views: Count = 1,
         folder: str = "logs/soft_targets",
     ) -> None:
         super().__init__()
-        self.teacher = teacher if isinstance(teacher, list) else [teacher]
+        self.teacher = as_list(teacher)
         if not self.teacher:
             raise InputError("SoftTargets.teacher is an empty list: give one teacher or more")
         self.mode, self.views, self.folder = mode, views, folder

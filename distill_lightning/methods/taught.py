@@ -2,13 +2,10 @@
 
 from typing import Any
 
-from torch import nn
-
-from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
-from distill_lightning.teachers import Teachers
+from distill_lightning.teachers import Teachers, TrainedNetwork, as_list
 from distill_lightning.values import Batch, BatchNeeds, TeacherOutput
 
 
@@ -31,12 +28,12 @@ class Taught(Method):
     def __init__(
         self,
         network: Network,
-        teacher: str | PlainNetwork | nn.Module | list[str | PlainNetwork | nn.Module] | None = None,
+        teacher: TrainedNetwork | list[TrainedNetwork] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         # in a list: a module that is an attribute would become a part of the method
-        self.teachers = list(teacher) if isinstance(teacher, list | tuple) else [] if teacher is None else [teacher]
+        self.teachers = as_list(teacher)
         self._own: Teachers | None = None
 
     def find_plain_teacher(self) -> None:

@@ -109,7 +109,7 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
     if isinstance(method, Taught) and method.teachers:
         if any(isinstance(callback, SoftTargets) for callback in callbacks):
             raise InputError(f"{type(method).__name__} has a teacher, and SoftTargets another one: leave one out")
-        callbacks.append(SoftTargets(method.teachers))
+        callbacks.append(SoftTargets([*method.teachers]))
     if shows_progress and options.get("enable_progress_bar") is not False:
         callbacks.append(progress())
     accelerator = options.get("accelerator")

@@ -167,7 +167,7 @@ def test_networks_by_class_function_partial_and_name():
 def test_a_teacher_of_the_method_becomes_the_callback():
     teacher = quick(max_epochs=1).fit(baseline(), digits())
     file = str(teacher.folder / "checkpoints/last.ckpt")
-    of_method = quick(max_epochs=1, name="a").fit(dl.KD(dl.models.ConvNet, teacher=file), digits())
+    of_method = quick(max_epochs=1, name="a").fit(dl.KD(dl.models.ConvNet, teacher=Path(file)), digits())
     of_callback = quick(max_epochs=1, name="b", callbacks=[dl.SoftTargets(file)]).fit(
         dl.KD(dl.models.ConvNet), digits()
     )
