@@ -1,11 +1,18 @@
 """The command ``distill``: runs a verb, and turns an error into one line and an exit status."""
 
+import importlib
 import os
 import sys
 import sysconfig
 import traceback
 
+from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
+
+WITHOUT_TORCH = ("report", "configs", "list", "show")
+"""The verbs that answer at once; each is a module of the same name in ``cli``."""
+EXPORTED = (".onnx",)
+"""The ends of exported files that are read where there may be no torch."""
 
 
 def main(args: list[str] | None = None) -> int:
@@ -19,27 +26,12 @@ def main(args: list[str] | None = None) -> int:
     """
     args = sys.argv[1:] if args is None else args
     try:
-        if args[:1] == ["report"]:  # without the slow import of torch
-            from distill_lightning.cli import report
-
-            return report.main(args[1:])
-        if args[:1] == ["configs"]:  # likewise
-            from distill_lightning.cli import configs
-
-            return configs.main(args[1:])
-        if args[:1] == ["predict"] and args[1:2] and args[1].lower().endswith(".onnx"):  # where there may be no torch
-            from distill_lightning.cli import predict_exported
-
-            return predict_exported.main(args[1:])
-        if args[:1] == ["list"]:
-            from distill_lightning.cli import list as list_runs
-
-            return list_runs.main(args[1:])
-        if args[:1] == ["show"]:
-            from distill_lightning.cli import show
-
-            return show.main(args[1:])
-        from distill_lightning.cli import app
+        status = verbs.answer(args)
+        if status is not None:
+            return status
+        if (module := _without_torch(args)) is not None:
+            return int(importlib.import_module(f"distill_lightning.cli.{module}").main(args[1:]))
+        from distill_lightning.cli import app  # which imports torch and Lightning: seconds
 
         return app.main(args)
     except KeyboardInterrupt:
@@ -51,6 +43,13 @@ def main(args: list[str] | None = None) -> int:
         if ours := first_input_error(error):
             return _fail(str(ours), 2)
         return _fail(f"{type(error).__name__}: {error}{_where(error)}", 1)
+
+
+def _without_torch(args: list[str]) -> str | None:
+    """The module in ``cli`` of a command that needs no torch; None if it needs it."""
+    if args[0] == "predict" and len(args) > 1 and args[1].lower().endswith(EXPORTED):
+        return "predict_exported"
+    return args[0] if args[0] in WITHOUT_TORCH else None
 
 
 def _where(error: Exception) -> str:

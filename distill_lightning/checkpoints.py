@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
+from distill_lightning.ranges import Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
@@ -263,8 +264,8 @@ class PlainNetwork(Recorded):
         self,
         network: nn.Module,
         weights: str | None = None,
-        mean: list[float] | None = None,
-        std: list[float] | None = None,
+        mean: list[Finite] | None = None,
+        std: list[Positive] | None = None,
     ) -> None:
         if weights is not None:
             load_weights(network, read_weights(weights, network), weights)

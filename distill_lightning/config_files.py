@@ -33,6 +33,11 @@ def find_shipped(name: str) -> Path | None:
     return FOLDER / f"{short}.yaml" if short in shipped_names() else None
 
 
+def shown(path: Path) -> str:
+    """The name of a file in a message: that of a shipped file as ``configs/digits/dlb.yaml``."""
+    return str(Path("configs") / path.relative_to(FOLDER)) if path.is_relative_to(FOLDER) else str(path)
+
+
 def find(name: str) -> Path | None:
     """The file of a name: of the working folder, or else a shipped one; None where there is neither."""
     for file in (name, f"{name}.yaml"):

@@ -17,11 +17,18 @@ def first_input_error(error: BaseException | None) -> InputError | None:
     return error
 
 
+def nearest_word(word: str, words: Iterable[str]) -> str | None:
+    """The most similar of ``words``; None if none is similar. Case is ignored."""
+    small = {word.lower(): word for word in words}
+    close = difflib.get_close_matches(word.lower(), small, n=5, cutoff=0.6)
+    swapped = [one for one in close if sorted(one) == sorted(word.lower())]  # letters in another order come first
+    return small[[*swapped, *close][0]] if close else None
+
+
 def nearest(word: str, words: Iterable[str]) -> str:
     """A hint "; did you mean X?" with the most similar of ``words``, or "" if none is similar. Case is ignored."""
-    small = {word.lower(): word for word in words}
-    close = difflib.get_close_matches(word.lower(), small, n=1, cutoff=0.6)
-    return f"; did you mean {small[close[0]]}?" if close else ""
+    close = nearest_word(word, words)
+    return "" if close is None else f"; did you mean {close}?"
 
 
 class LineParser(ArgumentParser):

@@ -169,10 +169,15 @@ def parse_yaml(text: str, where: str) -> Any:
     try:
         data = yaml.load(text, YamlLoader)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{where} is not a YAML file of plain data: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"{where} is not a YAML file of plain data: {_where_in(error)}") from error
     for _ in nested_values(data, where):
         pass
     return data
+
+
+def _where_in(error: Exception) -> str:
+    """What a YAML reader says, in one line, without the name that it has for a text that is no file."""
+    return " ".join(str(error).replace('in "<unicode string>", ', "").split())[:130]
 
 
 def read_yaml(path: str | Path) -> Any:

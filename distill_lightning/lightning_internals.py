@@ -4,9 +4,7 @@ They are checked with Lightning 2.6.4 to 2.6.6. Each function says why the publi
 ``tests/test_lightning_internals.py`` fails if a new version of Lightning has moved one of these names.
 """
 
-import copy
 from collections import OrderedDict
-from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -97,7 +95,7 @@ def synchronises_batch_norm(trainer: pl.Trainer) -> bool:
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI with access to its resolved options and with descriptions of its verbs."""
+    """LightningCLI with access to its resolved options."""
 
     def _parse_ckpt_path(self) -> None:
         """Does nothing. Lightning's version lets the options in a checkpoint override those of the user."""
@@ -111,22 +109,6 @@ class CommandLine(LightningCLI):
         config = self.config[self.subcommand]
         plain: dict[str, Any] = yaml.safe_load(self._parser(self.subcommand).dump(config, skip_none=False))
         return plain
-
-    def describe_verbs(self, words: Mapping[str, str]) -> None:
-        """Sets the description of each verb in ``--help``, and adds verbs that have a parser of their own.
-
-        Args:
-            words: the description of each verb.
-        """
-        subcommands: Any = self.parser._subcommands_action
-        listed = subcommands._choices_actions
-        known = {choice.dest: choice for choice in listed}
-        for verb, text in words.items():
-            if verb not in known:
-                known[verb] = copy.copy(listed[0])
-                known[verb].dest = known[verb].metavar = verb
-                listed.append(known[verb])
-            known[verb].help = text
 
 
 class ResolvingCommandLine(CommandLine):

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from distill_lightning.errors import InputError
+
 
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
     """SGD with the settings that are usual for CIFAR."""
@@ -31,8 +33,15 @@ def parameter_groups(parameters: Iterable[nn.Parameter], decay_norms_and_biases:
 
 
 def make_optimizer(make: Callable[[Iterable[Any]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
-    """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule."""
-    optimizer = make(groups)
+    """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule.
+
+    Raises:
+        InputError: torch refuses an option of the optimizer.
+    """
+    try:
+        optimizer = make(groups)
+    except (ValueError, TypeError) as error:  # torch refuses an option, and names it
+        raise InputError(f"model.optimizer: {error}") from error
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer

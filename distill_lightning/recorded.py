@@ -4,14 +4,16 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Self
 
+from distill_lightning.ranges import Ranged
 
-class Recorded:
-    """A base class of objects that remember their arguments."""
+
+class Recorded(Ranged):
+    """A base class of objects that remember their arguments, and refuse numbers out of range."""
 
     _given: Mapping[str, Any]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        made = super().__new__(cls)
+        made = super().__new__(cls, *args, **kwargs)
         # not by setattr: torch's modules have no attributes before their __init__
         object.__setattr__(made, "_given", _by_name(cls, args, kwargs))
         return made

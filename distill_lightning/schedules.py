@@ -2,8 +2,10 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, NonNegative, Range
 from distill_lightning.recorded import Recorded
 
 
@@ -11,16 +13,14 @@ class Schedule(Recorded, ABC):
     """A factor for the learning rate, computed before each step.
 
     Args:
-        warmup_epochs: the number of epochs, 0 or more, over which the learning rate rises linearly from 0. The first
+        warmup_epochs: the number of epochs over which the learning rate rises linearly from 0. The first
             step already has one step's share of the rise.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, warmup_epochs: float = 0.0) -> None:
-        if warmup_epochs < 0:
-            raise InputError(f"warmup_epochs is {warmup_epochs}: it must be 0 or more")
+    def __init__(self, warmup_epochs: NonNegative = 0.0) -> None:
         self.warmup_epochs = warmup_epochs
 
     def factor(self, epoch: float, epochs: float, step: float) -> float:
@@ -61,19 +61,22 @@ class MultiStep(Schedule):
 
     Args:
         milestones: epochs in ascending order.
-        gamma: the factor at each milestone, in (0, 1].
+        gamma: the factor at each milestone.
         warmup_epochs: see Schedule.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, milestones: list[float], gamma: float = 0.1, warmup_epochs: float = 0.0) -> None:
+    def __init__(
+        self,
+        milestones: list[NonNegative],
+        gamma: Annotated[float, Range(above=0, at_most=1)] = 0.1,
+        warmup_epochs: NonNegative = 0.0,
+    ) -> None:
         super().__init__(warmup_epochs)
-        if not 0 < gamma <= 1:
-            raise InputError(f"gamma is {gamma}: it must lie in (0, 1]")
         if sorted(milestones) != list(milestones):
-            raise InputError(f"milestones are {milestones}: they must be in ascending order")
+            raise InputError(f"MultiStep.milestones are {milestones}: they must be in ascending order")
         self.milestones, self.gamma = milestones, gamma
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
@@ -85,17 +88,15 @@ class CosineCycles(Schedule):
     """Falls from 1 to 0 along half a cosine in each of several cycles (Loshchilov & Hutter 2017, with restarts).
 
     Args:
-        cycles: the number of cycles, 1 or more; all have the same length.
+        cycles: the number of cycles; all have the same length.
         warmup_epochs: see Schedule. Warm-up is a part of the first cycle.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, cycles: int, warmup_epochs: float = 0.0) -> None:
+    def __init__(self, cycles: Count, warmup_epochs: NonNegative = 0.0) -> None:
         super().__init__(warmup_epochs)
-        if cycles < 1:
-            raise InputError(f"cycles is {cycles}: it must be 1 or more")
         self.cycles = cycles
 
     def after_warmup(self, epoch: float, epochs: float) -> float:

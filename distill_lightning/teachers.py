@@ -135,7 +135,7 @@ def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]
     if not Path(path).is_file():
         option = "--trainer.callbacks.teacher" if role == "teacher" else "--model.members"
         raise InputError(
-            f"there is no {role} {path}: train it first (the first line of each YAML that needs one has the command), "
+            f"there is no {role} {path}: train it first (the first line of its YAML says how), "
             f"or give another one with {option}"
         )
     checkpoint = checkpoints.read(path)

@@ -240,14 +240,14 @@ LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
     ("config", "given", "words"),
     [
         (BASE, ["--trainer.max_epoch", 3], ["--trainer.max_epoch;", "did you mean --trainer.max_epochs?"]),
-        (BASE, ["--data.batchsize", 3], ["batchsize", "did you mean batch_size?"]),
+        (BASE, ["--data.batchsize", 3], ["--data.batchsize", "did you mean --data.batch_size?"]),
         (BASE, ["--model", "Baselin"], ["Baselin", "did you mean Baseline?"]),
         (BASE, ["--model.network", "ConvNt"], ["model.network", "did you mean ConvNet?"]),
-        (BASE, ["--model.network.widht", 4], ["widht", "did you mean width?"]),
+        (BASE, ["--model.network.widht", 4], ["widht", "did you mean --model.network.width?"]),
         (BASE, ["--model.optimizer", "Adamm"], ["model.optimizer", "did you mean Adam?"]),
         (BASE, ["--data.batch_size", "many"], ["data.batch_size is many: expected int"]),
         (CONFIGS / "studies" / "quick.yaml", [], ["is a study: run it with distill study"]),
-        (BASE, ["--data.augment", "RandomCrop"], ["data.augment: expected a list"]),
+        (BASE, ["--data.augment", "RandomCrop"], ["data.augment is RandomCrop: expected a list"]),
         (
             BASE,
             ["--trainer.callbacks.teacher", "x"],
@@ -322,7 +322,7 @@ def test_a_yaml_that_is_none(capsys):
     Path("bad.yaml").write_text("a: [b\n c: {")
     assert distill("fit", "--config", "bad.yaml") == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "no YAML" in line
+    assert "bad.yaml is not a YAML file" in line
     assert "line 2" in line
 
 

@@ -29,8 +29,6 @@ from torch import nn
 from distill_lightning import checkpoints, files, runs, specs
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.cli import app, from_file
-from distill_lightning.cli import command as command_line
-from distill_lightning.cli.verbs import VERBS
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.lottery.packing import load_packed, packed
@@ -270,20 +268,6 @@ class Evil:
 
     def __reduce__(self):
         return os.system, (TOUCH,)
-
-
-@pytest.fixture(autouse=True)
-def _parsers_of_one_verb(monkeypatch):
-    """A parser takes most of the time of a refusal, and the parsers of the other verbs most of that."""
-    build, verbs, words = command_line.DistillCommand.__init__, command_line.DistillCommand.subcommands(), VERBS
-
-    def build_one(self, args=None):
-        verb = args[0]
-        monkeypatch.setattr(command_line, "VERBS", {verb: words[verb]})
-        self.subcommands = lambda: {verb: verbs[verb]}
-        build(self, args)
-
-    monkeypatch.setattr(command_line.DistillCommand, "__init__", build_one)
 
 
 @pytest.fixture

@@ -61,6 +61,7 @@ from distill_lightning.lottery.surroundings import (
 from distill_lightning.lottery.tickets import Opened, Ticket, open_ticket
 from distill_lightning.lottery.timeline import PruningTimeline, batches_of
 from distill_lightning.methods.base import Method, trained_batches
+from distill_lightning.ranges import BelowOne, CountOrZero, OpenFraction
 from distill_lightning.recorded import Recorded
 from distill_lightning.tensor_files import write_tensors
 from distill_lightning.values import Batch, ShowsNumbers, Summarised, TimelineGiver
@@ -71,10 +72,10 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     Args:
         rounds: the number of times that the network is pruned; 0 trains a ticket without further pruning.
-        linear: the share of the remaining weights of linear layers that each round prunes, in [0, 1).
+        linear: the share of the remaining weights of linear layers that each round prunes.
         conv: the same for convolutions.
         output: the same for the last linear layer; half of ``linear`` by default.
-        density: the share of all prunable weights that the last round keeps, in (0, 1). Weights that a ticket has
+        density: the share of all prunable weights that the last round keeps. Weights that a ticket has
             pruned count as prunable. All rates are scaled to reach it. With 1 round this is one-shot pruning.
         scope: "layers" ranks the weights of each layer alone, "global" ranks all layers of equal rate together.
         leave_out: names of modules whose weights are not pruned. Modules inside a named module are left out too.
@@ -101,31 +102,26 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     def __init__(
         self,
-        rounds: int = 15,
-        linear: float = 0.2,
-        conv: float = 0.2,
-        output: float | None = None,
-        density: float | None = None,
+        rounds: CountOrZero = 15,
+        linear: BelowOne = 0.2,
+        conv: BelowOne = 0.2,
+        output: BelowOne | None = None,
+        density: OpenFraction | None = None,
         scope: Literal["layers", "global"] = "layers",
         leave_out: list[str] | None = None,
-        also: dict[str, float] | None = None,
+        also: dict[str, BelowOne] | None = None,
         retrain: Literal["weights", "learning_rate", "fine_tune"] = "weights",
         rewind_to: str = "0 steps",
         length: str | None = None,
         optimizer: Literal["fresh", "kept"] = "fresh",
         order: Literal["same", "new"] = "same",
         ticket: str | None = None,
-        ticket_round: int | None = None,
+        ticket_round: CountOrZero | None = None,
         weights: Literal["rewound", "reinitialised"] = "rewound",
         mask: Literal["found", "shuffled", "random"] = "found",
     ) -> None:
         output = linear / 2 if output is None else output
-        for name, rate in {"linear": linear, "conv": conv, "output": output, **(also or {})}.items():
-            if not 0 <= rate < 1:
-                raise InputError(f"Lottery: the rate of {name} is {rate}: it must lie in [0, 1)")
-        if density is not None and not 0 < density < 1:
-            raise InputError(f"Lottery.density is {density}: it must lie between 0 and 1")
-        if rounds < 0 or (rounds == 0 and ticket is None):
+        if rounds == 0 and ticket is None:
             raise InputError(f"Lottery.rounds is {rounds}: it must be 1 or more, or 0 with a ticket")
         if ticket is None and (weights != "rewound" or mask != "found" or ticket_round is not None):
             raise InputError("Lottery: ticket_round, weights and mask say what to do with a ticket: give a ticket")

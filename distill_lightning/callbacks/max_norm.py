@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from distill_lightning.errors import InputError
+from distill_lightning.ranges import Positive
 from distill_lightning.recorded import Recorded
 
 
@@ -20,12 +20,10 @@ class MaxNorm(Recorded, Callback):
         limit: the largest L2 norm. The default is the paper's value for MNIST, the square root of 15.
 
     Raises:
-        InputError: ``limit`` is not greater than 0.
+        InputError: ``limit`` is out of range.
     """
 
-    def __init__(self, limit: float = 15**0.5) -> None:
-        if not limit > 0:
-            raise InputError(f"MaxNorm.limit is {limit}: it must be greater than 0")
+    def __init__(self, limit: Positive = 15**0.5) -> None:
         self.limit = limit
 
     @torch.no_grad()

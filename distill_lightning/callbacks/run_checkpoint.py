@@ -29,6 +29,7 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import Count, Positive
 from distill_lightning.recorded import Recorded
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGUSR1] if hasattr(signal, "SIGUSR1") else [])
@@ -58,22 +59,18 @@ class RunCheckpoint(Recorded, Checkpoint):
         lowest_is_best: whether a lower value of ``monitor`` is better, as for a loss.
 
     Raises:
-        InputError: one of the three intervals is not greater than 0.
+        InputError: an interval is out of range.
     """
 
     def __init__(
         self,
-        every_n_epochs: int = 1,
-        every_n_steps: int | None = None,
-        every_minutes: float | None = None,
+        every_n_epochs: Count = 1,
+        every_n_steps: Count | None = None,
+        every_minutes: Positive | None = None,
         monitor: str = "val/accuracy",
         lowest_is_best: bool = False,
     ) -> None:
         super().__init__()
-        given = {"every_n_epochs": every_n_epochs, "every_n_steps": every_n_steps, "every_minutes": every_minutes}
-        for name, value in given.items():
-            if value is not None and value <= 0:
-                raise InputError(f"checkpoint.{name} is {value}: it must be greater than 0")
         self.every_n_epochs, self.every_n_steps, self.every_minutes = every_n_epochs, every_n_steps, every_minutes
         self.monitor, self.lowest_is_best = monitor, lowest_is_best
         self.folder: Path | None = None

@@ -28,6 +28,7 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import first_decides
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import Count
 from distill_lightning.recorded import Recorded
 from distill_lightning.soft_targets import SoftTargetTable
 from distill_lightning.teachers import FrozenNetwork, Teachers
@@ -41,11 +42,11 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         teacher: a checkpoint of any method of this program, a network with its weights, or a list of these. A list is
             an ensemble: its logits are the mean of the members' logits.
         mode: "online" or "table".
-        views: V, the number of views in a table; 1 or more.
+        views: V, the number of views in a table.
         folder: the folder of all tables. Each table has its own folder in it, and runs share the tables.
 
     Raises:
-        InputError: ``teacher`` is an empty list, or ``views`` is less than 1. When the fit starts: see
+        InputError: ``teacher`` is an empty list, or ``views`` is out of range. When the fit starts: see
             ``FrozenNetwork.open`` and ``SoftTargetTable``.
     """
 
@@ -57,15 +58,13 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         self,
         teacher: str | PlainNetwork | nn.Module | list[str | PlainNetwork | nn.Module],
         mode: Literal["online", "table"] = "online",
-        views: int = 1,
+        views: Count = 1,
         folder: str = "logs/soft_targets",
     ) -> None:
         super().__init__()
         self.teacher = teacher if isinstance(teacher, list) else [teacher]
         if not self.teacher:
             raise InputError("SoftTargets.teacher is an empty list: give one teacher or more")
-        if views < 1:
-            raise InputError(f"SoftTargets.views is {views}: it must be 1 or more")
         self.mode, self.views, self.folder = mode, views, folder
         self.teachers = Teachers([])
         self.digests: list[str] = []

@@ -1,12 +1,14 @@
 """Runs the verbs of the command that need torch.
 
-distill fit|validate|test|predict|bench --config FILE [--config FILE ...] [--option value ...]
+distill fit --config FILE [--config FILE ...] [--option value ...]
+distill validate|test|predict|bench RUN|FILE [--option value ...]
 distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
 distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
+import importlib
 import logging
 import os
 import sys
@@ -16,8 +18,9 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import compress, export, inspect, study
+from distill_lightning.cli import help, inspect, study
 from distill_lightning.cli.command import DistillCommand
+from distill_lightning.cli.positionals import as_options
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
@@ -25,6 +28,10 @@ from distill_lightning.training.parts import method_name
 
 # Lightning can download configurations from an address; here they must be files
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
+
+
+OWN_PARSERS = ("export", "compress", "completion")
+"""Verbs whose module, of the same name, is imported only for them."""
 
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
@@ -71,17 +78,18 @@ def main(args: list[str]) -> int:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
-    if args[:1] == ["export"]:
-        return export.main(args[1:])
-    if args[:1] == ["compress"]:
-        return compress.main(args[1:])
+    if args[0] in OWN_PARSERS:
+        return int(importlib.import_module(f"distill_lightning.cli.{args[0]}").main(args[1:]))
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
     with trusting(trusted):
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
-        DistillCommand(args)
+        if (page := help.asked(args)) is not None:
+            print(page)
+        else:
+            DistillCommand(as_options(args))
     return 0
 
 

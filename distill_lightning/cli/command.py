@@ -1,7 +1,6 @@
 """The verbs that train or evaluate: builds the parts of a run from the command line, and calls the verb."""
 
 import itertools
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,16 @@ from distill_lightning.bench import time_steps
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
-from distill_lightning.cli.messages import Parser
+from distill_lightning.cli.diagnosis import first_fault, left_to_data
+from distill_lightning.cli.messages import Parser, RefusedError, refusals_of_libraries, refuse_out_of_range
 from distill_lightning.cli.tables import print_metrics, print_result
-from distill_lightning.cli.verbs import OTHER_VERBS, VERBS
+from distill_lightning.cli.verbs import VERBS
 from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
-from distill_lightning.runs import SHAPE, RunConfig
+from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared, named_class
 from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
@@ -46,12 +46,15 @@ NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 class CommandTrainer(LeanTrainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> dict[str, Any]:
+    def bench(
+        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+    ) -> dict[str, Any]:
         """Measures the time of a training step.
 
         Args:
             model: the method.
             datamodule: the data.
+            ckpt_path: the checkpoint whose configuration is used; its weights are not.
             turns: how often each part is timed.
             steps: the number of steps in each turn.
         """
@@ -62,6 +65,9 @@ class DistillCommand(CommandLine):
     """Reads the options of a command, builds each part of the run once, and passes the parts to the verb."""
 
     def __init__(self, args: list[str] | None = None) -> None:
+        given = sys.argv[1:] if args is None else args
+        self.verb = given[0]
+        """A parser is made for this verb alone: each takes a tenth of a second."""
         self.given_checkpoint: dict[str, Any] | None = None
         """The checkpoint that gives the configuration if there is no --config."""
         super().__init__(
@@ -79,28 +85,24 @@ class DistillCommand(CommandLine):
                 "allow_abbrev": False,
                 "version": distill_lightning.__version__,
                 "description": distill_lightning.__doc__,
-                **{verb: {"description": words} for verb, words in VERBS.items()},
+                self.verb: {"description": VERBS[self.verb]},
             },
             trainer_defaults=dict(DEFAULTS),
-            args=args,
+            args=given,
         )
 
     # What can be given
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
         loaders = {"model", "datamodule", "weights_only", "verbose"}
-        return {
+        verbs = {
             "fit": loaders | {"train_dataloaders", "val_dataloaders"},
             "validate": loaders | {"dataloaders"},
             "test": loaders | {"dataloaders"},
             "predict": loaders | {"dataloaders", "return_predictions"},
             "bench": {"model", "datamodule"},
         }
-
-    def setup_parser(self, *args: Any) -> None:
-        super().setup_parser(*args)
-        self.describe_verbs(VERBS | OTHER_VERBS)
+        return {self.verb: verbs[self.verb]}
 
     def add_arguments_to_parser(self, parser: Parser) -> None:  # type: ignore[override]
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs are written to.")
@@ -114,15 +116,16 @@ class DistillCommand(CommandLine):
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
-        args = self._with_config_of_checkpoint(expand_configs(sys.argv[1:] if args is None else args))
+        args = self._with_config_of_checkpoint(expand_configs(args or []))
         try:
             self.config = parser.parse_args(args)
-        except InputError as error:  # a network may require an option that only the data give: use 0 until then
-            required = re.search(r"arguments are required: ([\w, ]+)", str(error))
-            names = [name for name in re.split(r"[, ]+", required[1]) if name in SHAPE] if required else []
-            if not names:
-                raise
-            self.config = parser.parse_args([*args, *(f"--model.network.{name}=0" for name in names)])
+        except RefusedError as error:
+            # a network may require options that only the data give: use 0 until they are known
+            names = left_to_data(args)
+            if (fault := first_fault(args)) or not names:
+                raise InputError(fault or str(error)) from error
+            self.config = parser.parse_args([*args, *(f"--{name}=0" for name in names)])
+        refuse_out_of_range(self.config[args[0]])
 
     def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
         """Adds the configuration of the checkpoint as the first --config, if the command has a checkpoint and no
@@ -138,7 +141,8 @@ class DistillCommand(CommandLine):
         self.given_checkpoint = checkpoints.read(path)
         config = checkpoints.config_of(self.given_checkpoint, path)
         _refuse_made_in_python(config, args)
-        if args[0] != "fit":  # a checkpoint decides the network and the data, but not the trainer of another verb
+        # a checkpoint decides the network and the data, but not the trainer of a verb that does not train
+        if args[0] not in ("fit", "bench"):
             config = {k: v for k, v in config.items() if k in ("seed_everything", "model", "data")}
             if isinstance(config.get("model"), dict) and isinstance(config["model"].get("init_args"), dict):
                 config["model"]["init_args"].pop("optimizer", None)
@@ -168,7 +172,7 @@ class DistillCommand(CommandLine):
         # a network from a file may not need much more memory than the weights in the file
         where, given = str(self.option("ckpt_path")), self.given_checkpoint
         weights = None if given is None else count_numbers(given["state_dict"], where)
-        with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
+        with allocating_at_most(None if weights is None else 4 * weights + SLACK, where), refusals_of_libraries():
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
@@ -221,7 +225,9 @@ class DistillCommand(CommandLine):
         if file := predict(self.parts, ckpt_path, self.given_checkpoint):
             print(f"predictions: {file}", flush=True)
 
-    def bench(self, model: Method, datamodule: ImageData, turns: int = 20, steps: int = 20) -> None:
+    def bench(
+        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+    ) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps)
 

@@ -1,137 +1,113 @@
-"""One-line errors for wrong options: what was given, what was expected, and the nearest correct name."""
+"""The parser of the command, whose errors are one line: the place, what is wrong there, and what is right."""
 
-import inspect
-import re
-import sys
-from collections.abc import Iterable, Iterator
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import torch
-from lightning.pytorch.callbacks import Callback
+import lightning
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 
-from distill_lightning.cli.verbs import OTHER_VERBS
-from distill_lightning.config_files import suggestion
-from distill_lightning.data.augment import Transform
-from distill_lightning.data.base import ImageData
+from distill_lightning.cli import options
 from distill_lightning.errors import InputError, first_input_error, nearest
-from distill_lightning.methods.base import Method
-from distill_lightning.schedules import Schedule
+from distill_lightning.ranges import faults
+from distill_lightning.runs import SHAPE
+from distill_lightning.runs.declared import named_class
 
-NAMED_BY_CLASS_PATH = (Method, ImageData, Transform, Schedule, Callback, torch.optim.Optimizer)
-NETWORKS = "distill_lightning.models"
+LONGEST = 160
+"""Characters of a reason that a library gives."""
+
+
+class RefusedError(InputError):
+    """The parser refuses the options. The message is the innermost reason that it gives."""
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors have one line and end the command with status 2."""
+    """A parser that raises an error with one line."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raises the error.
 
         Raises:
-            InputError: always, with one line. A nested parser raises jsonargparse's own error instead.
+            InputError: always. A nested parser raises jsonargparse's own error instead.
         """
         if not self.exit_on_error:  # a nested parser: its message becomes a part of the outer parser's message
             super().error(message, ex)
-        ours = first_input_error(ex)
-        raise InputError(str(ours) if ours else explain(message, self._option_string_actions)) from ex
+        if ours := first_input_error(ex):
+            raise InputError(str(ours)) from ex
+        raise RefusedError(reason(message if ex is None else ex)) from ex
 
 
-CALLED = {
-    "epochs": "--trainer.max_epochs", "lr": "--model.optimizer.lr", "learning_rate": "--model.optimizer.lr",
-    "seed": "--seed_everything", "batch_size": "--data.batch_size", "optimizer": "--model.optimizer",
-}  # fmt: skip
-"""The full options for the short names that other programs use."""
+def reason(error: BaseException | str) -> str:
+    """The innermost reason of an error, in one line.
 
-
-def explain(message: str, options: Iterable[str] = ()) -> str:
-    """Turns jsonargparse's message about a wrong option into one line.
-
-    Args:
-        message: jsonargparse's text. It has many lines, and may have a part for every type of a union.
-        options: the option strings of the command.
+    The errors of jsonargparse form a chain. The outer ones list every type that was tried; the last one is the cause.
     """
-    text = " ".join(message.split())
-    # after the named class has refused an option, jsonargparse also tries the base class, and reports it too
-    text = re.sub(r" - Problem with given class_path 'lightning.Callback': Option '\w+' is not accepted", "", text)
-    key = ".".join(k for k in re.findall(r'Parser key "([^"]+)"', text) if k)
-    if found := re.search(r"unrecognized arguments: (\S+)", text, re.IGNORECASE):
-        name = found[1].partition("=")[0]
-        meant = CALLED.get(name.rpartition(".")[2].lstrip("-"))
-        return f"there is no option {name}{f'; did you mean {meant}?' if meant else nearest(name, options)}"
-    refused = re.search(r"Problem with given class_path '[\w.]*?(\w+)': Option '([^']+)' is not accepted", text)
-    if refused and key == "trainer.callbacks" and refused[2] in _parameters():
-        name, option = refused[1], refused[2]
-        return (
-            f"{name}, the last of trainer.callbacks, has no option {option}: give --{key}.{option} before the --config "
-            f"that adds {name}"
-        )
-    if found := re.search(r"Option '([^']+)' is not accepted", text):
-        return f"{key} has no option {found[1]}{nearest(found[1], _parameters() - {found[1]})}"
-    if found := re.search(r"Key '([^']+)' is not expected", text):
-        return f"there is no option {found[1]}{nearest(found[1], [o.lstrip('-') for o in options])}"
-    unions = re.findall(r"Subtypes: \[([^\]]+)\] Errors: (?:(?!Subtypes).)*? Given value: (\w[^\s(]*?)\.?(?: |$)", text)
-    for types, given in reversed(unions):  # the innermost union comes last
-        if plain := [t for t in _plain(types).split(", ") if t in ("int", "float", "str", "bool")]:
-            return f"{key} is {given}: expected {' or '.join(plain)}"
-    if found := re.search(r"Expected a typing\.Literal\[([^]]+)\]\. Got value: (.+?)(?: - | Given value|$)", text):
-        return f"{key} is {found[2]}: expected one of {found[1].replace(chr(39), '')}"
-    if found := re.search(r"Expected an? ([^.-]+?)\. Got value: (.+?)(?: - | Given value|$)", text):
-        return f"{key} is {found[2]}: expected {_plain(found[1])}"
-    if found := re.search(r"module '([^']+)' has no attribute '([^']+)'", text):
-        return f"{key}: {found[0]}{nearest(found[2], dir(sys.modules.get(found[1])))}"
-    if found := re.search(r"Multiple subclasses with name (\w+)\. Give the full class path[^:]*: (.*?)\. ", text):
-        return f"{key}: there are several {found[1]}: give one of {found[2]}"
-    if found := re.search(r"name '\w+' is not defined|No module named '[^']+'|cannot import name .*?\)", text):
-        return f"{key} cannot be imported: {found[0]}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"{key} is {found[1]}, which is no known class{nearest(found[1], _classes())}"
-    if found := re.search(r"File does not exist: '([^']+)'", text):
-        path = Path(found[1])
-        beside = [str(f) for f in path.parent.glob("*")]
-        return f"there is no file {path}{nearest(str(path), beside) or suggestion(path)}"
-    if found := re.search(r"invalid choice: '([^']+)' \(choose from (.*)\)", text):
-        commands = [*found[2].replace("'", "").split(", "), *OTHER_VERBS]
-        return f"there is no command {found[1]}{nearest(found[1], commands)}: use one of {', '.join(commands)}"
-    if "but it was not provided" in text or "arguments are required" in text:
-        text = text.replace("predict,bench}", ",".join(["predict,bench", *OTHER_VERBS]) + "}")
-        return f"{text} -- give a --config FILE; distill --help lists the commands".replace("fit.", "--")
-    if found := re.search(r"Problems parsing config: (.*)", text):
-        return "a --config is no YAML: " + found[1].replace('in "<unicode string>", ', "")
-    if "does not accept option 'runs." in text:
-        return "a --config is a study: run it with distill study FILE"
-    if re.search(r"Subtypes: \[list\[[^]]*\][^]]*\] Errors: - Expected a list", _plain(text)):
-        return f"{key}: expected a list, as '[A, B]'"
-    if key == "trainer.callbacks" and (found := re.search(r"NestedArg\(key='(\w+)'", text)):
-        return f"{key}.{found[1]}: there is no callback with this option: put a --config that adds one before it"
-    return _plain(re.sub(r"Parser key \"[^\"]+\": ?", "", f"{key}: {text}" if key else text))[:400]
+    inner: BaseException | str = error
+    while isinstance(inner, BaseException) and (cause := inner.__cause__ or inner.__context__):
+        inner = cause
+    line = " ".join(str(inner).split())
+    return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", text)
+def refuse_out_of_range(config: Namespace) -> None:
+    """Checks the values of all options, before anything is built: so the error has the option's full name.
+
+    Raises:
+        InputError: a number is out of its range, or a word is none that the trainer knows.
+    """
+    for name, argument in _arguments(config):
+        for where, wrong, expected in faults(argument[0], argument[1], name):
+            raise InputError(f"{where} is {wrong}: it must be {expected}")
+        if name in options.CHOICES and isinstance(argument[1], str):
+            choices = options.CHOICES[name]()
+            if argument[1] not in choices:
+                near = nearest(argument[1], choices) or f": expected one of {', '.join(choices)}"
+                raise InputError(f"{name} is {argument[1]}{near}")
 
 
-def _subclasses(base: type) -> Iterator[type]:
-    found: type
-    for found in base.__subclasses__():
-        yield found
-        yield from _subclasses(found)
+def _arguments(value: Any, path: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """The options in resolved options, by full name, with their hints and values."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _arguments(inner, path)
+    if not isinstance(value, Namespace):
+        return
+    made_by = options.GROUPS.get(path)
+    inside = value
+    if isinstance(value.get("class_path"), str):
+        made_by, inside = named_class(value["class_path"]), value.get("init_args") or Namespace()
+    known = options.of_class(made_by) if made_by is not None else {}
+    for name, inner in vars(inside).items():
+        full = f"{path}.{name}" if path else name
+        if name in known and name not in SHAPE:  # the data decide the shape, and it may be 0 until then
+            yield full, (known[name].hint, inner)
+        yield from _arguments(inner, full)
 
 
-def _known() -> list[type]:
-    networks = [c for c in _subclasses(torch.nn.Module) if c.__module__.startswith(NETWORKS)]
-    return [c for base in NAMED_BY_CLASS_PATH for c in _subclasses(base)] + networks
+@contextmanager
+def refusals_of_libraries() -> Iterator[None]:
+    """Turns errors of Lightning about its own options, and missing packages, into wrong input.
+
+    Raises:
+        InputError: within this block, a package is missing, or code of Lightning refused an argument.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except ImportError as error:
+        package = f": pip install {error.name}" if error.name else ""
+        raise InputError(f"{reason(error)}{package}") from error
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        if first_input_error(error) or not _is_of_lightning(error):
+            raise
+        raise InputError(f"trainer: {reason(error)}") from error
 
 
-def _classes() -> set[str]:
-    return {c.__name__ for c in _known()}
-
-
-def _parameters() -> set[str]:
-    """The arguments of all classes that an option can name, inherited arguments included."""
-    return {name for c in _known() for base in c.__mro__ for name in _arguments(base)}
-
-
-def _arguments(found: type) -> Iterable[str]:
-    return inspect.signature(vars(found).get("__init__", object.__init__)).parameters
+def _is_of_lightning(error: Exception) -> bool:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).is_relative_to(Path(lightning.__file__).parent)

@@ -7,6 +7,7 @@ the same picture: after a resume, with another number of processes, and for a te
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,11 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Fraction, Positive, Range
 from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import AUGMENT, hash_names, uniform
+
+HalfTurn = Annotated[float, Range(0, 0.5)]
 
 
 class Draws:
@@ -67,15 +71,13 @@ class RandomCrop(Transform):
     """Pads with zeros on all sides and crops the original size at a random position.
 
     Args:
-        padding: the width of the padding in pixels, at least 1; usually 4 for 32x32.
+        padding: the width of the padding in pixels; usually 4 for 32x32.
 
     Raises:
         InputError: ``padding`` is out of range.
     """
 
-    def __init__(self, padding: int = 4) -> None:
-        if padding < 1:
-            raise InputError(f"padding is {padding}: RandomCrop needs 1 pixel or more; leave it out for none")
+    def __init__(self, padding: Count = 4) -> None:
         self.padding = padding
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -91,15 +93,13 @@ class RandomFlip(Transform):
     """Flips a picture horizontally with a given probability.
 
     Args:
-        probability: the probability of a flip, in [0, 1].
+        probability: the probability of a flip.
 
     Raises:
         InputError: ``probability`` is out of range.
     """
 
-    def __init__(self, probability: float = 0.5) -> None:
-        if not 0 <= probability <= 1:
-            raise InputError(f"probability is {probability}: RandomFlip needs a number from 0 to 1")
+    def __init__(self, probability: Fraction = 0.5) -> None:
         self.probability = probability
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -111,15 +111,13 @@ class RandomRotation(Transform):
     """Rotates about the centre by a random angle. The corners become black.
 
     Args:
-        degrees: the largest angle in each direction, above 0.
+        degrees: the largest angle in each direction.
 
     Raises:
         InputError: ``degrees`` is out of range.
     """
 
-    def __init__(self, degrees: float = 15.0) -> None:
-        if not degrees > 0:
-            raise InputError(f"degrees is {degrees}: RandomRotation needs more than 0")
+    def __init__(self, degrees: Positive = 15.0) -> None:
         self.degrees = degrees
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -130,15 +128,16 @@ class RandomScale(Transform):
     """Enlarges or shrinks about the centre by a random factor. Pixels from outside the picture are black.
 
     Args:
-        smallest, largest: the range of the factor, above 0. The logarithm of the factor is uniformly distributed.
+        smallest: the smallest factor. The logarithm of the factor is uniformly distributed.
+        largest: the largest factor.
 
     Raises:
         InputError: a factor is out of range.
     """
 
-    def __init__(self, smallest: float = 0.8, largest: float = 1.25) -> None:
-        if not 0 < smallest <= largest:
-            raise InputError(f"smallest is {smallest}, largest {largest}: RandomScale needs 0 < smallest <= largest")
+    def __init__(self, smallest: Positive = 0.8, largest: Positive = 1.25) -> None:
+        if smallest > largest:
+            raise InputError(f"RandomScale.smallest is {smallest}: it must be at most largest, {largest}")
         self.smallest, self.largest = smallest, largest
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -154,22 +153,19 @@ class ColorJitter(Transform):
     The hue rotation here keeps the luma.
 
     Args:
-        brightness, contrast, saturation: x, in [0, 1]; 0 means no change.
-        hue: the largest rotation in each direction, as a fraction of a full turn, in [0, 0.5].
+        brightness: x; 0 means no change.
+        contrast: x; 0 means no change.
+        saturation: x; 0 means no change.
+        hue: the largest rotation in each direction, as a fraction of a full turn.
 
     Raises:
         InputError: an option is out of range.
     """
 
     def __init__(
-        self, brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.0
+        self, brightness: Fraction = 0.4, contrast: Fraction = 0.4, saturation: Fraction = 0.4, hue: HalfTurn = 0.0
     ) -> None:
         factors = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
-        for name, value in factors.items():
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} is {value}: ColorJitter needs a number from 0 to 1")
-        if not 0 <= hue <= 0.5:
-            raise InputError(f"hue is {hue}: ColorJitter needs a number from 0 to 0.5")
         self.factors, self.hue = factors, hue
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -183,15 +179,13 @@ class GaussianNoise(Transform):
     """Adds independent Gaussian noise to each value of each pixel.
 
     Args:
-        std: the standard deviation of the noise in units of full scale (255), above 0.
+        std: the standard deviation of the noise in units of full scale (255).
 
     Raises:
         InputError: ``std`` is out of range.
     """
 
-    def __init__(self, std: float = 0.05) -> None:
-        if not std > 0:
-            raise InputError(f"std is {std}: GaussianNoise needs more than 0")
+    def __init__(self, std: Positive = 0.05) -> None:
         self.std = std
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -206,15 +200,13 @@ class Cutout(Transform):
     each channel.
 
     Args:
-        size: the side of the square in pixels, at least 1; the paper uses 16 for CIFAR-10 and 8 for CIFAR-100.
+        size: the side of the square in pixels; the paper uses 16 for CIFAR-10 and 8 for CIFAR-100.
 
     Raises:
         InputError: ``size`` is out of range.
     """
 
-    def __init__(self, size: int = 8) -> None:
-        if size < 1:
-            raise InputError(f"size is {size}: Cutout needs 1 pixel or more")
+    def __init__(self, size: Count = 8) -> None:
         self.size = size
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:

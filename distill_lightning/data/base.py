@@ -7,6 +7,7 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Annotated
 
 import lightning.pytorch as pl
 import torch
@@ -23,11 +24,13 @@ from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, Range, Seed
 from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import run_seed, stratified_order
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
-MOST_WORKERS = 512
+Workers = Annotated[int, Range(0, 512)]
+PartOfAll = Annotated[float, Range(above=0, at_most=1)]
 NO_SAMPLES = torch.empty(0, dtype=torch.int32)
 
 
@@ -81,31 +84,23 @@ class ImageData(Recorded, pl.LightningDataModule):
     def __init__(
         self,
         root: str = "data",
-        batch_size: int = 128,
-        eval_batch_size: int = 500,
-        val_size: int | float = 0.1,
-        split_seed: int = 0,
-        train_part: int | float | str | None = None,
+        batch_size: Count = 128,
+        eval_batch_size: Count = 500,
+        val_size: CountOrZero | BelowOne = 0.1,
+        split_seed: Seed = 0,
+        train_part: Count | PartOfAll | str | None = None,
         leave_out: list[str | int] | None = None,
-        label_noise: float | None = None,
+        label_noise: Fraction | None = None,
         noise_map: dict[str | int, str | int] | None = None,
-        noise_seed: int | None = None,
+        noise_seed: Seed | None = None,
         augment: list[Transform] | None = None,
         mix: Mixing | None = None,
         keep_last: bool = False,
-        seed: int | None = None,
-        num_workers: int = 0,
+        seed: Seed | None = None,
+        num_workers: Workers = 0,
         pictures: str | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or eval_batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, eval_batch_size {eval_batch_size}: both must be 1 or more")
-        if not 0 <= num_workers <= MOST_WORKERS:
-            raise InputError(f"num_workers is {num_workers}: it must be from 0 to {MOST_WORKERS}")
-        if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
-            raise InputError(f"val_size is {val_size}: give a fraction from 0 to below 1, or a number of samples")
-        if label_noise is not None and not 0 <= label_noise <= 1:
-            raise InputError(f"label_noise is {label_noise}: give a fraction from 0 to 1")
         if noise_map and label_noise is None:
             raise InputError("noise_map is set without label_noise: give label_noise as well")
         for right, mistaken in (noise_map or {}).items():

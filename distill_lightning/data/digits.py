@@ -1,6 +1,6 @@
 """The digits of scikit-learn: 1,797 pictures of 8x8 in 17 grey levels. They are a part of the library: no download."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.sources import MemorySource, Source
-from distill_lightning.errors import InputError
+from distill_lightning.ranges import Range
 from distill_lightning.seeds import stratified_order
 
 TEST_SIZE = 360
@@ -18,7 +18,7 @@ class Digits(ImageData):
     """Handwritten digits, 10 classes, 1x8x8. A fixed fifth of them (360 pictures) is the test part.
 
     Args:
-        image_size: the side of the pictures in pixels, 8 or more. With 28, enlarged by bilinear interpolation, they fit
+        image_size: the side of the pictures in pixels. With 28, enlarged by bilinear interpolation, they fit
             networks for MNIST.
         kwargs: see ImageData.
 
@@ -29,10 +29,8 @@ class Digits(ImageData):
     root_names_the_pictures = False
     num_classes, channels = 10, 1
 
-    def __init__(self, image_size: int = 8, **kwargs: Any) -> None:
+    def __init__(self, image_size: Annotated[int, Range(at_least=8)] = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if image_size < 8:
-            raise InputError(f"image_size is {image_size}: it must be 8 or more, the width of the digits")
         self.image_size = image_size
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:

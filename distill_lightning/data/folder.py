@@ -1,7 +1,7 @@
 """Pictures in folders, with one folder for each class."""
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,12 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.picture_files import default_cache, files_in, read_pictures
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Range
 
 PARTS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """The names of the folders of each part. Case is ignored."""
-LARGEST_SIDE = 8192
-"""In pixels. One picture of this size takes 800 MB as float32."""
+Side = Annotated[int, Range(1, 8192)]
+"""In pixels. The largest picture takes 800 MB as float32."""
 
 
 def class_folders(folder: Path) -> list[Path]:
@@ -44,11 +45,9 @@ class ImageFolder(ImageData):
     """Options that name folders to write to. Their values are not taken from a file, such as a checkpoint."""
 
     def __init__(
-        self, root: str, image_size: int = 64, grey: bool = False, cache: str | None = None, **kwargs: Any
+        self, root: str, image_size: Side = 64, grey: bool = False, cache: str | None = None, **kwargs: Any
     ) -> None:
         super().__init__(root, **kwargs)
-        if not 1 <= image_size <= LARGEST_SIDE:
-            raise InputError(f"image_size is {image_size}: it must be from 1 to {LARGEST_SIDE} pixels")
         self.image_size, self.channels = image_size, 1 if grey else 3
         self.cache = Path(cache) if cache is not None else default_cache()
 

@@ -13,7 +13,7 @@ from scipy.stats import beta
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws
-from distill_lightning.errors import InputError
+from distill_lightning.ranges import Fraction, Positive
 from distill_lightning.recorded import Recorded
 
 QUANTILES = 2**16
@@ -23,18 +23,14 @@ class Mixing(Recorded, ABC):
     """Base class: mixes each picture with the picture of a partner.
 
     Args:
-        alpha: > 0; the share of the picture itself is drawn from Beta(alpha, alpha).
-        probability: the probability that a picture is mixed, in [0, 1].
+        alpha: the share of the picture itself is drawn from Beta(alpha, alpha).
+        probability: the probability that a picture is mixed.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, alpha: float = 1.0, probability: float = 1.0) -> None:
-        if not alpha > 0 or not 0 <= probability <= 1:
-            raise InputError(
-                f"alpha is {alpha}, probability {probability}: alpha must be above 0, probability from 0 to 1"
-            )
+    def __init__(self, alpha: Positive = 1.0, probability: Fraction = 1.0) -> None:
         self.alpha, self.probability = alpha, probability
 
     def partners(self, draws: Draws, taken: Tensor) -> Tensor:

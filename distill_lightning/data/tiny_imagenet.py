@@ -11,6 +11,7 @@ from distill_lightning.data.folder import class_folders
 from distill_lightning.data.picture_files import default_cache, files_in, read_pictures
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count
 
 FOLDER = "tiny-imagenet-200"
 
@@ -34,10 +35,8 @@ class TinyImageNet(ImageData):
     root_names_the_pictures = False
     num_classes, channels = 200, 3
 
-    def __init__(self, root: str = "data", image_size: int = 64, **kwargs: Any) -> None:
+    def __init__(self, root: str = "data", image_size: Count = 64, **kwargs: Any) -> None:
         super().__init__(root, **kwargs)
-        if image_size < 1:
-            raise InputError(f"image_size is {image_size}: it must be 1 or more")
         self.image_size = image_size
 
     @property

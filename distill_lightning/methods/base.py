@@ -28,6 +28,7 @@ from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
+from distill_lightning.ranges import Finite
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
@@ -77,7 +78,7 @@ class Method(Evaluated):
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
-        class_bias: dict[str | int, float] | None = None,
+        class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)

@@ -12,9 +12,9 @@ State between steps: none.
 from typing import Any
 
 from distill_lightning import losses
-from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import BelowOne
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -23,17 +23,15 @@ class Baseline(Method):
 
     Args:
         network: see Method.
-        label_smoothing: eps in [0, 1).
+        label_smoothing: eps, the share of the label that is spread over all classes.
         kwargs: see Method.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, network: Network, label_smoothing: float = 0.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, label_smoothing: BelowOne = 0.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if not 0 <= label_smoothing < 1:
-            raise InputError(f"label_smoothing is {label_smoothing}: it must lie in [0, 1)")
         self.label_smoothing = label_smoothing
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -15,10 +15,10 @@ State between steps: none.
 
 from typing import Any
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import kl_divergence
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -27,17 +27,15 @@ class BornAgain(Taught):
 
     Args:
         network: see Method.
-        hard_weight: the weight of the cross-entropy with the labels, >= 0.
+        hard_weight: the weight of the cross-entropy with the labels.
         kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, network: Network, hard_weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, hard_weight: NonNegative = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if hard_weight < 0:
-            raise InputError(f"hard_weight is {hard_weight}: it must be 0 or more")
         self.hard_weight = hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -24,12 +24,12 @@ from typing import Any
 
 from torch import nn
 
-from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import feature_distance, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Fraction, NonNegative, Positive
 from distill_lightning.values import Batch, DataInfo, Position, StepOutput
 
 
@@ -38,9 +38,9 @@ class BYOT(Method):
 
     Args:
         network: a network that defines ``exits``, such as a ResNet or VGG; see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft targets at the earlier exits, in [0, 1].
-        feature_weight: lambda >= 0.
+        temperature: T, by which logits are divided before the softmax.
+        alpha: the weight of the soft targets at the earlier exits.
+        feature_weight: lambda, the weight of the distance between features.
         kwargs: see Method.
 
     Raises:
@@ -50,17 +50,12 @@ class BYOT(Method):
     def __init__(
         self,
         network: Network,
-        temperature: float = 3.0,
-        alpha: float = 0.3,
-        feature_weight: float = 0.03,
+        temperature: Positive = 3.0,
+        alpha: Fraction = 0.3,
+        feature_weight: NonNegative = 0.03,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or not 0 <= alpha <= 1 or feature_weight < 0:
-            raise InputError(
-                f"temperature is {temperature}, alpha {alpha}, feature_weight {feature_weight}: T must be above 0, "
-                "alpha in [0, 1], feature_weight 0 or more"
-            )
         self.temperature, self.alpha, self.feature_weight = temperature, alpha, feature_weight
         self.heads = nn.ModuleList()
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -30,8 +30,8 @@ class CSKD(Method):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        weight: lambda >= 0; the paper uses 1 for CIFAR-100 and 3 for fine-grained data.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the soft term; the paper uses 1 for CIFAR-100 and 3 for fine-grained data.
         kwargs: see Method.
 
     Raises:
@@ -40,10 +40,8 @@ class CSKD(Method):
 
     needs = BatchNeeds(pairs_classes=True, allows_mixing=False)  # a mixture belongs to more than one class
 
-    def __init__(self, network: Network, temperature: float = 4.0, weight: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, network: Network, temperature: Positive = 4.0, weight: NonNegative = 1.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or weight < 0:
-            raise InputError(f"temperature is {temperature}, weight {weight}: T must be above 0, weight 0 or more")
         self.temperature, self.weight = temperature, weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -23,6 +23,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import symmetric_kl
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -31,9 +32,9 @@ class DDGSD(Method):
 
     Args:
         network: a network whose last layer is linear; see Method.
-        temperature: T > 0.
-        weight: lambda >= 0.
-        feature_weight: mu >= 0.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the divergence between the views.
+        feature_weight: mu, the weight of the distance between features.
         kwargs: see Method.
 
     Raises:
@@ -45,17 +46,12 @@ class DDGSD(Method):
     def __init__(
         self,
         network: Network,
-        temperature: float = 3.0,
-        weight: float = 1.0,
-        feature_weight: float = 5e-4,
+        temperature: Positive = 3.0,
+        weight: NonNegative = 1.0,
+        feature_weight: NonNegative = 5e-4,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or weight < 0 or feature_weight < 0:
-            raise InputError(
-                f"temperature is {temperature}, weight {weight}, feature_weight {feature_weight}: "
-                "T must be above 0, both weights 0 or more"
-            )
         self.temperature, self.weight, self.feature_weight = temperature, weight, feature_weight
 
     def network_is_set(self, network: nn.Module) -> None:

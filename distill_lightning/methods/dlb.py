@@ -28,10 +28,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -40,8 +40,8 @@ class DLB(Method):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft term, >= 0.
+        temperature: T, by which logits are divided before the softmax.
+        alpha: the weight of the soft term.
         separate_halves: whether new and repeated samples have separate forward passes, as in the authors' code.
         kwargs: see Method.
 
@@ -55,16 +55,12 @@ class DLB(Method):
     def __init__(
         self,
         network: Network,
-        temperature: float = 3.0,
-        alpha: float = 1.0,
+        temperature: Positive = 3.0,
+        alpha: NonNegative = 1.0,
         separate_halves: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}: it must be greater than 0")
-        if alpha < 0:
-            raise InputError(f"alpha is {alpha}: it must be 0 or more")
         self.temperature, self.alpha, self.separate_halves = temperature, alpha, separate_halves
         self.last_logits: Tensor | None = None
 

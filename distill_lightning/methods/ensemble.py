@@ -27,6 +27,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.evaluated import Unregistered
 from distill_lightning.metrics import MembersMetric
+from distill_lightning.ranges import Finite
 from distill_lightning.teachers import FrozenNetwork
 from distill_lightning.values import Batch
 
@@ -84,7 +85,7 @@ class Ensemble(Method):
         self,
         members: list[str | PlainNetwork],
         average: Literal["logits", "probs"] = "logits",
-        class_bias: dict[str | int, float] | None = None,
+        class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
         super().__init__(nn.Identity(), class_bias=class_bias)
         if not members:

@@ -24,6 +24,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -32,28 +33,26 @@ class KD(Taught):
 
     Args:
         network: the student; see Method.
-        temperature: T > 0.
-        soft_weight: w_soft >= 0.
-        hard_weight: w_hard >= 0.
+        temperature: T, by which logits are divided before the softmax.
+        soft_weight: w_soft, the weight of the teacher's soft targets.
+        hard_weight: w_hard, the weight of the labels.
         kwargs: see Taught.
 
     Raises:
-        InputError: an option is out of range.
+        InputError: an option is out of range, or both weights are 0.
     """
 
     def __init__(
         self,
         network: Network,
-        temperature: float = 4.0,
-        soft_weight: float = 0.9,
-        hard_weight: float = 0.1,
+        temperature: Positive = 4.0,
+        soft_weight: NonNegative = 0.9,
+        hard_weight: NonNegative = 0.1,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0:
-            raise InputError(f"temperature is {temperature}: it must be greater than 0")
-        if soft_weight < 0 or hard_weight < 0:
-            raise InputError(f"soft_weight is {soft_weight}, hard_weight {hard_weight}: both must be 0 or more")
+        if not soft_weight and not hard_weight:
+            raise InputError("KD.soft_weight and KD.hard_weight are both 0: one of them must be above 0")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import adjusted, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 HIDDEN = 128
@@ -38,10 +38,10 @@ class MrKD(Method):
 
     Args:
         network: see Method.
-        copies: n, 1 or more.
-        every_n_steps: kappa, 1 or more.
-        temperature: T > 0.
-        weight: lambda >= 0.
+        copies: n, the number of copies.
+        every_n_steps: kappa, the number of steps between two copies.
+        temperature: T, by which logits are divided before the softmax.
+        weight: lambda, the weight of the copies' soft targets.
         kwargs: see Method.
 
     Raises:
@@ -54,17 +54,13 @@ class MrKD(Method):
     def __init__(
         self,
         network: Network,
-        copies: int = 2,
-        every_n_steps: int = 500,
-        temperature: float = 4.0,
-        weight: float = 1.0,
+        copies: Count = 2,
+        every_n_steps: Count = 500,
+        temperature: Positive = 4.0,
+        weight: NonNegative = 1.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if copies < 1 or every_n_steps < 1:
-            raise InputError(f"copies is {copies}, every_n_steps {every_n_steps}: both must be 1 or more")
-        if not temperature > 0 or weight < 0:
-            raise InputError(f"temperature is {temperature}, weight {weight}: T must be above 0, weight 0 or more")
         self.most_copies, self.every_n_steps = copies, every_n_steps
         self.temperature, self.weight = temperature, weight
         self.copies: dict[str, dict[str, Tensor]] = {}  # by the step at which they were made, oldest first

@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
-from distill_lightning.errors import InputError
 from distill_lightning.losses import past_predictions
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Fraction
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
 
 LARGE = 2**30
@@ -37,7 +37,7 @@ class PSKD(Method):
 
     Args:
         network: see Method.
-        alpha: a_T in [0, 1].
+        alpha: a_T, the weight of past predictions in the last epoch.
         kwargs: see Method.
 
     Raises:
@@ -47,10 +47,8 @@ class PSKD(Method):
     shared_memory = ("past_probs",)
     needs = BatchNeeds(allows_mixing=False)  # the past prediction would be for another mixture
 
-    def __init__(self, network: Network, alpha: float = 0.8, **kwargs: Any) -> None:
+    def __init__(self, network: Network, alpha: Fraction = 0.8, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if not 0 <= alpha <= 1:
-            raise InputError(f"alpha is {alpha}: it must lie in [0, 1]")
         self.alpha = alpha
         self.past_probs: Tensor | None = None
         self.shape = (0, 0)

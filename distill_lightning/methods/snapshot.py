@@ -15,16 +15,16 @@ State between steps: the weights and buffers of the teacher, and the number of t
 processes, and the checkpoint contains them once.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from distill_lightning.errors import InputError
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import softened_teacher
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Positive, Range
 from distill_lightning.schedules import CosineCycles
 from distill_lightning.values import Batch, Position, StepOutput
 
@@ -34,8 +34,8 @@ class Snapshot(Method):
 
     Args:
         network: see Method.
-        cycles: C, 2 or more.
-        temperature: T > 0, the temperature of the teacher.
+        cycles: C, the number of cycles.
+        temperature: T, the temperature of the teacher.
         kwargs: see Method; the default schedule is CosineCycles(cycles).
 
     Raises:
@@ -44,9 +44,13 @@ class Snapshot(Method):
 
     shared_memory = ("cycle", "snapshot")
 
-    def __init__(self, network: Network, cycles: int = 4, temperature: float = 2.0, **kwargs: Any) -> None:
-        if not temperature > 0 or cycles < 2:
-            raise InputError(f"temperature is {temperature}, cycles {cycles}: T must be above 0, cycles 2 or more")
+    def __init__(
+        self,
+        network: Network,
+        cycles: Annotated[int, Range(at_least=2)] = 4,
+        temperature: Positive = 2.0,
+        **kwargs: Any,
+    ) -> None:
         kwargs["schedule"] = kwargs.get("schedule") or CosineCycles(cycles)
         super().__init__(network, **kwargs)
         self.cycles, self.temperature = cycles, temperature

@@ -19,10 +19,10 @@ State between steps: none. No teacher has to be trained.
 
 from typing import Any, Literal
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import virtual_teacher
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Fraction, OpenFraction, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
@@ -31,9 +31,9 @@ class TfKDReg(Method):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft targets, in [0, 1].
-        right: a, the teacher's probability of the correct class, in (0, 1).
+        temperature: T, by which logits are divided before the softmax.
+        alpha: the weight of the soft targets.
+        right: a, the teacher's probability of the correct class.
         form: "paper" for the loss of the paper with the factor T^2, "code" for the loss of the authors' code.
         kwargs: see Method.
 
@@ -46,18 +46,13 @@ class TfKDReg(Method):
     def __init__(
         self,
         network: Network,
-        temperature: float = 20.0,
-        alpha: float = 0.1,
-        right: float = 0.99,
+        temperature: Positive = 20.0,
+        alpha: Fraction = 0.1,
+        right: OpenFraction = 0.99,
         form: Literal["paper", "code"] = "paper",
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or not 0 <= alpha <= 1 or not 0 < right < 1:
-            raise InputError(
-                f"temperature is {temperature}, alpha {alpha}, right {right}: T must be above 0, alpha in [0, 1], "
-                "right in (0, 1)"
-            )
         self.temperature, self.alpha, self.right, self.form = temperature, alpha, right, form
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -16,10 +16,10 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
+from distill_lightning.ranges import Fraction, Positive
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -28,18 +28,16 @@ class TfKDSelf(Taught):
 
     Args:
         network: see Method.
-        temperature: T > 0.
-        alpha: the weight of the soft targets, in [0, 1].
+        temperature: T, by which logits are divided before the softmax.
+        alpha: the weight of the soft targets.
         kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range.
     """
 
-    def __init__(self, network: Network, temperature: float = 6.0, alpha: float = 0.95, **kwargs: Any) -> None:
+    def __init__(self, network: Network, temperature: Positive = 6.0, alpha: Fraction = 0.95, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
-        if not temperature > 0 or not 0 <= alpha <= 1:
-            raise InputError(f"temperature is {temperature}, alpha {alpha}: T must be above 0, alpha in [0, 1]")
         self.temperature, self.alpha = temperature, alpha
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

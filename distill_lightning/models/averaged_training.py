@@ -12,22 +12,19 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from distill_lightning.ranges import Count, Ranged
 
-class AveragedTraining(nn.Module):
+
+class AveragedTraining(Ranged, nn.Module):
     """The mean of the logits of n networks.
 
     Args:
         network: makes one of the networks; in YAML it is a network with a class_path.
-        n: the number of networks, 1 or more.
-
-    Raises:
-        ValueError: n is less than 1.
+        n: the number of networks.
     """
 
-    def __init__(self, network: Callable[[], nn.Module], n: int = 10) -> None:
+    def __init__(self, network: Callable[[], nn.Module], n: Count = 10) -> None:
         super().__init__()
-        if n < 1:
-            raise ValueError(f"n is {n}: it must be 1 or more")
         self.networks = nn.ModuleList(network() for _ in range(n))
 
     def forward(self, images: Tensor) -> Tensor:

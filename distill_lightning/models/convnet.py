@@ -2,8 +2,10 @@
 
 from torch import nn
 
+from distill_lightning.ranges import Count, Fraction, Ranged
 
-class ConvNet(nn.Sequential):
+
+class ConvNet(Ranged, nn.Sequential):
     """Three 3x3 convolutions with batch norm (the last two with stride 2), global average pooling, and a linear layer.
 
     Args:
@@ -15,7 +17,9 @@ class ConvNet(nn.Sequential):
 
     exits = ("2", "5", "8")
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 1, width: int = 16, dropout: float = 0.0) -> None:
+    def __init__(
+        self, num_classes: Count = 10, in_channels: Count = 1, width: Count = 16, dropout: Fraction = 0.0
+    ) -> None:
         widths = [in_channels, width, 2 * width, 4 * width]
         layers: list[nn.Module] = []
         for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):

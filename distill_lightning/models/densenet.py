@@ -9,11 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Fraction, Ranged
 
-class DenseLayer(nn.Module):
+
+class DenseLayer(Ranged, nn.Module):
     """Batch norm, ReLU and a 3x3 convolution with ``growth`` output channels, which are appended to the input."""
 
-    def __init__(self, channels: int, growth: int, dropout: float) -> None:
+    def __init__(self, channels: Count, growth: Count, dropout: Fraction) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
         self.conv = nn.Conv2d(channels, growth, 3, 1, 1, bias=False)
@@ -24,7 +27,7 @@ class DenseLayer(nn.Module):
         return torch.cat([x, self.dropout(self.conv(F.relu(self.norm(x))))], 1)
 
 
-class SmallDenseNet(nn.Module):
+class SmallDenseNet(Ranged, nn.Module):
     """Three blocks of dense layers, with 1x1 convolutions and 2x2 average pooling between them.
 
     Args:
@@ -35,16 +38,21 @@ class SmallDenseNet(nn.Module):
         dropout: the probability of dropping a feature after each convolution; the paper uses 0.2 without augmentation.
 
     Raises:
-        ValueError: ``depth`` is not 3 n + 4 with n >= 1.
+        InputError: ``depth`` is not 3 n + 4 with n >= 1.
     """
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 3, depth: int = 40, growth: int = 12, dropout: float = 0.0
+        self,
+        num_classes: Count = 10,
+        in_channels: Count = 3,
+        depth: Count = 40,
+        growth: Count = 12,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         layers, rest = divmod(depth - 4, 3)
         if rest or layers < 1:
-            raise ValueError(f"depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
+            raise InputError(f"SmallDenseNet.depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
         channels = 16
         parts: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)]
         for block in range(3):
@@ -69,12 +77,12 @@ class SmallDenseNet(nn.Module):
 class DenseNet40(SmallDenseNet):
     """DenseNet-40-12."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, dropout: Fraction = 0.0) -> None:
         super().__init__(num_classes, in_channels, 40, 12, dropout)
 
 
 class DenseNet100(SmallDenseNet):
     """DenseNet-100-12."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, dropout: Fraction = 0.0) -> None:
         super().__init__(num_classes, in_channels, 100, 12, dropout)

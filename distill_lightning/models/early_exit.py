@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Ranged
 
 
 def exit_names(network: nn.Module) -> tuple[str, ...]:
@@ -52,7 +53,7 @@ def feature_shapes(network: nn.Module, in_channels: int, image_size: int) -> lis
     return shapes
 
 
-class ExitHead(nn.Module):
+class ExitHead(Ranged, nn.Module):
     """A bottleneck for each later stage, pooling, and a linear classifier. It has as many features as the deepest exit.
 
     Args:
@@ -60,7 +61,7 @@ class ExitHead(nn.Module):
         num_classes: K.
     """
 
-    def __init__(self, shapes: list[tuple[int, int]], num_classes: int) -> None:
+    def __init__(self, shapes: list[tuple[Count, Count]], num_classes: Count) -> None:
         super().__init__()
         self.bottlenecks = nn.Sequential(
             *(self._bottleneck(n_in, n_out, -(-high // low)) for (n_in, high), (n_out, low) in pairwise(shapes))
@@ -90,7 +91,7 @@ def pooled(features: Tensor) -> Tensor:
     return torch.flatten(F.adaptive_avg_pool2d(features, 1), 1)
 
 
-class EarlyExit(nn.Module):
+class EarlyExit(Ranged, nn.Module):
     """The smaller network that ends at an early exit. Its weights come from a checkpoint of the method BYOT.
 
     Args:
@@ -105,7 +106,7 @@ class EarlyExit(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, exit: int, num_classes: int = 10, in_channels: int = 3, image_size: int = 32
+        self, network: nn.Module, exit: Count, num_classes: Count = 10, in_channels: Count = 3, image_size: Count = 32
     ) -> None:
         super().__init__()
         names = exit_names(network)

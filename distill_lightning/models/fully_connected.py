@@ -4,8 +4,10 @@ import itertools
 
 from torch import nn
 
+from distill_lightning.ranges import Count, Fraction, Ranged
 
-class FullyConnected(nn.Sequential):
+
+class FullyConnected(Ranged, nn.Sequential):
     """Linear layers with ReLU. With the default options (784-1200-1200-10, for MNIST) it has 2,395,210 parameters.
 
     Args:
@@ -20,12 +22,12 @@ class FullyConnected(nn.Sequential):
 
     def __init__(
         self,
-        num_classes: int = 10,
-        in_channels: int = 1,
-        image_size: int = 28,
-        units: tuple[int, ...] = (1200, 1200),
-        input_dropout: float = 0.0,
-        dropout: float = 0.0,
+        num_classes: Count = 10,
+        in_channels: Count = 1,
+        image_size: Count = 28,
+        units: tuple[Count, ...] = (1200, 1200),
+        input_dropout: Fraction = 0.0,
+        dropout: Fraction = 0.0,
     ) -> None:
         widths = [in_channels * image_size**2, *units]
         layers: list[nn.Module] = [nn.Flatten(), nn.Dropout(input_dropout)]

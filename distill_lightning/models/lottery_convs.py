@@ -8,8 +8,10 @@ contradicts the densities in the paper.)
 
 from torch import nn
 
+from distill_lightning.ranges import Count, Ranged
 
-class LotteryConv(nn.Sequential):
+
+class LotteryConv(Ranged, nn.Sequential):
     """A network with two convolutions for each width.
 
     Args:
@@ -19,7 +21,7 @@ class LotteryConv(nn.Sequential):
         widths: the channels of each pair of convolutions.
     """
 
-    def __init__(self, num_classes: int, in_channels: int, image_size: int, widths: tuple[int, ...]) -> None:
+    def __init__(self, num_classes: Count, in_channels: Count, image_size: Count, widths: tuple[Count, ...]) -> None:
         layers: list[nn.Module] = []
         channels, size = in_channels, image_size
         for width in widths:
@@ -38,19 +40,19 @@ class LotteryConv(nn.Sequential):
 class Conv2(LotteryConv):
     """Two convolutions, with 64 channels."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, image_size: Count = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64,))
 
 
 class Conv4(LotteryConv):
     """Four convolutions, with 64, 64, 128 and 128 channels."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, image_size: Count = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64, 128))
 
 
 class Conv6(LotteryConv):
     """Six convolutions, with 64, 64, 128, 128, 256 and 256 channels."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3, image_size: int = 32) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, image_size: Count = 32) -> None:
         super().__init__(num_classes, in_channels, image_size, (64, 128, 256))

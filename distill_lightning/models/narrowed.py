@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Ranged
 
 KINDS: tuple[type[nn.Module], ...] = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
 """The layers whose widths can be given."""
@@ -20,7 +21,7 @@ def width_of(layer: nn.Module) -> list[int] | None:
     return [layer.num_features] if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) else None
 
 
-class Narrowed(nn.Module):
+class Narrowed(Ranged, nn.Module):
     """A network in which some layers have other widths. ``distill compress`` makes it, and loads its weights.
 
     Args:
@@ -32,7 +33,7 @@ class Narrowed(nn.Module):
         InputError: there is no such layer, or its widths are not of this form.
     """
 
-    def __init__(self, network: nn.Module, widths: dict[str, list[int]]) -> None:
+    def __init__(self, network: nn.Module, widths: dict[str, list[Count]]) -> None:
         super().__init__()
         layers = dict(network.named_modules())
         for name, width in widths.items():

@@ -9,12 +9,15 @@ bottlenecks whose names mean other networks elsewhere: "resnet110" and "wide_res
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
+from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Ranged
+
 
 def _conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
 
 
-class CIFARResNet(nn.Module):
+class CIFARResNet(Ranged, nn.Module):
     """Three stages of basic blocks, or of bottlenecks, at full, half and quarter resolution.
 
     Args:
@@ -27,25 +30,25 @@ class CIFARResNet(nn.Module):
             None for basic blocks.
 
     Raises:
-        ValueError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
+        InputError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
     """
 
     exits = ("stages.0", "stages.1", "stages.2")
 
     def __init__(
         self,
-        num_classes: int = 10,
-        in_channels: int = 3,
-        depth: int = 20,
-        widths: tuple[int, int, int, int] = (16, 16, 32, 64),
-        bottleneck: int | None = None,
+        num_classes: Count = 10,
+        in_channels: Count = 3,
+        depth: Count = 20,
+        widths: tuple[Count, Count, Count, Count] = (16, 16, 32, 64),
+        bottleneck: Count | None = None,
     ) -> None:
         super().__init__()
         layers = 6 if bottleneck is None else 9
         blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
-            raise ValueError(
-                f"depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
+            raise InputError(
+                f"CIFARResNet.depth is {depth}: it must be {layers} n + 2, for example {layers + 2} or {2 * layers + 2}"
             )
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         outputs = [widths[0], *(width if bottleneck is None else 4 * width for width in widths[1:])]
@@ -84,42 +87,42 @@ class CIFARResNet(nn.Module):
 class ResNet8(CIFARResNet):
     """One block per stage; 78,042 parameters with 10 classes."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=8)
 
 
 class ResNet20(CIFARResNet):
     """Three blocks per stage; 272,474 parameters with 10 classes."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=20)
 
 
 class ResNet32(CIFARResNet):
     """Five blocks per stage."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=32)
 
 
 class ResNet56(CIFARResNet):
     """Nine blocks per stage."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=56)
 
 
 class ResNet110(CIFARResNet):
     """Eighteen basic blocks per stage. The "resnet110" of the DLB repository is ``BottleneckResNet110``."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=110)
 
 
 class BottleneckResNet110(CIFARResNet):
     """Twelve bottlenecks per stage: "resnet110" of the DLB repository, 1,170,868 parameters with 100 classes."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=110, bottleneck=1)
 
 
@@ -128,30 +131,30 @@ class WideResNet20x8(CIFARResNet):
     repository, 6,871,220 parameters with 100 classes.
     """
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=20, bottleneck=8)
 
 
 class ResNet8x4(CIFARResNet):
     """ResNet-8 with stages of four times the width and a stem of twice the width."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=8, widths=(32, 64, 128, 256))
 
 
 class ResNet32x4(CIFARResNet):
     """ResNet-32 with stages of four times the width and a stem of twice the width."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, depth=32, widths=(32, 64, 128, 256))
 
 
-class _SmallPictures(ResNet):  # type: ignore[misc]  # torchvision has no types
+class _SmallPictures(Ranged, ResNet):  # type: ignore[misc]  # torchvision has no types
     """A ResNet of torchvision with a 3x3 stem of stride 1 and no max pooling, as is usual for 32x32 pictures."""
 
     exits = ("layer1", "layer2", "layer3", "layer4")
 
-    def __init__(self, blocks: list[int], num_classes: int, in_channels: int) -> None:
+    def __init__(self, blocks: list[int], num_classes: Count, in_channels: Count) -> None:
         super().__init__(BasicBlock, blocks, num_classes=num_classes)
         self.conv1 = _conv3x3(in_channels, 64)
         nn.init.kaiming_normal_(self.conv1.weight, mode="fan_out", nonlinearity="relu")
@@ -161,12 +164,12 @@ class _SmallPictures(ResNet):  # type: ignore[misc]  # torchvision has no types
 class ResNet18(_SmallPictures):
     """11,173,962 parameters with 10 classes."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__([2, 2, 2, 2], num_classes, in_channels)
 
 
 class ResNet34(_SmallPictures):
     """21,282,122 parameters with 10 classes."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__([3, 4, 6, 3], num_classes, in_channels)

@@ -9,10 +9,12 @@ and 20,040,522 parameters with 10 classes. (Those of the DLB repository have thr
 import torch
 from torch import Tensor, nn
 
+from distill_lightning.ranges import Count, CountOrZero, Ranged
+
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-class SmallVGG(nn.Module):
+class SmallVGG(Ranged, nn.Module):
     """A VGG with a given number of convolutions in each stage.
 
     Args:
@@ -23,7 +25,7 @@ class SmallVGG(nn.Module):
 
     exits = tuple(f"stages.{number}" for number in range(len(WIDTHS)))
 
-    def __init__(self, num_classes: int, in_channels: int, convolutions: tuple[int, ...]) -> None:
+    def __init__(self, num_classes: Count, in_channels: Count, convolutions: tuple[CountOrZero, ...]) -> None:
         super().__init__()
         stages: list[nn.Module] = []
         channels = in_channels
@@ -50,12 +52,12 @@ class SmallVGG(nn.Module):
 class VGG16(SmallVGG):
     """Thirteen convolutions and a linear layer."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, (2, 2, 3, 3, 3))
 
 
 class VGG19(SmallVGG):
     """Sixteen convolutions and a linear layer."""
 
-    def __init__(self, num_classes: int = 10, in_channels: int = 3) -> None:
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
         super().__init__(num_classes, in_channels, (2, 2, 4, 4, 4))

@@ -8,8 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_lightning.errors import InputError
+from distill_lightning.ranges import Count, Fraction, Ranged
 
-class WideBlock(nn.Module):
+
+class WideBlock(Ranged, nn.Module):
     """A pre-activation block: twice batch norm, ReLU and a 3x3 convolution.
 
     The shortcut is the identity. If stride or number of channels change, it is a 1x1 convolution of the activated
@@ -22,7 +25,7 @@ class WideBlock(nn.Module):
         dropout: the probability of dropping a feature between the convolutions.
     """
 
-    def __init__(self, n_in: int, n_out: int, stride: int, dropout: float) -> None:
+    def __init__(self, n_in: Count, n_out: Count, stride: Count, dropout: Fraction) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(n_out)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
@@ -40,7 +43,7 @@ class WideBlock(nn.Module):
         return output
 
 
-class WideResNet(nn.Module):
+class WideResNet(Ranged, nn.Module):
     """Three stages of wide blocks.
 
     Args:
@@ -51,16 +54,21 @@ class WideResNet(nn.Module):
         dropout: the probability of dropping a feature between the convolutions of a block.
 
     Raises:
-        ValueError: ``depth`` is not 6 n + 4 with n >= 1.
+        InputError: ``depth`` is not 6 n + 4 with n >= 1.
     """
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 3, depth: int = 28, widen: int = 10, dropout: float = 0.0
+        self,
+        num_classes: Count = 10,
+        in_channels: Count = 3,
+        depth: Count = 28,
+        widen: Count = 10,
+        dropout: Fraction = 0.0,
     ) -> None:
         super().__init__()
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1:
-            raise ValueError(f"depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
+            raise InputError(f"WideResNet.depth is {depth}: it must be 6 n + 4, for example 16, 22 or 28")
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         layers: list[nn.Module] = [nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)]
         for n_in, n_out, stride in zip(widths, widths[1:], (1, 2, 2), strict=False):

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from distill_lightning.signatures import signature
 from distill_lightning.specs.lists import LISTED, ROOMS
 
 PLAIN = (str, int, float, bool, bytes, complex, type(None), Path, PathLike, timedelta)
@@ -28,34 +29,9 @@ def parameters(found: Any) -> dict[str | None, Any]:
     If the class or function passes further keywords on to unknown code, the key None has the hint of these: numbers
         only.
     """
-    if not inspect.isclass(found):
-        return _of_function(found)[0]
-    hints: dict[str | None, Any] = {}
-    for base in found.__mro__:
-        if "__init__" in vars(base):
-            own, passes_on = _of_function(vars(base)["__init__"])
-            hints = {**own, **hints}
-            if not passes_on:
-                hints.pop(None, None)
-                return hints
-    return hints
-
-
-def _of_function(function: Any) -> tuple[dict[str | None, Any], bool]:
-    signature = inspect.signature(function)
-    try:
-        hints = typing.get_type_hints(function)
-    except (NameError, TypeError, AttributeError):  # the hints use names that only a type checker sees
-        hints = {}  # without hints, strings are refused
-    found: dict[str | None, Any] = {
-        name: hints.get(name)
-        for name, parameter in signature.parameters.items()
-        if name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-    }
-    passes_on = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    if passes_on:
-        found[None] = NUMBERS
-    return found, passes_on
+    known = signature(found)
+    hints: dict[str | None, Any] = {name: argument.hint for name, argument in known.arguments.items()}
+    return {**hints, None: NUMBERS} if known.passes_on else hints
 
 
 def leaves(hint: Any) -> tuple[list[type], list[type]]:

@@ -81,9 +81,9 @@ OPTIMIZERS = {
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"linear": 1.0}, "must lie in"),
-        ({"conv": -0.1}, "must lie in"),
-        ({"density": 0}, "between 0 and 1"),
+        ({"linear": 1.0}, "Lottery.linear is 1.0: it must be from 0 to below 1"),
+        ({"conv": -0.1}, "Lottery.conv is -0.1"),
+        ({"density": 0}, "Lottery.density is 0: it must be above 0 and below 1"),
         ({"rounds": 0}, "1 or more"),
         ({"mask": "random"}, "give a ticket"),
         ({"leave_out": ["head"]}, "nothing named head"),

@@ -30,7 +30,10 @@ def test_every_study_can_be_planned(path, capsys, mnist, cifar100):
         (["study", "quick.yml"], "there is no study"),
         (["study"], "the following arguments are required: study"),
         (["study", CONFIGS / "studies" / "quick.yaml", "--jobs", 0], "--jobs is 0"),
-        (["study", CONFIGS / "studies" / "quick.yaml", "--data.rot", "x"], "the run teacher: data has no option rot"),
+        (
+            ["study", CONFIGS / "studies" / "quick.yaml", "--data.rot", "x"],
+            "the run teacher: there is no option --data.rot;",
+        ),
         (["study", CONFIGS / "digits" / "kd.yaml"], "names no runs"),
     ],
 )

@@ -1,0 +1,173 @@
+"""The ranges of numbers: declared in type hints, checked when an object is made.
+
+    class KD(Method):
+        def __init__(self, network: nn.Module, temperature: Positive = 4.0, ...) -> None:
+
+The check is in ``__new__`` of `Ranged`, a base class of everything that has options, so that it is the same from a
+YAML, from the command line and from Python.
+"""
+
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Self
+
+from distill_lightning.errors import InputError
+from distill_lightning.signatures import signature
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an argument may have. None of them is infinite or not a number.
+
+    Args:
+        at_least: the lowest number, which is allowed.
+        at_most: the highest number, which is allowed.
+        above: the lower limit, which is not allowed itself.
+        below: the upper limit, which is not allowed itself.
+    """
+
+    at_least: float | None = None
+    at_most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def __contains__(self, number: float) -> bool:
+        return math.isfinite(number) and not (
+            (self.at_least is not None and number < self.at_least)
+            or (self.at_most is not None and number > self.at_most)
+            or (self.above is not None and number <= self.above)
+            or (self.below is not None and number >= self.below)
+        )
+
+    def __str__(self) -> str:
+        low = f"above {self.above:g}" if self.above is not None else ""
+        high = f"below {self.below:g}" if self.below is not None else ""
+        if self.at_least is not None:
+            if not high and self.at_most is None:
+                return f"{self.at_least:g} or more"
+            low = f"from {self.at_least:g}"
+        if self.at_most is not None:
+            high = f"{'to' if self.at_least is not None else 'at most'} {self.at_most:g}"
+        if low.startswith("from") and high.startswith("below"):
+            high = f"to {high}"
+        both = " and " if low.startswith("above") and high else " "
+        return f"{low}{both}{high}".strip() or "a finite number"
+
+
+Positive = Annotated[float, Range(above=0)]
+NonNegative = Annotated[float, Range(at_least=0)]
+Fraction = Annotated[float, Range(0, 1)]
+BelowOne = Annotated[float, Range(at_least=0, below=1)]
+"""From 0 to below 1: a probability of dropout, a rate of pruning."""
+OpenFraction = Annotated[float, Range(above=0, below=1)]
+Finite = Annotated[float, Range()]
+Count = Annotated[int, Range(at_least=1)]
+CountOrZero = Annotated[int, Range(at_least=0)]
+"""0 or more."""
+Seed = Annotated[int, Range()]
+"""Any integer: what is drawn depends on its lowest 64 bits."""
+
+
+class Ranged:
+    """A base class whose constructor refuses numbers out of the ranges in its type hints.
+
+    Raises:
+        InputError: an argument is out of its range.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Checks the arguments; they are not changed."""
+        refuse_out_of_range(cls, args, kwargs)
+        return super().__new__(cls)
+
+
+def refuse_out_of_range(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Checks the numbers among the arguments of a class.
+
+    Raises:
+        InputError: an argument is out of the range in its type hint. The message has its name, its value and the range.
+    """
+    known = signature(made)
+    for name, value in [*zip(known.positional, args, strict=False), *kwargs.items()]:
+        if name in known.arguments:
+            for where, wrong, expected in faults(known.arguments[name].hint, value, name):
+                raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
+
+
+def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
+    """The numbers in a value that are out of range, at any depth.
+
+    Args:
+        hint: a type hint; ranges are in ``Annotated``.
+        value: an argument of this type.
+        where: its name.
+
+    Yields:
+        The name, as ``also[0.weight]`` within a container; the number; and what was expected.
+    """
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        limits = next((extra for extra in inner[1:] if isinstance(extra, Range)), None)
+        if limits is None:
+            yield from faults(inner[0], value, where)
+        elif (number := _number(value)) is None:
+            yield where, repr(value), f"a number, {limits}"
+        elif not math.isfinite(number):
+            yield where, value, str(limits) if limits == Range() else f"finite, {limits}"
+        elif number not in limits:
+            yield where, value, str(limits)
+        elif inner[0] is int and number != int(number):
+            yield where, value, f"a whole number, {limits}"
+    elif origin in (typing.Union, types.UnionType):
+        if (fitting := _fitting(inner, value)) is not None:
+            choices = [one for one in inner if limits_of(one) and typing.get_origin(one) is Annotated]
+            for place, wrong, expected in faults(fitting, value, where):
+                several = place == where and len(choices) > 1
+                yield place, wrong, ", or ".join(map(_kind_and_limits, choices)) if several else expected
+        elif len(numbers := limits_of(hint)) == len([one for one in inner if one is not type(None)]):
+            yield where, repr(value), f"a number, {' or '.join(map(str, numbers))}"
+    elif isinstance(value, Mapping) and len(inner) == 2:
+        for key, one in value.items():
+            yield from faults(inner[1], one, f"{where}[{key}]")
+    elif isinstance(value, list | tuple) and inner:
+        # tuple[X, Y] has a hint for each item; list[X] and tuple[X, ...] have one for all
+        hints = inner if len(inner) == len(value) and Ellipsis not in inner else [inner[0]] * len(value)
+        for number, (one_hint, one) in enumerate(zip(hints, value, strict=True)):
+            yield from faults(one_hint, one, f"{where}[{number}]")
+
+
+def limits_of(hint: Any) -> list[Range]:
+    """The ranges in a type hint, at any depth."""
+    found = [extra for extra in typing.get_args(hint)[1:] if isinstance(extra, Range)]
+    return found or [limits for inner in typing.get_args(hint) for limits in limits_of(inner)]
+
+
+def _kind_and_limits(hint: Any) -> str:
+    kind, words = typing.get_args(hint)[0], str(limits_of(hint)[0])
+    return f"{'an int' if kind is int else 'a float'} {'of ' if words[0].isdigit() else ''}{words}"
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool | str):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _fitting(hints: tuple[Any, ...], value: Any) -> Any:
+    """The type of a union that a value has; None if it has none with a range."""
+
+    def plain(hint: Any) -> Any:
+        return plain(typing.get_args(hint)[0]) if typing.get_origin(hint) is Annotated else hint
+
+    kinds = {hint: typing.get_origin(plain(hint)) or plain(hint) for hint in hints}
+    exact = [hint for hint, kind in kinds.items() if type(value) is kind]
+    # an int is a float as well, if the union has no int
+    loose = [hint for hint, kind in kinds.items() if isinstance(kind, type) and isinstance(value, kind)]
+    numbers = [hint for hint, kind in kinds.items() if kind in (int, float) and _number(value) is not None]
+    return next(iter([*exact, *loose, *numbers]), None)
