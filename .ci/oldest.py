@@ -1,13 +1,13 @@
 """Prints the lowest version of each dependency that pyproject.toml allows, as a pip constraint.
 
-python .ci/oldest.py > constraints.txt && pip install -e . pytest pytest-xdist -c constraints.txt
+python .ci/oldest.py > constraints.txt && pip install -e . pytest pytest-xdist selenium -c constraints.txt
 """
 
 import re
 import tomllib
 from pathlib import Path
 
-TOOLS = ("pytest", "pytest-xdist")
+TOOLS = ("pytest", "pytest-xdist", "selenium")
 """What the tests themselves run on; linters and type checkers are not a matter of the oldest environment."""
 
 

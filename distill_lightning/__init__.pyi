@@ -2,6 +2,7 @@ from . import losses as losses
 from . import masks as masks
 from . import models as models
 from .callbacks.consistency import Consistency as Consistency
+from .callbacks.ema import EMA as EMA
 from .callbacks.lottery import Lottery as Lottery
 from .callbacks.max_norm import MaxNorm as MaxNorm
 from .callbacks.run_checkpoint import RunCheckpoint as RunCheckpoint
@@ -53,6 +54,7 @@ from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf
 from .predictions import Prediction as Prediction
 from .predictions import Predictions as Predictions
+from .schedulers import TorchSchedule as TorchSchedule
 from .schedules import Constant as Constant
 from .schedules import Cosine as Cosine
 from .schedules import CosineCycles as CosineCycles

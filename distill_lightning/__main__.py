@@ -2,9 +2,12 @@
 
 import importlib
 import os
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
+from types import FrameType
 
 from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
@@ -13,18 +16,37 @@ WITHOUT_TORCH = ("report", "configs", "list", "show")
 """The verbs that answer at once; each is a module of the same name in ``cli``."""
 EXPORTED = (".onnx",)
 """The ends of exported files that are read where there may be no torch."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(SystemExit):
+    """A signal ends the command. It is no KeyboardInterrupt, because Lightning turns that into the exit status 1."""
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs the command.
 
     Args:
-        args: the words after ``distill``; by default those of this process.
+        args: the words after ``distill``. By default they are those of this process, which then also ends on SIGINT and
+            SIGTERM, from now on to its end.
 
     Returns:
         The exit status: 0; 1 for an error; 2 for wrong input; 128 + n for signal n.
     """
-    args = sys.argv[1:] if args is None else args
+    if args is not None:
+        return _run(args)
+    _end_on_signals()  # first of all, because the imports of a verb take seconds
+    try:
+        status = _run(sys.argv[1:])
+    except SystemExit as leaving:  # the parser, or a run that has saved its last checkpoint
+        status = leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+    if status > 128:  # a second signal must not change the status while the interpreter shuts down
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    return status
+
+
+def _run(args: list[str]) -> int:
     try:
         status = verbs.answer(args)
         if status is not None:
@@ -50,6 +72,28 @@ def _without_torch(args: list[str]) -> str | None:
     if args[0] == "predict" and len(args) > 1 and args[1].lower().endswith(EXPORTED):
         return "predict_exported"
     return args[0] if args[0] in WITHOUT_TORCH else None
+
+
+def _end_on_signals() -> None:
+    """Ends this process on SIGINT and SIGTERM: the first signal raises ``Stopped``, a later one ends it at once.
+
+    During a fit, the callback RunCheckpoint handles the signals instead. An ignored signal stays ignored: a shell lets
+    what it starts in the background ignore SIGINT.
+    """
+    received = False
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        nonlocal received
+        if received:  # an exception could end in the middle of the clean-up, or in the shutdown of the interpreter
+            os._exit(128 + number)
+        received = True  # the line is not left to ``_run``, which a second signal would not let come so far
+        os.write(sys.stderr.fileno(), f"distill: stopped by {signal.Signals(number).name}\n".encode())
+        raise Stopped(128 + number)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, leave)
 
 
 def _where(error: Exception) -> str:

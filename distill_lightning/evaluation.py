@@ -7,11 +7,11 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
-from distill_lightning.metrics import CalibrationError, NegativeLogLikelihood
+from distill_lightning.metrics import CalibrationError, ConfusionMatrix, NegativeLogLikelihood
 
 
 class Evaluation:
-    """Top-1 and top-5 accuracy, NLL in nats and ECE with 15 bins, over all batches and processes.
+    """Top-1 and top-5 accuracy, NLL in nats, ECE with 15 bins and the confusion matrix, over all batches and processes.
 
     This is not a submodule of the method: a run in half precision would convert the sums to half precision as well.
 
@@ -36,6 +36,9 @@ class Evaluation:
                 "ece": self.calibration_error,
             }
         ).to(device)
+        self.confusion_matrix = ConfusionMatrix(num_classes).to(device)
+        self.confusion: list[list[int]] = []
+        """Number of pictures by true class (row) and predicted class (column), at the last ``compute``."""
 
     def biased(self, logits: Tensor) -> Tensor:
         """The logits (..., K) plus the bias."""
@@ -44,11 +47,14 @@ class Evaluation:
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """Adds a batch: logits (B, K), as returned by ``biased``, and labels (B,) int64."""
         self.metrics.update(logits, labels)
+        self.confusion_matrix.update(logits, labels)
 
     def compute(self) -> dict[str, float]:
         """The metrics over all added batches. Resets the sums."""
         results = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
+        self.confusion = self.confusion_matrix.compute().tolist()
+        self.confusion_matrix.reset()
         return results
 
     def calibration(self) -> dict[str, list[float]]:

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from distill_lightning.values import Batch
 
@@ -92,6 +93,19 @@ def cluster_environment(trainer: pl.Trainer) -> ClusterEnvironment:
 def synchronises_batch_norm(trainer: pl.Trainer) -> bool:
     """Whether batch norm is synchronised between processes. The trainer does not keep this option."""
     return getattr(trainer.strategy, "_layer_sync", None) is not None
+
+
+def continue_tracker(logger: Logger, version: str | int) -> None:
+    """Lets a new logger write to an existing version. The version can publicly be given only when a logger is made, and
+    the run's folder, which knows the version, is chosen later. A logger of another class begins a new version.
+    """
+    if isinstance(logger, MLFlowLogger):
+        logger._run_id = str(version)
+        logger.experiment.update_run(logger._run_id, status="RUNNING")
+    elif isinstance(logger, WandbLogger):
+        logger._id = logger._wandb_init["id"] = str(version)
+    elif isinstance(logger, CSVLogger | TensorBoardLogger):
+        logger._version = version
 
 
 class CommandLine(LightningCLI):

@@ -66,6 +66,33 @@ class CalibrationError(Metric):
         return (self.right - self.confidence).abs().sum() / self.count.sum()
 
 
+class ConfusionMatrix(Metric):
+    """Counts of pairs of true and predicted class.
+
+    The metric of torchmetrics counts with ``bincount``. With deterministic algorithms on a GPU, that takes memory for
+    K * K * B numbers.
+
+    Args:
+        num_classes: K.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("counts", torch.zeros(num_classes * num_classes, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits (B, K) and labels (B,) int64."""
+        self.counts.index_add_(0, labels * self.num_classes + logits.argmax(1), torch.ones_like(labels))
+
+    def compute(self) -> Tensor:
+        """The counts, (K, K) int64. The row is the true class, the column is the predicted one."""
+        return self.counts.view(self.num_classes, self.num_classes)
+
+
 class MembersMetric(Metric):
     """Disagreement and accuracy of the members of an ensemble, and the accuracy of its first 1 .. M members.
 

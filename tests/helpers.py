@@ -5,6 +5,7 @@ import copy
 import json
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -129,6 +130,12 @@ def write_run(folder: Path, seed: int = 0, lr: float = 0.1, teacher: str | None 
     summary = {"metrics": metrics, "calibration": calibration, "parameters": 1234, "wall_time_s": 5.0}
     (folder / "summary.json").write_text(json.dumps(summary))
     return folder
+
+
+def without_scripts(page: str | Path) -> str:
+    """A report, without the scripts that are the program's own; what they read is still there."""
+    text = page.read_text() if isinstance(page, Path) else page
+    return re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
 
 
 def made_run(where: str, state: str = "finished", accuracy: float = 0.9, epochs: int = 2, **options: Any) -> Run:

@@ -13,6 +13,8 @@ import torch
 import yaml
 from helpers import CONFIGS, assert_same_run, command, distill, events, fit, load, rows, write_pictures
 
+from distill_lightning.runs.summary import read_confusion
+
 YAMLS = sorted(CONFIGS.glob("*/*.yaml"))
 FAST = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1]
 
@@ -75,8 +77,10 @@ def trained(tmp_path_factory) -> Path:
 
 def test_what_a_run_leaves(trained):
     assert sorted(f.name.partition(".")[0] for f in trained.iterdir()) == [
-        "checkpoints", "config", "events", "identity", "metrics", "summary",
+        "checkpoints", "config", "confusion", "events", "identity", "metrics", "summary",
     ]  # fmt: skip
+    names, counts = read_confusion(trained)
+    assert names == [str(k) for k in range(10)] and sum(map(sum, counts)) == 360
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["steps"] == 100
     assert summary["exposures"] == 100 * 64
@@ -102,6 +106,8 @@ def test_the_numbers_are_right(trained, capsys):
     nll = torch.nn.functional.cross_entropy(logits.double(), data.test.labels).item()
     metrics = json.loads((trained / "summary.json").read_text())["metrics"]
     assert metrics["test/accuracy"] == pytest.approx(accuracy)
+    _, counts = read_confusion(trained)
+    assert sum(row[k] for k, row in enumerate(counts)) / 360 == pytest.approx(accuracy)
     assert metrics["test/nll"] == pytest.approx(nll, rel=1e-4)
 
 

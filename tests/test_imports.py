@@ -24,7 +24,7 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"losses", "masks", "schedules", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {"losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
@@ -57,6 +57,7 @@ MAY_IMPORT = {
     "frozen_copies": set(),
     "optimizers": {"errors"},
     "schedules": {"errors", "ranges", "recorded"},
+    "schedulers": {"errors", "recorded", "ranges"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics"},
     # networks and files
@@ -78,8 +79,9 @@ MAY_IMPORT = {
     # runs
     "runs": {"environment", "errors", "files"},
     "loggers": {"files", "runs"},
+    "trackers": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
-    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "specs", "version"},
+    "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "trackers", "specs", "version"},
     # files for other programs
     "narrowing": {"errors", "models"},
     "export": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
@@ -175,10 +177,12 @@ def test_networks_are_plain_modules():
 
 
 SHARED_BY_METHODS = {
-    "base": {"checks", "evaluated", "memory", "plain_batches"},
+    "base": {"checks", "evaluated", "foreign_callbacks", "memory", "plain_batches"},
+    "foreign_callbacks": set(),
     "taught": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
+    "foreign_callbacks": set(),
     "memory": set(),
     "plain_batches": set(),
 }
@@ -218,11 +222,14 @@ def test_a_plan_does_not_know_who_carries_it_out():
 WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
 WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files", "cli.list", "cli.show"]
 WITHOUT_TORCH += ["catalogue"]
+ONLY_TO_WRITE = {"plotly", "matplotlib", "jinja2"}
+"""What is only imported when a page or a picture is written."""
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_what_reads_runs_does_not_wait_for_torch(module):
-    code = f"import sys, distill_lightning.{module}; print(sorted({{'torch', 'lightning'}} & set(sys.modules)))"
+    slow = {"torch", "lightning"} | ONLY_TO_WRITE
+    code = f"import sys, distill_lightning.{module}; print(sorted({slow} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -1,31 +1,49 @@
 """Plots as SVG: axes, points, and points that are left out."""
 
 import math
+import warnings
 from xml.etree import ElementTree
 
-import pytest
+from distill_lightning.plots import Line, Plot, number
 
-from distill_lightning.plots import Line, plot, ticks
+NAMESPACE = "{http://www.w3.org/2000/svg}"
 
 
-def test_ticks_are_round_and_within():
-    assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
-    assert ticks(93.2, 95.1) == pytest.approx([93.5, 94, 94.5, 95])
-    assert ticks(2, 2) == [2]
+def texts(picture: str) -> list[str]:
+    root = ElementTree.fromstring(picture)
+    return [element.text or "" for element in root.iter(f"{NAMESPACE}text")]
 
 
 def test_a_plot_is_a_picture():
     lines = [Line("a <b>", [1, 2, 4], [0.5, math.nan, 0.7], [0.1, None, None]), Line("c", [1, 2], [0.1, 0.2])]
-    root = ElementTree.fromstring(plot("t & u", lines, "x", "y", log_x=True))
-    shapes = [element.tag.rpartition("}")[2] for element in root.iter()]
-    assert shapes.count("polyline") == 2 and shapes.count("polygon") == 1
-    assert shapes.count("circle") == 4  # the point that is not a number is left out
-    path = next(e for e in root.iter() if e.tag.endswith("polyline")).get("points").split()
-    (x0, y0), (x1, y1) = ([float(n) for n in point.split(",")] for point in path)
-    assert x0 < x1 and y0 > y1  # up is more
-    ElementTree.fromstring(plot("", [], "", ""))
+    plot = Plot("t & u", lines, "x", "y", log_x=True)
+    assert plot.drawn()[0][2] == [(1, 0.5, 0.1), (4, 0.7, 0.0)]  # the point that is not a number is left out
+    words = texts(plot.svg())
+    assert {"t & u", "x", "y", "a <b>", "c", "1", "2", "4"} <= set(words)
+    assert texts(Plot("", [], "", "").svg())
+
+
+def test_the_same_plot_is_the_same_text():
+    plot = Plot("t", [Line("a", [1, 2], [0.5, 0.25])], "x", "y")
+    assert plot.svg() == plot.svg()
 
 
 def test_a_logarithm_leaves_out_what_has_none():
-    picture = plot("", [Line("a", [0, 1, 10], [1.0, 2.0, 3.0])], "", "", log_x=True)
-    assert picture.count("<circle") == 2 and "nan" not in picture
+    plot = Plot("", [Line("a", [0, 1, 10], [1.0, 2.0, 3.0])], "", "", log_x=True)
+    assert [x for x, _, _ in plot.drawn()[0][2]] == [1, 10]
+
+
+def test_names_are_text_and_no_formulas():
+    """Of matplotlib's: $...$ is mathematics, a label with "_" in front is hidden; and XML has no control characters."""
+    labels = ["$x^2$", "_hidden", "$\\frac", "a\x1b[31m\0", "\udcff", "--><script>"]
+    plot = Plot("$t$ \x07 -->", [Line(label, [1, 2], [k, k]) for k, label in enumerate(labels)], "$", "_$y$")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        words = texts(plot.svg())
+    assert {"$x^2$", "$\\frac", "--><script>", "$"} <= set(words)
+    assert any("hidden" in word for word in words)
+
+
+def test_numbers():
+    written = [number(value) for value in (0.123456, -2.5, 12345.6, 1e100)]
+    assert written == ["0.1235", "\N{MINUS SIGN}2.5", "12,346", "1e+100"]

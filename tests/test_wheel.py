@@ -71,7 +71,8 @@ def test_what_is_in_the_wheel(wheel):
     modules = {file.relative_to(ROOT).as_posix() for file in package.rglob("*.py")}
     configs = {f"distill_lightning/configs/{name}.yaml" for name in shipped_names()}
     inside = {name for name in names if ".dist-info/" not in name}
-    assert inside == modules | configs | {"distill_lightning/py.typed"}
+    templates = {file.relative_to(ROOT).as_posix() for file in (package / "report" / "templates").iterdir()}
+    assert inside == modules | configs | templates | {"distill_lightning/py.typed", "distill_lightning/__init__.pyi"}
     assert len(configs) > 80
 
 

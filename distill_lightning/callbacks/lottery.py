@@ -400,7 +400,7 @@ def _method(pl_module: pl.LightningModule) -> Method:
 
 def run_checkpoint(trainer: pl.Trainer) -> RunCheckpoint | None:
     """The callback that knows the run's folder; None if there is no run folder, or if this is not the first process."""
-    checkpoint = trainer.checkpoint_callback
-    if isinstance(checkpoint, RunCheckpoint) and checkpoint.folder is not None and trainer.is_global_zero:
-        return checkpoint
+    for checkpoint in trainer.checkpoint_callbacks:  # the user may have added others
+        if isinstance(checkpoint, RunCheckpoint) and checkpoint.folder is not None and trainer.is_global_zero:
+            return checkpoint
     return None

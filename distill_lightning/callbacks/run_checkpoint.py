@@ -16,7 +16,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
 from distill_lightning.distributed import largest
 from distill_lightning.environment import OF_STUDY, requeue
@@ -29,6 +29,7 @@ from distill_lightning.lightning_internals import (
     validation_is_due,
 )
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.foreign_callbacks import give_one_of
 from distill_lightning.ranges import Count, Positive
 from distill_lightning.recorded import Recorded
 
@@ -45,6 +46,10 @@ def end_children(trainer: pl.Trainer) -> None:
     launcher = trainer.strategy.launcher
     if launcher is not None and hasattr(launcher, "kill"):
         launcher.kill(signal.SIGKILL)
+
+
+class OutOfTimeError(Exception):
+    """Ends a fit after ``trainer.max_time``. Everything is saved, and the run is not finished."""
 
 
 class RunCheckpoint(Recorded, Checkpoint):
@@ -84,7 +89,10 @@ class RunCheckpoint(Recorded, Checkpoint):
         self.improved = False
         self.received = 0  # the signal that this process received
         self.signal = 0  # the signal that all processes have agreed on
+        self.max_time_s: float | None = None  # the longest training time of one start; the trainer sets it
+        self.out_of_time = False
         self.stepping = False
+        self.writing = False
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
 
@@ -111,10 +119,18 @@ class RunCheckpoint(Recorded, Checkpoint):
         """The training time in seconds over all starts of the run, without the interruptions."""
         return self.elapsed_s + (time.monotonic() - self.clock if self.clock is not None else 0.0)
 
-    # Signals
+    # Signals and the time limit
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the run ends after the next checkpoint, because of a signal or because its time is over."""
+        return bool(self.signal) or self.out_of_time
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.trainer = trainer
+        others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.save_last]
+        if stage == "fit" and others:
+            raise InputError("ModelCheckpoint.save_last: the run writes last.ckpt itself: leave save_last out")
         if stage == "fit" and self.folder is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)
@@ -133,11 +149,12 @@ class RunCheckpoint(Recorded, Checkpoint):
     def _on_signal(self, number: int, frame: Any) -> None:
         """Lets the run end after the running step. It ends at once if no step is running, or on a second signal.
 
-        With several processes the first one decides: if another one ended alone, the others would wait for it.
+        With several processes the first one decides: if another one ended alone, the others would wait for it. A write
+        is not cut: an exception within torch's writer would become another error.
         """
         trainer = self.trainer
-        if not self.received and (self.stepping or not trainer.is_global_zero):
-            self.received = number
+        if self.writing or (not self.received and (self.stepping or not trainer.is_global_zero)):
+            self.received = self.received or number
             return
         self.received = number
         self._leave_at_once()
@@ -145,6 +162,8 @@ class RunCheckpoint(Recorded, Checkpoint):
     def _leave_at_once(self) -> None:
         self._requeue()
         trainer = self.trainer
+        if trainer.is_global_zero:
+            self._say("stopped at once, without a checkpoint of the last steps")
         if trainer.world_size > 1:  # without clean-up, which would wait for processes that are blocked in a collective
             end_children(trainer)
             sys.stdout.flush()
@@ -157,6 +176,11 @@ class RunCheckpoint(Recorded, Checkpoint):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start_clock()
+        self.out_of_time = False
+        tags = pl_module.validation_tags if isinstance(pl_module, Method) and not pl_module.plain_batches else set()
+        logged = tags.union(*(getattr(one, "logs", ()) for one in [pl_module, *trainer.callbacks]))  # type: ignore[attr-defined]
+        if tags and self.monitor not in logged:
+            raise InputError(f"checkpoint.monitor is {self.monitor}: {give_one_of(logged)}")
         if self.stopped:  # the run was interrupted after early stopping had ended it
             trainer.should_stop = True
 
@@ -192,7 +216,7 @@ class RunCheckpoint(Recorded, Checkpoint):
         # a collective waits for the device, so on GPUs it is not run at every step
         if trainer.strategy.root_device.type == "cpu" or trainer.global_step % AGREE_EVERY == 0:
             self._agree(trainer)
-        if not self.due and not self.signal:
+        if not self.due and not self.leaving:
             return
         if not epoch_ends(trainer) and not validation_is_due(trainer):
             self._write(trainer)
@@ -201,36 +225,33 @@ class RunCheckpoint(Recorded, Checkpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         self.stepping = True
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(k for k in trainer.callback_metrics if k.startswith("val/")))
-            raise InputError(
-                f"checkpoint.monitor is {self.monitor}, which validation does not log: give one of {known}"
-            )
         value = float(trainer.callback_metrics[self.monitor])
         if self.best is None or (value < self.best if self.lowest_is_best else value > self.best):
             self.best, self.improved = value, True
-        if (self.due or self.improved or self.signal) and not epoch_ends(trainer):
+        if (self.due or self.improved or self.leaving) and not epoch_ends(trainer):
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs or trainer.should_stop:
-            self.due = True
+        is_last = epoch == trainer.max_epochs or trainer.should_stop
+        self.due = self.due or is_last or epoch % self.every_n_epochs == 0
         self._agree(trainer)
-        if self.due or self.improved or self.signal:
+        self.out_of_time = self.out_of_time and not is_last  # the test and the summary of a trained run still follow
+        if self.due or self.improved or self.leaving:
             self._write(trainer)
 
     def _agree(self, trainer: pl.Trainer) -> None:
-        """Tells all processes if one of them has received a signal, or if a checkpoint is due by time."""
-        minutes = self.every_minutes
-        late = minutes is not None and time.monotonic() - self.saved_at >= 60 * minutes
+        """Tells all processes if one of them has received a signal, or if a checkpoint or the end is due by time."""
+        minutes, now = self.every_minutes, time.monotonic()
+        late = minutes is not None and now - self.saved_at >= 60 * minutes
+        over = self.max_time_s is not None and self.clock is not None and now - self.clock >= self.max_time_s
         if os.getppid() != self.parent and OF_STUDY in os.environ and trainer.is_global_zero:
             self.received = self.received or signal.SIGTERM  # the study that started this run was killed
         # a signal that arrives after this line is handled after the next step
-        known = [self.received, int(late)]
+        known = [self.received, int(late), int(over)]
         if trainer.world_size > 1:
             known = largest(torch.tensor(known, device=trainer.strategy.root_device)).tolist()
-        self.signal, self.due = known[0], self.due or bool(known[1])
+        self.signal, self.due, self.out_of_time = known[0], self.due or bool(known[1]), bool(known[2])
 
     # Writing
 
@@ -243,6 +264,7 @@ class RunCheckpoint(Recorded, Checkpoint):
         folder = self.folder
         assert folder is not None
         last = folder / "last.ckpt"
+        self.writing = True
         if self.improved:
             best = folder / "best.ckpt"
             trainer.save_checkpoint(best)
@@ -253,21 +275,26 @@ class RunCheckpoint(Recorded, Checkpoint):
             trainer.strategy.barrier("best.ckpt")
         else:
             trainer.save_checkpoint(last)
-        self.due, self.improved, self.saved_at = False, False, time.monotonic()
+        self.due, self.improved, self.writing, self.saved_at = False, False, False, time.monotonic()
         if self.signal:
             self._leave(trainer)
+        if self.out_of_time:
+            if trainer.is_global_zero:
+                self._say(f"stopped by trainer.max_time and saved after step {trainer.global_step}")
+            raise OutOfTimeError
 
     def _leave(self, trainer: pl.Trainer) -> None:
         self._requeue()
-        if trainer.is_global_zero and OF_STUDY not in os.environ:  # in a study, the study prints this
-            name = self.run_folder.name
-            print(
-                f"stopped and saved after step {trainer.global_step}: the same command goes on with --name {name} "
-                "--ckpt_path last",
-                file=sys.stderr,
-            )
+        if trainer.is_global_zero:
+            self._say(f"stopped and saved after step {trainer.global_step}")
         # the first process watches the processes that it has started, and takes any status but 0 for a failure
         raise SystemExit(0 if CHILD in os.environ and trainer.local_rank > 0 else 128 + self.signal)
+
+    def _say(self, what: str) -> None:
+        """Says that the run has stopped, and how to go on. In a study, the study says it."""
+        if OF_STUDY not in os.environ and self.folder is not None:
+            name = self.run_folder.name
+            print(f"{what}: the same command goes on with --name {name} --ckpt_path last", file=sys.stderr)
 
     def _requeue(self) -> None:
         """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time

@@ -27,6 +27,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared, named_class
@@ -108,6 +109,18 @@ class DistillCommand(CommandLine):
         parser.add_argument("--log_dir", type=str, default="logs", help="The folder that runs are written to.")
         parser.add_argument("--name", type=str | None, help="The name of the run (default: network and seed).")
         parser.add_argument(
+            "--start_from",
+            type=str | dict[str, str | None] | None,
+            help="Starts a new run from the weights of an old one: the folder of a run (its last checkpoint), a "
+            "checkpoint, or a file of weights. In a run's config.yaml it also says which weights they were.",
+        )
+        parser.add_argument(
+            "--start_optimizer",
+            type=bool,
+            default=False,
+            help="Whether the state of the optimizer is taken along from the checkpoint in start_from.",
+        )
+        parser.add_argument(
             "--trust",
             type=str | None,
             help="The dotted name of a class or function of yours that a file may use, as my_package.Net. "
@@ -157,6 +170,8 @@ class DistillCommand(CommandLine):
         _name_by_definition(config)
         trainer = vars(config.trainer)
         refuse_overfit(trainer)
+        callbacks = trainer["callbacks"] if isinstance(trainer["callbacks"], list) else [trainer["callbacks"]]
+        refuse_foreign(named_class(callback.class_path) for callback in callbacks if callback is not None)
         if self.subcommand == "fit":
             refuse_odd_lengths(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)

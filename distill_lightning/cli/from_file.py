@@ -20,13 +20,13 @@ from distill_lightning.data.mixing import Mixing
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
 from distill_lightning.methods.base import Method
+from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
 
 CALLBACKS = {
-    "DeviceStatsMonitor", "EMAWeightAveraging", "EarlyStopping", "GradientAccumulationScheduler", "LearningRateMonitor",
-    "ModelSummary", "RichModelSummary", "RichProgressBar", "StochasticWeightAveraging", "TQDMProgressBar",
-    "ThroughputMonitor", "Timer", "WeightAveraging",
+    "DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
+    "TQDMProgressBar", "ThroughputMonitor",
 }  # fmt: skip
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
 classes. A file may use none of Lightning's loggers, since they write files; every run has TensorBoard and CSV
@@ -37,6 +37,7 @@ offer(ImageData, "distill_lightning.data")
 offer(Transform, "distill_lightning.data")
 offer(Mixing, "distill_lightning.data")
 offer(Schedule, "distill_lightning.schedules")
+offer(TorchSchedule, "distill_lightning.schedulers", itself=True)
 offer(PlainNetwork, "distill_lightning.checkpoints", itself=True)
 offer(Callback, "distill_lightning.callbacks", package="lightning.pytorch.callbacks", names=CALLBACKS)
 offer(Logger)
@@ -45,6 +46,8 @@ PARTS: dict[str, Any] = {
     "seed_everything": int | bool | None,
     "log_dir": str,
     "name": str | None,
+    "start_from": str | dict[str, str | None] | None,
+    "start_optimizer": bool,
     "weights_only": bool | None,
     "model": Method,
     "data": ImageData,

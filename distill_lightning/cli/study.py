@@ -7,9 +7,9 @@ from pathlib import Path
 from distill_lightning.config_files import find, find_shipped
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.files import atomic_write
-from distill_lightning.report import page
 from distill_lightning.report.check import SpecChecker
 from distill_lightning.report.figure_builder import build_figure
+from distill_lightning.report.page import Page
 from distill_lightning.report.results import Results
 from distill_lightning.report.specification import FigureSpec, TableSpec
 from distill_lightning.report.table_builder import build_table
@@ -95,11 +95,10 @@ def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence
     )
     built = [build_table(spec, results) for spec in tables]
     pictures = [build_figure(spec, results) for spec in figures]
-    text = "\n".join(table.markdown() for table in built)
+    text = "\n".join(table.to_markdown() for table in built)
     finished = f"{results.finished} of {results.planned} runs are finished"
     lead = f"{plan.path.name}: {finished}. Mean ± standard deviation, unless said otherwise."
     groups = [group for group in results.groups() if group.records]
-    parts = [table.html() for table in built] + [page.figures(pictures)] + (page.of_groups(groups) if groups else [])
     title = plan.path.stem.replace("_", " ").capitalize()
 
     def write(name: str, content: str) -> None:
@@ -107,12 +106,12 @@ def write_tables(plan: StudyPlan, tables: Sequence[TableSpec], figures: Sequence
 
     write("tables.md", text)
     for number, table in enumerate(built, start=1):
-        write(f"table_{number}.csv", table.csv())
+        write(f"table_{number}.csv", table.to_csv())
     for number, picture in enumerate(pictures, start=1):
-        write(f"figure_{number}.svg", picture)
-    write("report.html", page.page(title, lead, parts))
+        write(f"figure_{number}.svg", picture.svg())
+    write("report.html", Page(title, lead, groups, tables=built, figures=pictures).html())
     missing = [f"no run has {column}" for table in built for column in _empty_columns(table) if results.finished]
-    return "\n".join([text, *missing, f"report: {folder / 'report.html'}"])
+    return "\n".join([*map(str, built), *missing, f"report: {folder / 'report.html'}"])
 
 
 def _empty_columns(table: Table) -> list[str]:

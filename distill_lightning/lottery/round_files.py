@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill_lightning.files import atomic_write
 from distill_lightning.lottery.tickets import Ticket
-from distill_lightning.plots import Line, plot
+from distill_lightning.plots import Line, Plot
 from distill_lightning.tensor_files import write_tensors
 
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ def write_round_files(
     writer.writeheader()
     writer.writerows(table)
     atomic_write(folder / "rounds.csv", lambda file: file.write(text.getvalue().encode()))
-    atomic_write(folder / "rounds.svg", lambda file: file.write(figure(table).encode()))
+    atomic_write(folder / "rounds.svg", lambda file: file.write(figure(table).svg().encode()))
     _write_board(folder / "by_density", table)
 
 
@@ -74,8 +74,8 @@ def as_markdown(table: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def figure(table: Sequence[Row]) -> str:
-    """A plot of test accuracy against density, as SVG."""
+def figure(table: Sequence[Row]) -> Plot:
+    """A plot of test accuracy against density."""
 
     def line(label: str, key: str) -> Line:
         rows = [row for row in table if row.get(key) is not None]
@@ -83,4 +83,4 @@ def figure(table: Sequence[Row]) -> str:
 
     lines = [line("at early stop", "early_stop_test_accuracy"), line("at the end", "test_accuracy")]
     lines = [one for one in lines if one.x]
-    return plot("Test accuracy by density", lines, "weights left, %", "accuracy, %", log_x=True)
+    return Plot("Test accuracy by density", lines, "weights left, %", "accuracy, %", log_x=True)

@@ -7,6 +7,7 @@ the epoch.
 """
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,12 +25,19 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import depends_on_process_count, refuse_misfit, smallest_batch
 from distill_lightning.methods.evaluated import Evaluated
+from distill_lightning.methods.foreign_callbacks import (
+    SET_RATES,
+    give_one_of,
+    refuse_foreign,
+    refuse_unknown_monitors,
+)
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
 from distill_lightning.ranges import Finite
 from distill_lightning.running_means import RunningMeans, shared_out
+from distill_lightning.schedulers import MakeScheduler, RunningScheduler, TorchSchedule
 from distill_lightning.schedules import Constant, Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.values import (
@@ -53,7 +61,8 @@ class Method(Evaluated):
             size are set from the data. In Python also a class or function that makes one, which is called with
             ``num_classes``, ``in_channels`` and ``image_size`` where it takes them, or the name of one.
         optimizer: makes the optimizer from the parameters.
-        schedule: the schedule of the learning rate; constant by default.
+        schedule: the schedule of the learning rate: one of this program (Cosine, MultiStep, ...), or a scheduler of
+            torch by class path (see TorchSchedule for the times of its steps). Constant by default.
         decay_norms_and_biases: whether weight decay also acts on norms and biases.
         channels_last: whether pictures and weights use the memory format channels_last.
         compile: whether the network is compiled with torch.compile.
@@ -74,7 +83,7 @@ class Method(Evaluated):
         self,
         network: Network,
         optimizer: OptimizerCallable = default_optimizer,
-        schedule: Schedule | None = None,
+        schedule: Schedule | TorchSchedule | MakeScheduler | None = None,
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
@@ -90,7 +99,11 @@ class Method(Evaluated):
         if isinstance(network, nn.Module):
             self.set_network(network, **self._layout)
         self.make_optimizer = optimizer
-        self.schedule = schedule or Constant()
+        self.schedule: Schedule | TorchSchedule = Constant()
+        if schedule is not None:
+            self.schedule = schedule if isinstance(schedule, Schedule | TorchSchedule) else TorchSchedule(schedule)
+        self.scheduler: RunningScheduler | None = None
+        self._scheduler_state: dict[str, Any] | None = None
         self.decay_norms_and_biases = decay_norms_and_biases
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
@@ -132,6 +145,16 @@ class Method(Evaluated):
 
     # Before training
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Adds no callbacks. It checks those of the trainer, before their own ``setup``.
+
+        Raises:
+            InputError: see ``refuse_foreign``.
+        """
+        if self.trainer.state.fn == "fit":
+            refuse_foreign(map(type, self.trainer.callbacks), SET_RATES)  # type: ignore[attr-defined]
+        return []
+
     def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
         """Makes the networks that were given by a class, a function or a name. Their weights are new.
 
@@ -172,6 +195,8 @@ class Method(Evaluated):
             self.build_once(data.info)
             self._forget()
         self.prepare_evaluation(data, self.class_bias)
+        if stage == "fit":
+            refuse_unknown_monitors(self.trainer.callbacks, self.validation_tags, self)  # type: ignore[attr-defined]
 
     def _set_up_plain(self, stage: str) -> None:
         """Prepares a fit in another program."""
@@ -210,6 +235,11 @@ class Method(Evaluated):
         plain = PlainTimeline(
             trained_batches(trainer, samples.batches), trainer.max_epochs or 0, trainer.accumulate_grad_batches
         )
+        if timelines and isinstance(self.schedule, TorchSchedule):
+            raise InputError(
+                "Lottery rewinds the learning rate, and a scheduler of torch cannot be rewound: give a schedule of "
+                "this program, such as Cosine or MultiStep"
+            )
         self.timeline = timelines[0] if timelines else plain
         self._teacher = teachers[0] if teachers else None
         data.begin_fit(self.needs, self.timeline, self._teacher.view_cycle if self._teacher else None)
@@ -230,6 +260,7 @@ class Method(Evaluated):
         self._memory.forget()
         self.means = RunningMeans()
         self.evaluation = None
+        self.scheduler, self._scheduler_state = None, None
 
     def _check_batches(self, data: ImageData) -> None:
         smallest = smallest_batch(data, self.trainer.world_size)
@@ -242,7 +273,21 @@ class Method(Evaluated):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
-        return make_optimizer(self.make_optimizer, parameter_groups(self.parameters(), self.decay_norms_and_biases))
+        optimizer = make_optimizer(
+            self.make_optimizer, parameter_groups(self.parameters(), self.decay_norms_and_biases)
+        )
+        if isinstance(self.schedule, TorchSchedule):
+            assert self.timeline is not None
+            epochs, steps = self.trainer.max_epochs or 0, 0  # in another program the number of steps may not be known
+            if not self.plain_batches:
+                steps = epochs * math.ceil(self.timeline.batches_per_epoch / self.trainer.accumulate_grad_batches)
+            self.scheduler = self.schedule.start(optimizer, epochs, steps)
+            monitor, tags = self.scheduler.monitor, set() if self.plain_batches else self.validation_tags
+            if monitor is not None and monitor not in tags and not self.plain_batches:
+                raise InputError(f"ReduceLROnPlateau monitors {monitor}: {give_one_of(tags)}")
+            if self._scheduler_state is not None:
+                self.scheduler.load(self._scheduler_state)
+        return optimizer
 
     # Training
 
@@ -288,11 +333,19 @@ class Method(Evaluated):
             torch.default_generator.manual_seed(seed)
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
-        assert self.timeline is not None
+        if self.scheduler is not None:
+            self.scheduler.before_step(trainer.current_epoch, trainer.global_step)
+            return
+        assert self.timeline is not None and isinstance(self.schedule, Schedule)
         a_step = 1 / self.timeline.batches_per_epoch
         factor = self.schedule.factor(position.schedule_epoch, position.epochs, a_step)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
+
+    def after_validation(self, results: dict[str, float]) -> None:
+        """See Evaluated; steps ReduceLROnPlateau."""
+        if self.scheduler is not None:
+            self.scheduler.after_validation(results)
 
     def _log_if_due(self) -> None:
         trainer = self.trainer
@@ -329,6 +382,8 @@ class Method(Evaluated):
         memory = self._memory or Memory(self, self.memory, self.shared_memory)
         everyones = gather_objects(memory.own() | {"account": memory.on_cpu(self.means.state_dict())})
         checkpoint["method"] = {"of_ranks": everyones, "shared": memory.shared()}
+        if self.scheduler is not None:
+            checkpoint["method"]["schedule"] = self.scheduler.state()
         data = self.trainer.datamodule if self.has_trainer else None  # type: ignore[attr-defined]
         if self.data_info is not None and isinstance(data, ImageData):
             checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
@@ -352,6 +407,7 @@ class Method(Evaluated):
                 "this run is pruned, and without the callback Lottery its zeros would grow again: add Lottery to "
                 "trainer.callbacks"
             )
+        self._scheduler_state = checkpoint["method"].get("schedule")  # loaded when there is an optimizer
         self._take_up(checkpoint["method"]["of_ranks"], checkpoint["method"]["shared"])
 
     def _take_up(self, everyones: list[dict[str, Any]], shared: dict[str, Any]) -> None:
@@ -387,4 +443,4 @@ def trained_batches(trainer: pl.Trainer, batches: int) -> int:
 def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_object, value))
-    return isinstance(value, nn.Module | Schedule) or callable(value)
+    return isinstance(value, nn.Module | Schedule | TorchSchedule) or callable(value)

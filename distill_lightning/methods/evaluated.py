@@ -31,6 +31,8 @@ class Evaluated(Recorded, LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
+        self.confusion: list[list[int]] = []
+        """The ``Evaluation.confusion`` of the last test."""
         self.plain_batches = False
         """Whether the method is in another program, whose trainer has no data module of this program."""
 
@@ -96,6 +98,14 @@ class Evaluated(Recorded, LeanModule):
         assert self.evaluation is not None
         return self.evaluation
 
+    @property
+    def validation_tags(self) -> set[str]:
+        """The tags of the metrics that each validation of a fit logs; empty if there is no validation. Available after
+        ``setup``, with a data module of this program.
+        """
+        validates = self.image_data.val is not None and self.trainer.limit_val_batches
+        return {f"val/{name}" for name in self.metrics.metrics} if validates else set()
+
     def metrics_for(self, logits: Tensor) -> Evaluation:
         """The metrics, for logits (B, K). Plain batches do not say how many classes there are, so these decide it."""
         if self.evaluation is None:
@@ -146,12 +156,22 @@ class Evaluated(Recorded, LeanModule):
             return  # there was no batch
         results = self.metrics.compute()
         if stage == "test":
-            self.calibration = self.metrics.calibration()
+            self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
         if not self.trainer.sanity_checking:
+            tagged = {f"{stage}/{k}": v for k, v in results.items()}
             if not self.plain_batches:
                 self.log_metrics(stage, results, self.trainer.global_step)
             # in another program Lightning logs them: its trainer returns only what it has logged itself
-            self.log_dict({f"{stage}/{k}": v for k, v in results.items()}, logger=self.plain_batches)
+            self.log_dict(tagged, logger=self.plain_batches)
+            if stage == "val" and self.trainer.state.fn == "fit":
+                self.after_validation(tagged)
+
+    def after_validation(self, results: dict[str, float]) -> None:
+        """Called at the end of each validation of a fit, before a checkpoint is written.
+
+        Args:
+            results: the metrics, by tag.
+        """
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
-from distill_lightning.plots import Line, plot
-from distill_lightning.report.pictures import Points, spread_line
+from distill_lightning.plots import Line, Plot
+from distill_lightning.report.charts import Points, spread_line
 from distill_lightning.report.results import Result, Results
 from distill_lightning.report.specification import FigureSpec
 from distill_lightning.report.units import Unit
 
 
-def build_figure(spec: FigureSpec, results: Results) -> str:
-    """The figure as SVG: a line for each entry, or for each value of ``by`` of each entry."""
+def build_figure(spec: FigureSpec, results: Results) -> Plot:
+    """The figure: a line for each entry, or for each value of ``by`` of each entry."""
     unit = Unit(spec.y, spec.written_as)
     lines: list[Line] = []
     for entry in spec.runs:
@@ -21,7 +21,7 @@ def build_figure(spec: FigureSpec, results: Results) -> str:
     x_label = (spec.x or "step").replace("_", " ") if spec.x_label is None else spec.x_label
     x_label = "weights left, %" if x_label == "density" else x_label
     y_label = spec.y.rpartition("/")[2].replace("_", " ") + unit.words if spec.written_as is None else spec.written_as
-    return plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x)
+    return Plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x)
 
 
 def _by_value(results: Sequence[Result], variable: str | None) -> list[tuple[Any, list[Result]]]:

@@ -1,16 +1,17 @@
 """Groups of runs that differ only in their seed."""
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from distill_lightning.report.labels import labels
 from distill_lightning.report.records import Record, is_run
-from distill_lightning.runs import SHAPE, named
+from distill_lightning.runs import named
 
-LONGEST_LABEL = 60
 MOST_GENERATIONS = 50
 """The largest number of generations of teachers that `kind` follows."""
 
@@ -27,11 +28,46 @@ class Group:
         values = [record.value(name) for record in self.records]
         return [value for value in values if value is not None]
 
+    def by_seed(self, name: str) -> dict[Any, float]:
+        """The values of a metric by seed, from the runs that have it."""
+        found = [(record.run_config.seed, record.value(name)) for record in self.records]
+        return {seed: value for seed, value in found if value is not None}
+
+    @property
+    def method(self) -> str:
+        """The name of the method's class."""
+        return str(self.records[0].run_config.settings().get("model", "?"))
+
+    @property
+    def data_set(self) -> str:
+        """See `Record.data_set`."""
+        return self.records[0].data_set
+
+    @cached_property
+    def name(self) -> str | None:
+        """The name that the user gave to the runs, without the seed; None if they have the usual names, or several."""
+        names = {_without_seed(record.folder.name, record) for record in self.records}
+        name = names.pop()
+        return None if names or not self.records[0].has_given_name else name
+
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The settings of the first run, without the seed and without paths of checkpoints."""
+        """The settings of the first run, without the seed. A checkpoint is named by the folder of its run, in which
+        "*" stands for the seed.
+        """
         found = self.records[0].run_config.settings()
-        return {k: v for k, v in found.items() if k != "seed_everything" and not str(v).endswith(".ckpt")}
+        found.pop("seed_everything", None)
+        return {key: self._runs_of(key) if str(value).endswith(".ckpt") else value for key, value in found.items()}
+
+    def _runs_of(self, key: str) -> str:
+        """The runs whose checkpoints a setting names, in all runs of the group."""
+        paths = [(Path(str(record.run_config.settings().get(key, ""))), record) for record in self.records]
+        return ", ".join(dict.fromkeys(_without_seed(path.parent.parent.name, record) for path, record in paths))
+
+
+def _without_seed(name: str, record: Record) -> str:
+    """The name with "*" instead of the seed of a run."""
+    return re.sub(rf"(?<!\d){re.escape(str(record.run_config.seed))}(?!\d)", "*", name)
 
 
 def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENERATIONS) -> str:
@@ -76,29 +112,23 @@ def by_kind(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def grouped(records: Sequence[Record]) -> list[Group]:
-    """Groups of runs. The label of a group is its method, and the settings in which it differs from other groups of
-    it.
+    """Groups of runs. The label of a group is its method, and what differs from other groups of the same data set and
+    method.
     """
     groups = [Group("", of_kind) for of_kind in by_kind(records)]
-    methods: dict[str, list[Group]] = {}
+    alike: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
-        methods.setdefault(str(group.settings.get("model", "?")), []).append(group)
-    for method, alike in methods.items():
-        differing = [key for key in differences(alike) if key.rpartition(".")[2] not in SHAPE]
-        for group in alike:
-            words = [f"{key.rpartition('.')[2]} {group.settings[key]}" for key in differing if key in group.settings]
-            group.label = ", ".join([method, *words])
-            if len(group.label) > LONGEST_LABEL:
-                group.label = group.label[: LONGEST_LABEL - 1] + "…"
-    seen: dict[str, int] = {}
-    for group in groups:
-        seen[group.label] = seen.get(group.label, 0) + 1
-        if seen[group.label] > 1:  # the groups differ only in what was cut off, or in their teachers
-            group.label += f" ({seen[group.label]})"
+        alike.setdefault((group.data_set, group.method), []).append(group)
+    for (_, method), same in alike.items():
+        settings, names = [group.settings for group in same], [group.name for group in same]
+        for group, label in zip(same, labels(method, names, settings), strict=True):
+            group.label = label
     return groups
 
 
-def differences(groups: Sequence[Group]) -> list[str]:
-    """The settings that are not the same in all groups."""
-    keys = list(dict.fromkeys(key for group in groups for key in group.settings))
-    return [key for key in keys if len({str(group.settings.get(key)) for group in groups}) > 1]
+def by_data_set(groups: Sequence[Group]) -> dict[str, list[Group]]:
+    """The groups of each data set, in their order."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.data_set, []).append(group)
+    return found

@@ -1,89 +1,175 @@
-"""Makes one HTML file with tables and pictures. It needs no other file and no network."""
+"""Makes one HTML file with tables and charts. It needs no other file and no network."""
 
-import html
-from collections.abc import Sequence
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 
+from distill_lightning.plots import COLOURS, Plot
 from distill_lightning.report import tickets
-from distill_lightning.report.groups import Group
-from distill_lightning.report.pictures import FEWEST, by_density, curve, reliability
-from distill_lightning.report.run_tables import all_runs, configurations, results
+from distill_lightning.report.charts import FEWEST, by_density, confusion, curve, reliability
+from distill_lightning.report.comparisons import baseline
+from distill_lightning.report.groups import Group, by_data_set
+from distill_lightning.report.page_charts import Chart, Legend, confusion_chart, figure, line_chart
+from distill_lightning.report.rendering import read, render
+from distill_lightning.report.run_tables import all_runs, configurations, in_common, mistakes, overview, results
+from distill_lightning.report.tables import Table
 
 MOST = 10
-"""The largest number of groups in a picture. With more lines, a reader could not tell them apart."""
+"""The largest number of groups in a chart. With more lines, a reader could not tell them apart."""
 CURVES = (
     "test/accuracy_by_members", "val/accuracy", "val/nll", "train/epoch_accuracy", "train/epoch_loss", "val/ece",
 )  # fmt: skip
 """Tags whose curves are shown, in this order. All other curves are in a folded part of the page."""
 OF_ROUNDS = ("early_stop_test_accuracy", "test_accuracy", "early_stop_step")
 """Metrics of the rounds of lottery tickets that are shown."""
-STYLE = """
-:root{color-scheme:light dark;--ink:#1c1f24;--soft:#5b616e;--line:#e3e5e9;--paper:#fff;--raised:#f7f8fa}
-@media (prefers-color-scheme:dark){:root{--ink:#eceef2;--soft:#a4aab6;--line:#31353d;--paper:#15171b;--raised:#1d2025}}
-*{box-sizing:border-box}
-body{margin:0 auto;max-width:1180px;padding:24px 20px 64px;background:var(--paper);color:var(--ink);
-font:16px/1.5 system-ui,sans-serif}
-h1{font-size:1.6rem;margin:.2em 0}h2{font-size:1.2rem;margin:2em 0 .6em}h3{font-size:1rem;margin:1.4em 0 .5em}
-p{margin:.4em 0}.note,.lead{color:var(--soft);max-width:72ch}
-.wide{overflow-x:auto;border:1px solid var(--line);border-radius:8px}
-table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:.92rem}
-th,td{padding:7px 12px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
-th{color:var(--soft);font-weight:600;background:var(--raised)}
-th:first-child,td:first-child{text-align:left;white-space:normal;min-width:11rem}
-tbody tr:last-child td{border-bottom:0}
-tbody tr:hover{background:var(--raised)}
-.figures{display:grid;gap:20px;margin-top:20px;
-grid-template-columns:repeat(auto-fill,minmax(min(100%,420px),1fr))}
-.figures svg{width:100%;height:auto;display:block;border:1px solid var(--line);border-radius:8px;padding:6px}
-details{margin:1em 0}summary{cursor:pointer;color:var(--soft)}
-"""
+DARK_COLOURS = ("#4fa8e0", "#ff8a3d", "#2cc295", "#e39ac2", "#dcae3c", "#86cdf5", "#a995ff", "#a3abb8")
+"""The colours of `distill_lightning.plots.COLOURS` on a dark page."""
 
 
-def page(title: str, lead: str, parts: Sequence[str]) -> str:
-    """The whole file.
+@dataclass(frozen=True)
+class Page:
+    """The content of a page.
 
     Args:
-        title: the heading, as text.
-        lead: the paragraph below the heading, as text.
-        parts: the rest of the page, as HTML.
+        title: the heading.
+        lead: the paragraph below the heading.
+        groups: the runs, in the order in which they are shown.
+        notes: more paragraphs below the heading.
+        tables: tables that are shown first.
+        figures: plots that are shown below these tables.
+        baselines: folders of runs that others are compared with, at most one for each data set.
+        left_out: tables of runs that are not shown, with their headings.
     """
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1><p class=lead>{html.escape(lead)}</p>{''.join(parts)}</body></html>\n"
-    )
+
+    title: str
+    lead: str
+    groups: Sequence[Group]
+    notes: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Plot] = ()
+    baselines: Sequence[Path] = ()
+    left_out: Sequence[tuple[str, Table]] = ()
+
+    def html(self) -> str:
+        """The whole file."""
+        figures = [figure(f"figure-{number}", plot) for number, plot in enumerate(self.figures, start=1)]
+        letters = {group: letter(place) for place, group in enumerate(self.groups)}
+        sections = [
+            Section.of(f"part-{number}", name, groups, letters, self.baselines)
+            for number, (name, groups) in enumerate(by_data_set(self.groups).items(), start=1)
+        ]
+        charts = list(chain(figures, *(section.charts for section in sections)))
+        scripts = [_plotly(), read("page.js")] if charts else []
+        places = {key[0]: key for section in sections for key in section.keys}
+        return render(
+            "page.html",
+            title=self.title,
+            lead=self.lead,
+            notes=self.notes,
+            tables=self.tables,
+            figures=figures,
+            overview=overview(self.groups) if self.groups else None,
+            keys=[places[letters[group]] for group in self.groups],
+            sections=sections,
+            runs=all_runs(self.groups) if self.groups else None,
+            left_out=self.left_out,
+            charts=[chart.data for chart in charts],
+            scripts=scripts,
+            digests=[base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts],
+            colours=COLOURS,
+            dark_colours=DARK_COLOURS,
+            fewest=FEWEST,
+        )
 
 
-def figures(pictures: Sequence[str]) -> str:
-    """HTML that shows SVG pictures side by side; empty without pictures."""
-    return f"<div class=figures>{''.join(pictures)}</div>" if pictures else ""
+@dataclass(frozen=True)
+class Section:
+    """The part of the page for one data set."""
 
+    id: str
+    title: str
+    keys: Sequence[tuple[str, int | None]]
+    """The letter of each group, and the number of its colour; None for a group that is in no chart."""
+    lines: Legend
+    """The groups that are in charts."""
+    results: Table
+    differing: Table
+    common: Table
+    mistakes: Table | None
+    curves: Sequence[Chart]
+    more_curves: Sequence[Chart]
+    tickets: Sequence[Chart]
+    confusion: Chart | None
+    calibration: Chart | None
 
-def of_groups(groups: Sequence[Group]) -> list[str]:
-    """The parts of every report, as HTML: results, curves, lottery tickets, calibration, configurations, all runs."""
-    parts = ["<h2>Results</h2>", results(groups).html()]
-    tags = _tags(groups)
-    main = [tag for tag in CURVES if tag in tags]
-    others = [tag for tag in tags if tag not in CURVES]
-    shown = groups[:MOST]
-    if len(groups) > MOST:
-        parts.append(f"<p class=note>Pictures show the first {MOST} of {len(groups)} rows.</p>")
-    if main:
-        parts += ["<h2>Curves</h2><p class=note>Mean over seeds; the band is one standard deviation.</p>"]
-        parts.append(figures([curve(tag, shown) for tag in main]))
-    if others:
-        parts.append(f"<details><summary>More curves</summary>{figures([curve(t, shown) for t in others])}</details>")
-    if any(record.rounds for group in shown for record in group.records):
+    @property
+    def charts(self) -> list[Chart]:
+        """All charts."""
+        single = [chart for chart in (self.confusion, self.calibration) if chart]
+        return [*self.curves, *self.more_curves, *self.tickets, *single]
+
+    @property
+    def mistake_keys(self) -> list[tuple[str, int | None]]:
+        """The letter and the colour of each row of ``mistakes``."""
+        keys: dict[str, tuple[str, int | None]] = {label: (name, place) for name, place, label in self.lines}
+        return [keys[row[0]] for row in self.mistakes.rows] if self.mistakes else []
+
+    @classmethod
+    def of(
+        cls, scope: str, title: str, groups: Sequence[Group], letters: Mapping[Group, str], baselines: Sequence[Path]
+    ) -> "Section":
+        """The part for some groups.
+
+        Args:
+            scope: its place in the page.
+            title: its heading.
+            groups: the groups, of one data set.
+            letters: the letter of each group.
+            baselines: folders of runs that others are compared with.
+        """
+        shown, names = groups[:MOST], [letters[group] for group in groups]
+        by_place = dict(enumerate(names[:MOST]))
+        tags, records = _tags(shown), [record for group in shown for record in group.records]
+        matrices = [matrix for matrix in map(confusion, shown) if matrix]
+        densities = [by_density(key, shown) for key in OF_ROUNDS if any(record.by_density(key) for record in records)]
         between = tickets.between_seeds(shown)
-        keys = [key for key in OF_ROUNDS if any(record.by_density(key) for group in shown for record in group.records)]
-        pictures = [by_density(key, shown) for key in keys] + ([between] if between else [])
-        parts += ["<h2>Lottery tickets</h2>", figures(pictures)]
-    if any(record.summary.get("calibration") for group in shown for record in group.records):
-        note = f"Test pictures of all seeds, in 15 bins of confidence; bins with fewer than {FEWEST} are left out."
-        parts += [f"<h2>Calibration</h2><p class=note>{note}</p>", figures([reliability(shown)])]
-    parts += ["<h2>What differs</h2>", configurations(groups).html()]
-    parts.append(f"<details><summary>All runs</summary>{all_runs(groups).html()}</details>")
-    return parts
+        calibrated = any(record.summary.get("calibration") for record in records)
+
+        def charts(name: str, plots: Sequence[Plot]) -> list[Chart]:
+            return [line_chart(f"{scope}-{name}-{n}", plot, scope, by_place) for n, plot in enumerate(plots, start=1)]
+
+        return cls(
+            id=scope,
+            title=title,
+            keys=[(name, place if place < MOST else None) for place, name in enumerate(names)],
+            lines=[(by_place[place], place, group.label) for place, group in enumerate(shown)],
+            results=results(groups, baseline(groups, baselines)),
+            differing=configurations(groups, names),
+            common=in_common(groups),
+            mistakes=mistakes(matrices) if matrices else None,
+            curves=charts("curve", [curve(tag, shown) for tag in CURVES if tag in tags]),
+            more_curves=charts("more", [curve(tag, shown) for tag in tags if tag not in CURVES]),
+            tickets=charts("tickets", [*densities, *([between] if between else [])]),
+            confusion=confusion_chart(f"{scope}-confusion", matrices),
+            calibration=charts("calibration", [reliability(shown)])[0] if calibrated else None,
+        )
+
+
+def letter(place: int) -> str:
+    """The letter of a group: A to Z, then AA and so on."""
+    rest, last = divmod(place, 26)
+    return (letter(rest - 1) if rest else "") + chr(ord("A") + last)
+
+
+def _plotly() -> str:
+    """The script of the chart library."""
+    from plotly.offline import get_plotlyjs  # slow to import, and only needed when a page is written
+
+    script: str = get_plotlyjs()
+    return script
 
 
 def _tags(groups: Sequence[Group]) -> list[str]:

@@ -7,6 +7,7 @@ skipped. If any other file is damaged, an error names it.
 import csv
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from typing import Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.runs import RunConfig, read_metrics
+from distill_lightning.runs.summary import read_confusion
 
 LARGEST_SUMMARY_BYTES = 2**26
 LARGEST_METRICS_BYTES = 2**28
@@ -68,6 +70,43 @@ class Record:
         except (ValueError, csv.Error, OverflowError) as error:
             raise _damaged(path, f"expected rows of step, tag and value: {error}") from error
         return found
+
+    @cached_property
+    def confusion(self) -> tuple[list[str], list[list[int]]]:
+        """The names of the K classes, and K rows of K counts of test pictures; both are empty if there are none.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        return read_confusion(self.folder)
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether the run was made with ``fast_dev_run``: a few batches, to see whether the program works."""
+        return bool((self.config.get("trainer") or {}).get("fast_dev_run"))
+
+    @property
+    def data_set(self) -> str:
+        """The name of the data set.
+
+        A run's folder is logs/<data set>/<method>/<name>. For a folder that was moved elsewhere, the name is that of
+        the data's class.
+        """
+        folder, method = self.folder.absolute(), str(self.config["model"].get("class_path")).split(".")
+        if method[-2:-1] == [folder.parent.name]:
+            return folder.parent.parent.name
+        data = self.config["data"]
+        root = (data.get("init_args") or {}).get("root")
+        name = str(data.get("class_path") or "?").rpartition(".")[2]
+        return f"{name} {Path(root).name}" if root and name == "ImageFolder" else name.lower()
+
+    @property
+    def has_given_name(self) -> bool:
+        """Whether the user chose the name of the folder. The usual one is <network>-seed<seed>, with a number behind
+        it for a repeated start.
+        """
+        seed = re.escape(str(self.run_config.seed))
+        return not re.fullmatch(rf"\w+-seed{seed}(-\d+)?", self.folder.name)
 
     @property
     def rounds(self) -> list[dict[str, Any]]:

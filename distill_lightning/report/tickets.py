@@ -3,15 +3,15 @@
 import itertools
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from distill_lightning.errors import InputError
-from distill_lightning.plots import Line, plot
+from distill_lightning.plots import Line, Plot
+from distill_lightning.report.charts import Points, spread_line
 from distill_lightning.report.groups import Group
-from distill_lightning.report.pictures import Points, spread_line
 from distill_lightning.report.records import Record
 from distill_lightning.report.units import Unit
 
@@ -54,18 +54,40 @@ def overlap(first: Masks, second: Masks) -> float:
     return both / either if either else 1.0
 
 
-def by_chance(first: Masks, second: Masks) -> float:
-    """The expected overlap of two random masks that keep as many weights in each layer as these two."""
+def sizes(record: Record, like: Masks) -> dict[str, int]:
+    """The number of weights of each mask, without the bits that fill its last byte.
+
+    A round that keeps all weights tells the numbers. A run that starts from a ticket has no such round; then all bits
+    count, at most 7 too many.
+
+    Args:
+        record: the run.
+        like: masks of one of its rounds.
+    """
+    whole = next((row["round"] for row in record.rounds if row["density"] == 1), None)
+    full = {} if whole is None else masks(record, whole)
+    found = {name: _count(full[name]) if name in full else 8 * len(mask) for name, mask in like.items()}
+    return {name: size for name, size in found.items() if size}
+
+
+def by_chance(first: Masks, second: Masks, sizes: Mapping[str, int]) -> float:
+    """The expected overlap of two random masks that keep as many weights in each layer as these two.
+
+    Args:
+        first: the masks of one run.
+        second: those of another.
+        sizes: the number of weights, by the name of the mask.
+    """
     both = either = 0.0
-    for name in first:
-        a, b, size = _count(first[name]), _count(second[name]), 8 * len(first[name])
+    for name, size in sizes.items():
+        a, b = _count(first[name]), _count(second[name])
         both += a * b / size
         either += a + b - a * b / size
     return both / either if either else 1.0
 
 
-def between_seeds(groups: Sequence[Group]) -> str | None:
-    """A plot of the overlap of all pairs of seeds against the density, as SVG, with the overlap expected by chance.
+def between_seeds(groups: Sequence[Group]) -> Plot | None:
+    """A plot of the overlap of all pairs of seeds against the density, with the overlap expected by chance.
 
     Returns:
         The plot; None if no group has two seeds with masks.
@@ -82,7 +104,7 @@ def between_seeds(groups: Sequence[Group]) -> str | None:
                 a, b = masks(one, row["round"]), masks(other, row["round"])
                 if a and _shapes(a) == _shapes(b):
                     points.append((100 * row["density"], overlap(a, b)))
-                    random.append((100 * row["density"], by_chance(a, b)))
+                    random.append((100 * row["density"], by_chance(a, b, sizes(one, a))))
             found.append(points)
             chance.append(random)
         if any(found):
@@ -91,7 +113,7 @@ def between_seeds(groups: Sequence[Group]) -> str | None:
             lines.append(spread_line(f"{group.label}, by chance", chance, unit, place + 8))
     if not lines:
         return None
-    return plot("Weights that two seeds both keep", lines, "weights left, %", "of those that either keeps", log_x=True)
+    return Plot("Weights that two seeds both keep", lines, "weights left, %", "of those that either keeps", log_x=True)
 
 
 def _count(packed: npt.NDArray[np.uint8]) -> int:

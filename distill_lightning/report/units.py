@@ -8,7 +8,8 @@ from distill_lightning.report.statistics import mean, std, t_interval
 MINUS = "\N{MINUS SIGN}"
 LABELS = {
     "test/accuracy": "accuracy, %", "test/nll": "NLL, nats", "test/ece": "ECE", "wall_time_s": "time, s",
-    "test/disagreement": "disagreement, %",
+    "test/disagreement": "disagreement, %", "val/accuracy": "validation accuracy, %",
+    "val/nll": "validation NLL, nats", "val/ece": "validation ECE",
 }  # fmt: skip
 """Headings of columns, by metric."""
 

@@ -18,7 +18,7 @@ FORMAT = 2
 """The version of the format of identity.json."""
 
 RESULT_OPTIONS_OF_TRAINER = {
-    "max_epochs", "max_steps", "min_epochs", "min_steps", "max_time", "precision", "accumulate_grad_batches",
+    "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "accumulate_grad_batches",
     "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
     "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
     "limit_test_batches",
@@ -143,9 +143,26 @@ class RunConfig:
         names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
         trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
         parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
+        if self.start_from is not None:
+            parts |= {"start_from": self.start_from, "start_optimizer": self.options.get("start_optimizer")}
         if made := self.options.get(MADE_IN_PYTHON):
             parts[MADE_IN_PYTHON] = made
         return {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
+
+    @property
+    def lineage(self) -> dict[str, Any]:
+        """What the run started from: ``path``, ``weights`` (their digest) and ``run`` (the identity of the finished run
+        and the name of the checkpoint, or None). Empty before the run was started, and if it starts from nothing.
+        """
+        given = self.options.get("start_from")
+        return given if isinstance(given, dict) else {}
+
+    @property
+    def start_from(self) -> str | None:
+        """The path that the run starts from, as it was given; None if it starts from nothing."""
+        given = self.options.get("start_from")
+        path = self.lineage.get("path") if isinstance(given, dict) else given
+        return None if path is None else str(path)
 
     @property
     def pictures(self) -> dict[str, str]:
@@ -164,6 +181,9 @@ class RunConfig:
         """
         known = of_run or identity
         matters = {key: by_run(value, known) for key, value in self.result_options.items()} | self.pictures
+        if self.start_from is not None:
+            origin = self.lineage.get("run") or self.lineage.get("weights")
+            matters["start_from"] = origin or by_run(str(file_to_start_from(self.start_from)), known)
         for part, names in (("checkpoint", BEST_OPTIONS), ("trainer", VALIDATION_OPTIONS)):
             matters |= {f"{part}.{name}": (self.options.get(part) or {}).get(name) for name in names}
         # options that are not set do not count, so that the id stays the same when a later version adds an option
@@ -195,6 +215,7 @@ def _is_config(config: Any) -> bool:
     callbacks = trainer.get("callbacks") or []
     return (
         all(isinstance(given, dict) for given in arguments)
+        and isinstance(config.get("start_from"), str | dict | None)
         and isinstance(root := arguments[1].get("root") or "", str)
         and "\0" not in root
         and isinstance(callbacks, list | dict)
@@ -232,6 +253,12 @@ def by_run(value: Any, of_run: OfRun) -> Any:
         folder = path.parent if path.name == "ticket.pt" else path.parent.parent
         return f"{known}/{path.name}" if (known := of_run(folder)) else value
     return value
+
+
+def file_to_start_from(path: str) -> Path:
+    """The file that a run starts from: the last checkpoint of a run, if ``path`` is the folder of a run."""
+    folder = Path(path)
+    return folder / "checkpoints" / "last.ckpt" if (folder / CONFIG).is_file() else folder
 
 
 def identity(folder: Path) -> str | None:

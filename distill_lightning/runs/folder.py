@@ -7,11 +7,13 @@ events.out.tfevents  TensorBoard
 metrics.csv          step, tag, value
 checkpoints/         last.ckpt, best.ckpt
 summary.json         exists when the run is finished
+confusion.csv        test pictures by true and predicted class
 """
 
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -116,7 +118,13 @@ class Run:
         return bool(self.locked())
 
 
-def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:
+def start(
+    stem: Path,
+    name: str,
+    config: RunConfig,
+    once: bool = False,
+    complete: Callable[[RunConfig], RunConfig] = lambda config: config,
+) -> Run:
     """Makes and locks the folder of a new run. Two starts at the same time get two folders.
 
     Args:
@@ -124,11 +132,15 @@ def start(stem: Path, name: str, config: RunConfig, once: bool = False) -> Run:
         name: the name of the folder. If the folder exists, a number is added to the name.
         config: the configuration of this start.
         once: whether to resume the run in an existing folder instead of adding a number.
+        complete: completes the configuration of a run that is new, not resumed. It may read files.
 
     Raises:
         InputError: the name is not allowed; or, with ``once``, see ``resume``.
     """
     refuse_odd_name(name, "--name")
+    if once and (stem / name / CONFIG).is_file():
+        return resume(stem, name, config, "last")
+    config = complete(config)
     stem.mkdir(parents=True, exist_ok=True)
     _sweep_starts(stem)
     made = stem / f".{name}.{os.getpid()}"
@@ -181,6 +193,11 @@ def resume(stem: Path, name: str | None, config: RunConfig, ckpt_path: str) -> R
         folder = path.resolve().parent.parent
         if path.resolve().parent.name != "checkpoints" or not (folder / CONFIG).is_file():
             raise InputError(f"{path} is not in the checkpoints of a run: give a file in a run's folder checkpoints")
+        if path.name not in (
+            "last.ckpt",
+            "best.ckpt",
+        ):  # a ModelCheckpoint writes at times from which a run cannot go on
+            raise InputError(f"{path} is not last.ckpt or best.ckpt: resume from these, or give it as --start_from")
     run = Run(folder).hold()  # first of all, because a process that has the lock may change the files
     try:
         _decide_where_to_go_on(run, path or run.checkpoints / f"{ckpt_path}.ckpt", config)
@@ -235,7 +252,7 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
                 raise InputError(f"{folder} was started with the callback {name}, which is missing now: add it")
             raise InputError(
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
-                "resume it with the old value, or leave --ckpt_path out for a new run"
+                f"resume it with the old value, or give --start_from {folder} for a new run that starts from it"
             )
 
 

@@ -4,12 +4,15 @@ import shutil
 
 import lightning.pytorch as pl
 
+from distill_lightning.callbacks.run_checkpoint import OutOfTimeError
+from distill_lightning.callbacks.start_from import Start, StartFrom
 from distill_lightning.distributed import from_first
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import read_json
-from distill_lightning.runs import Run, RunConfig, resume, start
+from distill_lightning.runs import Run, RunConfig, identity, resume, start
+from distill_lightning.runs.config import file_to_start_from
 from distill_lightning.runs.slurm import folder_of_job, mark_folder
-from distill_lightning.runs.summary import write_summary
+from distill_lightning.runs.summary import write_confusion, write_summary
 from distill_lightning.training.parts import Parts, attach
 from distill_lightning.training.processes import children, decide_run
 from distill_lightning.training.result import Result
@@ -32,14 +35,14 @@ def fit(parts: Parts, ckpt_path: str | None) -> Result:
         return Result(run.folder, read_json(run.summary).get("metrics") or {}, trained=False)
     _say(parts.trainer, f"run: {run.folder}")
     try:
-        metrics = _train_and_test(parts, run)
+        metrics, finished = _train_and_test(parts, run)
     except Exception as error:
         if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
             shutil.rmtree(run.folder, ignore_errors=True)  # nothing is saved: a corrected command gets the same name
         raise
     finally:
         run.release()
-    return Result(run.folder, metrics)
+    return Result(run.folder, metrics, finished=finished)
 
 
 def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
@@ -53,6 +56,10 @@ def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
         InputError: see ``runs.resume``; or "auto" is given without a name.
     """
     name = parts.config.options.get("name")
+    if parts.config.start_from is not None and not parts.method.trains:
+        raise InputError(f"{type(parts.method).__name__} trains nothing: leave start_from out")
+    if parts.config.options.get("start_optimizer") and parts.config.start_from is None:
+        raise InputError("start_optimizer takes an optimizer's state along from another run: give start_from too")
     auto = ckpt_path == "auto"
     if auto and name is None:
         raise InputError("--ckpt_path auto needs a --name: give the name of the run to resume or to start")
@@ -61,20 +68,58 @@ def choose_run(parts: Parts, ckpt_path: str | None) -> Run:
     if ckpt_path is not None and not auto:
         run = resume(parts.stem, name, parts.config, ckpt_path)
     else:
-        run = start(parts.stem, name or parts.usual_name, parts.config, once=auto)
+        run = start(parts.stem, name or parts.usual_name, parts.config, once=auto, complete=with_lineage)
     if not run.finished:
         mark_folder(run.folder)
     return run
 
 
-def _train_and_test(parts: Parts, run: Run) -> dict[str, float]:
-    """Trains and tests. Returns the last value of each tag."""
+def with_lineage(config: RunConfig) -> RunConfig:
+    """The configuration of a new run, which says what the run starts from.
+
+    Raises:
+        InputError: there is no such file, it holds no weights, or it holds other weights than ``config`` says.
+    """
+    if config.start_from is None:
+        return config
+    file = file_to_start_from(config.start_from)
+    weights, folder = Start.read(file).weights, file.parent.parent
+    if (before := config.lineage.get("weights")) not in (None, weights):
+        raise InputError(f"{file} holds the weights {weights}, not {before}: give the old file, or only its path")
+    of_run = identity(folder) if file.parent.name == "checkpoints" and Run(folder).summary.is_file() else None
+    run = f"{of_run}/{file.name}" if of_run else None
+    return config.with_options(start_from={"path": config.start_from, "weights": weights, "run": run})
+
+
+def _start_from(parts: Parts, config: RunConfig) -> None:
+    """Lets a new run start from the weights of another one, if its configuration says so.
+
+    Raises:
+        InputError: there is no such file; its weights have changed since the run was started; or the method does not
+            train.
+    """
+    if config.start_from is None:
+        return
+    start = Start.read(file_to_start_from(config.start_from))
+    if start.weights != config.lineage.get("weights"):
+        raise InputError(f"{start.path} has changed since this run was started from it: start a new run")
+    callback = StartFrom(start, bool(config.options.get("start_optimizer")))
+    parts.trainer.callbacks.insert(0, callback)  # type: ignore[attr-defined]
+
+
+def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
+    """Trains and tests. Returns the last value of each tag, and whether the run is finished."""
     trainer, method, data = parts.trainer, parts.method, parts.data
     config = RunConfig.read(run.folder)  # as it was resolved when the run was started
     board, record = attach(parts, run, config)
+    if run.resume_from is None:
+        _start_from(parts, config)
     with children(trainer, run):
         if method.trains:
-            trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
+            try:
+                trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
+            except OutOfTimeError:
+                return record.latest, False
         else:
             parts.checkpoint.start_clock()
             trainer.validate(method, datamodule=data, verbose=False)
@@ -88,8 +133,10 @@ def _train_and_test(parts: Parts, run: Run) -> dict[str, float]:
         outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
         board.log_outcome(config.settings(), outcome)
         board.save()
+        if method.confusion:
+            write_confusion(run.folder, data.class_names, method.confusion)
         write_summary(run.summary, summary)
-    return from_first(record.latest)
+    return from_first(record.latest), True
 
 
 def _say(trainer: pl.Trainer, line: str) -> None:

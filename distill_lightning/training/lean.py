@@ -8,16 +8,18 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
 
 from distill_lightning.callbacks.progress import progress
+from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import AtomicCheckpointIO
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import skip_signature_lookup
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
 
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
@@ -32,11 +34,25 @@ class NullProfiler(PassThroughProfiler):
 
 
 class LeanTrainer(pl.Trainer):
-    """Lightning's trainer, but it does not look up the signature of ``training_step`` at every step."""
+    """Lightning's trainer, but it does not look up the signature of ``training_step`` at every step.
+
+    A run that ``max_time`` ends is not finished and can go on: the callback RunCheckpoint ends it, in the place of
+    Lightning's Timer. ``max_time`` limits the training time of one start.
+
+    Raises:
+        InputError: a callback does not work here, see ``methods.foreign_callbacks``.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         skip_signature_lookup(self)
+        callbacks: list[Callback] = self.callbacks  # type: ignore[has-type]
+        limits = [timer.time_remaining() for timer in callbacks if isinstance(timer, Timer)]
+        self.callbacks = [callback for callback in callbacks if not isinstance(callback, Timer)]
+        refuse_foreign(map(type, self.callbacks))
+        for callback in self.callbacks:
+            if isinstance(callback, RunCheckpoint):
+                callback.max_time_s = min((limit for limit in limits if limit is not None), default=None)
 
 
 @dataclass(frozen=True)

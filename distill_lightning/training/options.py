@@ -27,6 +27,7 @@ def options_of(
     seed: int,
     log_dir: str,
     name: str | None,
+    start: Mapping[str, Any],
 ) -> RunConfig:
     """Describes a run by its options, as the command does.
 
@@ -39,6 +40,7 @@ def options_of(
         seed: the option seed_everything.
         log_dir: the option log_dir.
         name: the option name.
+        start: the options start_from and start_optimizer.
 
     Raises:
         InputError: the class of the method or of the data cannot be imported by its name.
@@ -64,6 +66,7 @@ def options_of(
         "data": description.of(data, "data"),
         "log_dir": log_dir,
         "name": name,
+        **start,
         "checkpoint": (description.of(checkpoint, "checkpoint") or {}).get("init_args"),
     }
     if description.unnamed:

@@ -13,6 +13,7 @@ from distill_lightning.loggers import MetricsCSV, TensorBoard
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import Run, RunConfig
 from distill_lightning.runs.config import dump
+from distill_lightning.trackers import attach_trackers
 
 
 @dataclass
@@ -58,6 +59,8 @@ def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, Metr
     """
     step = parts.checkpoint_io.read_ahead(run.resume_from)["global_step"] if run.resume_from else -1
     board, record = TensorBoard(run.folder, step), MetricsCSV(run.metrics, step)
+    if parts.user_loggers and parts.trainer.is_global_zero:
+        attach_trackers(parts.user_loggers, run.folder, step, config.settings())
     parts.trainer.loggers = [board, record, *parts.user_loggers]
     parts.checkpoint.folder, parts.checkpoint.config = run.checkpoints, dump(config.options)
     return board, record

@@ -8,18 +8,20 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Result:
-    """The result of a finished run.
+    """The result of a run.
 
     Args:
         folder: the folder of the run.
         metrics: the last value of everything that was logged, by tag: ``test/accuracy``, ``val/nll`` ... Accuracies and
             ECE are fractions of 1, NLL is in nats.
         trained: False if the run was finished before, so that nothing was done.
+        finished: False if ``max_time`` has ended the run. It can go on.
     """
 
     folder: Path
     metrics: Mapping[str, float] = field(default_factory=dict)
     trained: bool = True
+    finished: bool = True
 
     @property
     def table(self) -> tuple[list[str], list[tuple[str, ...]]]:

@@ -51,7 +51,14 @@ class Trainer:
         self.lightning: pl.Trainer | None = None
         """Lightning's trainer of the last call."""
 
-    def fit(self, method: Method, data: ImageData, ckpt_path: str | Path | None = None) -> Result:
+    def fit(
+        self,
+        method: Method,
+        data: ImageData,
+        ckpt_path: str | Path | None = None,
+        start_from: str | Path | None = None,
+        start_optimizer: bool = False,
+    ) -> Result:
         """Trains a method on data, tests it once, and writes the run's folder.
 
         Networks that the method was given by class, function or name are made now, with new weights from the seed.
@@ -61,13 +68,17 @@ class Trainer:
             data: the data.
             ckpt_path: resumes a run exactly where it stopped: a file, "last", "best" or "auto" (resumes the run of this
                 name if there is one); None for a new run. With "last" and "best", give ``name``.
+            start_from: what a new run takes its first weights from: the folder of a run, a checkpoint, or a file of
+                weights.
+            start_optimizer: whether the state of the optimizer is taken along from the checkpoint in ``start_from``.
 
         Raises:
             InputError: the parts do not fit together, or the run cannot be resumed.
         """
         _refuse_other_parts(method, data)
         refuse_odd_lengths(self.options, method.trains)
-        parts = self._parts(method, data)
+        start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
+        parts = self._parts(method, data, start)
         return fit(parts, None if ckpt_path is None else str(ckpt_path))
 
     def validate(self, method: Method, data: ImageData) -> dict[str, float]:
@@ -87,12 +98,12 @@ class Trainer:
         getattr(trainer, verb)(method, datamodule=data, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
-    def _parts(self, method: Method, data: ImageData) -> Parts:
+    def _parts(self, method: Method, data: ImageData, start: dict[str, Any]) -> Parts:
         pl.seed_everything(self.seed, workers=True, verbose=False)
         shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
         networks = method.make_networks(shape, data.name)
         checkpoint = RunCheckpoint(**(self.checkpoint.given_arguments if self.checkpoint else {}))
-        config = options_of(method, data, networks, self.options, checkpoint, self.seed, self.log_dir, self.name)
+        config = options_of(method, data, networks, self.options, checkpoint, self.seed, self.log_dir, self.name, start)
         described = config.options["model"]
         method.hparams.update({"_class_path": described["class_path"], **described["init_args"]})
         trainer, equipment = self._lightning(method, checkpoint)

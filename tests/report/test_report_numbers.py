@@ -37,6 +37,24 @@ def test_numbers_as_people_write_them():
 
 def test_a_table_in_three_forms():
     table = Table("T", ["", "a|b"], [["x", "1 < 2"]], "said")
-    assert table.markdown() == "### T\n\n|  | a\\|b |\n| --- | --- |\n| x | 1 < 2 |\n\nsaid\n"
-    assert list(csv.reader(io.StringIO(table.csv()))) == [["", "a|b"], ["x", "1 < 2"]]
-    assert "<td>1 &lt; 2</td>" in table.html()
+    assert table.to_markdown() == "### T\n\n|  | a\\|b |\n| --- | --- |\n| x | 1 < 2 |\n\nsaid\n"
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [["", "a|b"], ["x", "1 < 2"]]
+    assert ">1 &lt; 2</td>" in table._repr_html_()
+
+
+def test_a_table_on_a_terminal():
+    """Names begin in the same column, numbers end in the same one, and nothing moves the cursor."""
+    table = Table("", ["", "name", "n"], [["a\x1b[2J", "DLB", "5"], ["long\nname", "KD", "1,234"]])
+    assert str(table) == (
+        "|           | name |     n |\n"
+        "| --------- | ---- | ----- |\n"
+        "| a\\x1b[2J  | DLB  |     5 |\n"
+        "| long name | KD   | 1,234 |\n"
+    )
+
+
+def test_a_table_in_a_notebook_is_escaped():
+    bad = "<script>alert(1)</script>"
+    text = Table(bad, ["", bad], [[bad, bad]], bad)._repr_html_()
+    assert "<script" not in text and text.count("&lt;script&gt;") == 6  # title and its label, header, cells, note
+    assert '<th scope="col">' in text and '<th scope="row">' in text
