@@ -182,7 +182,6 @@ SHARED_BY_METHODS = {
     "taught": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
-    "foreign_callbacks": set(),
     "memory": set(),
     "plain_batches": set(),
 }
