@@ -31,7 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Changes the links of a page from the repository's paths to the site's. Called by MkDocs."""
+    """Changes the links of a page from the repository's paths to the site's. Called by MkDocs for each page."""
     place = page.file.src_uri
     is_outside = place in outside()
     folder = posixpath.dirname(place if is_outside else f"docs/{place}")
@@ -44,4 +44,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         in_site = in_repository.removeprefix("docs/")
         return f"{found[1]}{posixpath.relpath(in_site, posixpath.dirname(place) or '.')}{mark}{anchor}{found[3]}"
 
-    return LINK.sub(changed, markdown)
+    return LINK.sub(changed, markdown).replace(" ± ", "\u00a0±\u00a0")  # a mean and its deviation stay on one line
