@@ -89,22 +89,7 @@ class Classifier:
 
 
 def _as_arrays(pictures: Any) -> Any:
-    """Tensors and arrays of fractions as uint8 arrays."""
+    """Tensors, and tensors in lists, as arrays."""
     if isinstance(pictures, list | tuple):
-        return [_channels_last(_as_arrays(one)) for one in pictures]
-    if isinstance(pictures, Tensor):
-        pictures = pictures.detach().cpu().numpy()
-    if isinstance(pictures, np.ndarray) and np.issubdtype(pictures.dtype, np.floating):
-        if pictures.size and not (pictures.min() >= 0 and pictures.max() <= 1):
-            raise InputError(
-                f"the pictures have values from {pictures.min():.3g} to {pictures.max():.3g}: give 0 to 1, or 0 to 255 "
-                "as uint8, before any normalisation"
-            )
-        return np.rint(pictures * 255).astype(np.uint8)
-    return pictures
-
-
-def _channels_last(picture: Any) -> Any:
-    """One picture (C, H, W) as (H, W, C)."""
-    is_first = isinstance(picture, np.ndarray) and picture.ndim == 3 and picture.shape[0] in (1, 3)
-    return picture.transpose(1, 2, 0) if is_first and picture.shape[2] not in (1, 3) else picture
+        return [_as_arrays(one) for one in pictures]
+    return pictures.detach().cpu().numpy() if isinstance(pictures, Tensor) else pictures

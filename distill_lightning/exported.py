@@ -135,13 +135,15 @@ class ExportedClassifier:
         """Predicts the classes of pictures of any size.
 
         Args:
-            pictures: the path of a file or of a folder, a Pillow picture, a uint8 array, or a list of these. An array
+            pictures: the path of a file or of a folder, a Pillow picture, an array, or a list of these. An array
                 (N, H, W) is N grey pictures. See ``pillow_pixels.read_pictures``.
             batch_size: the number of pictures that are predicted together.
 
         Raises:
             InputError: there are no pictures, or one cannot be read.
         """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
         batches, files = read_pictures(pictures, self.info.channels, self.info.image_size, batch_size)
         probs = np.concatenate([self.run(pixels)[1] for pixels in batches])
         return Predictions(probs, self.class_names, files)

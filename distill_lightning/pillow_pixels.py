@@ -129,8 +129,9 @@ def read_pictures(
     """Reads pictures of any kind, in batches.
 
     Args:
-        pictures: the path of a file or of a folder; a Pillow picture; a uint8 array (H, W), (N, H, W) of N grey
-            pictures, (N, C, H, W) or (N, H, W, C); or a list of paths, pictures and arrays (H, W) or (H, W, C).
+        pictures: the path of a file or of a folder; a Pillow picture; an array (H, W), (N, H, W) of N grey pictures,
+            (N, C, H, W) or (N, H, W, C); or a list of paths, pictures and arrays (H, W), (H, W, C) or (C, H, W). Values
+            are 0 to 255 as uint8, or 0 to 1 as floating-point numbers.
         channels: 1 for grey, 3 for RGB.
         size: the side of the pictures in pixels. Others are resized and cropped, see ``decode``.
         batch_size: the largest number of pictures in a batch.
@@ -145,7 +146,7 @@ def read_pictures(
     if isinstance(pictures, str | Path | Image.Image):
         pictures = [pictures]
     elif isinstance(pictures, np.ndarray):
-        pictures = _rows(pictures)
+        pictures = _rows(_as_bytes(pictures))
     elif not isinstance(pictures, list | tuple):
         raise InputError(f"pictures are a {type(pictures).__name__}: give paths, Pillow pictures or uint8 arrays")
     are_paths = [isinstance(one, str | Path) for one in pictures]
@@ -161,6 +162,19 @@ def read_pictures(
             yield np.stack([_one(row, channels, size) for row in rows])
 
     return batches(), names
+
+
+def _as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """An array of fractions as uint8; another one as it is."""
+    if not np.issubdtype(array.dtype, np.floating):
+        return array
+    if array.size and not (array.min() >= 0 and array.max() <= 1):
+        raise InputError(
+            f"the pictures have values from {array.min():.3g} to {array.max():.3g}: give 0 to 1, or 0 to 255 as uint8, "
+            "before any normalisation"
+        )
+    found: Pixels = np.rint(array * 255).astype(np.uint8)
+    return found
 
 
 def _rows(array: npt.NDArray[Any]) -> list[Any]:
@@ -181,7 +195,9 @@ def _one(picture: Any, channels: int, size: int) -> Pixels:
         return decode(picture, channels, size)
     if isinstance(picture, Image.Image):
         return _checked(ImageOps.exif_transpose(picture), channels, size, "a picture")
-    array = np.asarray(picture)
+    array = _as_bytes(np.asarray(picture))
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        array = array.transpose(1, 2, 0)
     if array.dtype != np.uint8:
         raise InputError(f"an array of pictures holds {array.dtype}: give uint8, with values from 0 to 255")
     if array.ndim == 3 and array.shape[2] == 1:

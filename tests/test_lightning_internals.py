@@ -7,7 +7,7 @@ import signal
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import bare_trainer, on_two_processes
+from helpers import bare_trainer, batch_of, on_two_processes
 from lightning.pytorch.loops import training_epoch_loop
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from torch import nn
@@ -68,8 +68,8 @@ def test_a_lean_module_trains_as_any_other():
     assert weights[0].equal(weights[1])
 
 
-@pytest.mark.parametrize(("kind", "calls"), [(Small, True), (Lean, False)])
-def test_a_lean_module_is_not_asked_to_move_batches(kind, calls):
+@pytest.mark.parametrize(("kind", "ours", "calls"), [(Small, True, True), (Lean, True, False), (Lean, False, True)])
+def test_a_lean_module_is_not_asked_to_move_the_program_s_own_batches(kind, ours, calls):
     asked = []
 
     class Asked(kind):
@@ -80,6 +80,18 @@ def test_a_lean_module_is_not_asked_to_move_batches(kind, calls):
         def transfer_batch_to_device(self, batch, device, dataloader_idx):
             asked.append("transfer")
             return batch
+
+        def train_dataloader(self):
+            loader = super().train_dataloader()
+            return [batch_of(rows, torch.zeros(len(rows))) for rows in loader] if ours else loader
+
+        def training_step(self, batch, batch_idx):
+            return super().training_step(batch.images if ours else batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            return super().validation_step(batch.images if ours else batch, batch_idx)
+
+        val_dataloader = train_dataloader
 
     fit(Asked(), max_epochs=1)
     assert asked == ["before", "transfer"] * (2 * BATCHES) * calls

@@ -8,7 +8,6 @@
 A command that was interrupted goes on where it was: finished runs are kept.
 """
 
-import contextlib
 import json
 import tempfile
 from pathlib import Path
@@ -167,7 +166,7 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Pa
         more: other options of ``distill fit``.
     """
     text = yaml.safe_dump({k: v for k, v in config.items() if k != "name"}, sort_keys=False)
-    is_new = not file.exists()
+    is_new, new_folders = not file.exists(), [f for f in (file.parent, file.parent.parent) if not f.exists()]
     atomic_write(file, lambda opened: opened.write(text.encode()))
     options = ["--config", str(file), *more, "--name", name, "--ckpt_path", "auto"]
     print(f"distill fit {' '.join(options)}", flush=True)
@@ -176,8 +175,8 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Pa
     except InputError:
         if is_new:
             file.unlink()
-            with contextlib.suppress(OSError):
-                file.parent.rmdir()
+            for folder in new_folders:
+                folder.rmdir()
         raise
     return command.parts.stem / name
 

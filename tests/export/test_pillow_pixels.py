@@ -61,7 +61,17 @@ def test_every_kind_of_input_is_the_same_picture(tmp_path):
     drawn.save(tmp_path / "x.png")
     array = np.asarray(drawn)
     first = array.transpose(2, 0, 1)
-    for given in (drawn, [drawn], [array], array[None], first[None], tmp_path / "x.png", str(tmp_path / "x.png")):
+    for given in (
+        drawn,
+        [drawn],
+        [array],
+        [first],
+        [array / 255],
+        array[None],
+        first[None],
+        tmp_path / "x.png",
+        str(tmp_path / "x.png"),
+    ):
         pixels, _ = all_of(given)
         assert np.array_equal(pixels[0], first), given
     assert all_of(tmp_path)[1] == ["x.png"]
@@ -88,7 +98,8 @@ def test_files_below_a_folder_are_sorted_without_hidden_ones(tmp_path):
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        (np.zeros((8, 8), np.float32), "holds float32: give uint8"),
+        (np.full((8, 8), 3.0), "values from 3 to 3: give 0 to 1"),
+        (np.zeros((8, 8), np.int64), "holds int64: give uint8"),
         (np.zeros((1, 8, 8, 4), np.uint8), r"shape \(8, 8, 4\)"),
         (np.zeros(8, np.uint8), r"shape \(8,\)"),
         ([], "there are no pictures"),

@@ -1,0 +1,134 @@
+"""Removed channels: the smaller network computes what is left, says its shape in its checkpoint, and every verb opens
+it."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import distill
+from torch import nn
+
+pytest.importorskip("torch_pruning")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+from distill_lightning import checkpoints
+from distill_lightning.errors import InputError
+from distill_lightning.export import parity
+from distill_lightning.exported import ExportedClassifier
+from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.lenet import LeNet300100
+from distill_lightning.models.narrowed import Narrowed
+from distill_lightning.models.resnet import ResNet8
+from distill_lightning.narrowing import narrowed_spec, without_channels
+
+
+def spec(network: nn.Module, **arguments) -> dict:
+    kind = type(network)
+    return {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": arguments}
+
+
+@pytest.mark.parametrize(
+    ("network", "shape", "arguments"),
+    [
+        (ResNet8(10, 3), (3, 16, 16), {"num_classes": 10, "in_channels": 3}),
+        (ConvNet(10, 1), (1, 8, 8), {"num_classes": 10, "in_channels": 1}),
+        (LeNet300100(10, 1, 8), (1, 8, 8), {"num_classes": 10, "in_channels": 1, "image_size": 8}),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_the_smaller_network_is_built_from_its_specification(network, shape, arguments):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    widths, weights = without_channels(network, 0.5, shape)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    count = sum(value.numel() for value in weights.values())
+    assert count < 0.4 * sum(value.numel() for value in before.values())
+    made = checkpoints.build_network(narrowed_spec(spec(network, **arguments), widths), "a file", count)
+    made.load_state_dict(weights)
+    assert made.eval()(torch.zeros(2, *shape)).shape == (2, 10)
+    made.train()(torch.randn(4, *shape)).sum().backward()  # and it can be trained
+    assert all(parameter.grad is not None for parameter in made.parameters())
+
+
+def test_channels_of_zeros_are_removed_without_a_change():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10))
+    with torch.no_grad():
+        network[1].weight[::2], network[1].bias[::2], network[3].weight[:, ::2] = 0, 0, 0
+    widths, weights = without_channels(network, 0.5, (1, 8, 8))
+    assert widths == {"1": [10, 64], "3": [10, 10]}
+    pictures = torch.randn(3, 1, 8, 8)
+    made = Narrowed(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)), widths)
+    made.load_state_dict(weights)
+    torch.testing.assert_close(made(pictures), network(pictures))
+
+
+class Fixed(ConvNet):
+    """Its channels cannot be removed: a view names their number."""
+
+    def forward(self, images):
+        features = self[0](images)
+        return self[1:](features.view(-1, 16, 2, *features.shape[2:]).flatten(1, 2))
+
+
+@pytest.mark.parametrize("keep", [0, 1, -1, 1.5])
+def test_a_share_out_of_range_is_refused(keep):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        without_channels(ConvNet(), keep, (1, 8, 8))
+
+
+def test_a_network_whose_channels_cannot_be_removed_is_refused():
+    with pytest.raises(InputError, match="the channels of Fixed cannot be removed: "):
+        without_channels(Fixed(10, 1, width=32), 0.5, (1, 8, 8))
+
+
+@pytest.mark.parametrize("widths", [{"no": [1]}, {"0": [1]}, {"0": [0, 1, 1]}, {"2": [4]}], ids=str)
+def test_widths_that_do_not_fit_are_refused(widths):
+    with pytest.raises(InputError, match=r"Narrowed\.widths"):
+        Narrowed(ConvNet(), widths)
+
+
+def test_compress_goes_from_a_run_to_a_smaller_file(run, tmp_path, trained, capsys, monkeypatch):
+    monkeypatch.setattr(parity, "TIMED_S", 0.0)
+    quiet = ("--trainer.enable_progress_bar", "false")
+    args = ("compress", run, "--keep", "0.5", "--epochs", 2, "--name", "small", "--pictures", 70, *quiet)
+    assert distill(*args) == 0
+    out = Path("compressed/small")
+    assert {path.name for path in out.iterdir()} == {
+        "student.yaml", "narrowed.yaml", "ticket.pt", "student.onnx", "student.onnx.json", "narrowed.onnx",
+        "narrowed.onnx.json", "narrowed-int8.onnx", "narrowed-int8.onnx.json", "compress.json",
+    }  # fmt: skip
+    rows = json.loads((out / "compress.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["teacher", "student", "narrowed", "narrowed, int8"]
+    weights = [row["size_bytes"]["weights"] for row in rows]
+    assert weights[0] == weights[1] > 2 * weights[2]
+    assert all(row["parity"]["accuracy"]["file"] > 0.2 for row in rows)  # chance is 0.1
+    last = Path("logs/digits/kd/small-narrowed/checkpoints/last.ckpt")
+    network = checkpoints.open_network(last)
+    assert isinstance(network, Narrowed)
+    assert ExportedClassifier(out / "narrowed.onnx").info.lineage["network"] == "Narrowed"
+    assert distill("test", "--ckpt_path", last) == 0
+    capsys.readouterr()
+    assert distill(*args) == 0  # again: the runs are finished, and are not trained again
+    assert capsys.readouterr().out.count("(finished already)") == 2
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], "nothing makes the network smaller"),
+        (["--keep", "2"], "--keep is 2.0"),
+        (["--network", "Nope"], "Nope"),
+        (["--keep", "0.5", "--name", "../x"], "--name is '../x'"),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(args, words, run, capsys, monkeypatch):
+    monkeypatch.setattr(parity, "TIMED_S", 0.0)
+    assert distill("compress", run, "--pictures", 70, *args) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert words in lines[0]
+    assert not Path("compressed").exists()
+    assert not Path("logs/digits/kd").exists()
