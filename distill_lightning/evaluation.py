@@ -7,11 +7,13 @@ from torch import Tensor
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from distill_lightning.confusion import over_classes
 from distill_lightning.metrics import CalibrationError, ConfusionMatrix, NegativeLogLikelihood
 
 
 class Evaluation:
     """Top-1 and top-5 accuracy, NLL in nats, ECE with 15 bins and the confusion matrix, over all batches and processes.
+    Balanced accuracy and macro F1 are computed from the matrix.
 
     This is not a submodule of the method: a run in half precision would convert the sums to half precision as well.
 
@@ -53,9 +55,10 @@ class Evaluation:
         """The metrics over all added batches. Resets the sums."""
         results = {name: float(value) for name, value in self.metrics.compute().items()}
         self.metrics.reset()
-        self.confusion = self.confusion_matrix.compute().tolist()
+        confusion = self.confusion_matrix.compute().cpu()
         self.confusion_matrix.reset()
-        return results
+        self.confusion = confusion.tolist()
+        return results | over_classes(confusion)
 
     def calibration(self) -> dict[str, list[float]]:
         """Number of pictures, sum of confidences and correct predictions in each bin, at the last ``compute``."""

@@ -16,15 +16,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """-sum_k q_k log p_k(s), mean over the batch.
+def cross_entropy(
+    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """-sum_k w_k q_k log p_k(s), mean over the batch.
+
+    With weights, the sum is divided by the number of rows. torch divides by the sum of their weights, so that the loss
+    of a row depends on the others in its batch.
 
     Args:
         logits: s, (B, K).
         target: class numbers (B,), or a distribution q (B, K).
         label_smoothing: eps in [0, 1]; q becomes (1 - eps) q + eps / K
             (Szegedy et al. 2016, section 7, with the uniform prior).
+        class_weights: w, (K,), 0 or more; 1 by default.
     """
+    if class_weights is not None:
+        each = F.cross_entropy(logits, target, class_weights, reduction="none", label_smoothing=label_smoothing)
+        return each.mean()
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
@@ -116,7 +125,9 @@ def virtual_teacher(
     return kl_divergence(logits, probs / temperature)
 
 
-def past_predictions(logits: Tensor, label_probs: Tensor, past_probs: Tensor, *, alpha: float) -> Tensor:
+def past_predictions(
+    logits: Tensor, label_probs: Tensor, past_probs: Tensor, *, alpha: float, class_weights: Tensor | None = None
+) -> Tensor:
     """Cross-entropy with the targets (1 - alpha) q + alpha p' (PS-KD: Kim et al., ICCV 2021).
 
     Args:
@@ -124,8 +135,10 @@ def past_predictions(logits: Tensor, label_probs: Tensor, past_probs: Tensor, *,
         label_probs: q, (B, K), the labels as distributions.
         past_probs: p', (B, K), the predictions of an earlier epoch.
         alpha: the weight of the past, in [0, 1].
+        class_weights: see ``cross_entropy``.
     """
-    return cross_entropy(logits, (1 - alpha) * label_probs + alpha * past_probs)
+    targets = (1 - alpha) * label_probs + alpha * past_probs
+    return cross_entropy(logits, targets, class_weights=class_weights)
 
 
 def softened_teacher(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:

@@ -79,6 +79,7 @@ class TorchSchedule(Recorded):
     def _monitor_of(self, plateau: ReduceLROnPlateau) -> str:
         monitor: str = self.monitor or getattr(plateau, "monitor", None) or MONITORS[plateau.mode]
         better = {"accuracy": "max", "accuracy_top5": "max", "nll": "min", "ece": "min"}
+        better |= {"balanced_accuracy": "max", "macro_f1": "max"}
         wanted = better.get(monitor.removeprefix("val/"), plateau.mode)
         if wanted != plateau.mode:
             raise InputError(f"ReduceLROnPlateau.mode is {plateau.mode}, which does not fit {monitor}: give {wanted}")

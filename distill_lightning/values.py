@@ -46,6 +46,7 @@ class Batch(NamedTuple):
         label_probs: (B, K) float32, the mixed labels; None without mixing.
         clean_labels: (B,) int64, the correct labels; None without label noise.
         teacher: the output of the teacher for these rows; None without a teacher.
+        class_weights: (K,) float32, the weight of each class in the cross-entropy with labels; None for equal weights.
     """
 
     images: Tensor
@@ -57,6 +58,7 @@ class Batch(NamedTuple):
     label_probs: Tensor | None = None
     clean_labels: Tensor | None = None
     teacher: TeacherOutput | None = None
+    class_weights: Tensor | None = None
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
         """The batch with its tensors on a device."""
@@ -226,6 +228,7 @@ class DataInfo:
             pictures.
         noise: the options label_noise, noise_map (as pairs) and noise_seed.
         held_out: a digest of the samples that are held out of the training part for validation; empty if none are.
+        bit_depth: how many bits the values of pictures with 16 bits use, 8 to 16; 16 if there are no such pictures.
     """
 
     name: str
@@ -238,6 +241,7 @@ class DataInfo:
     fingerprint: str
     noise: tuple[float | None, tuple[tuple[str, str], ...] | None, int]
     held_out: str
+    bit_depth: int = 16
 
     @property
     def num_classes(self) -> int:
@@ -283,6 +287,7 @@ class DataInfo:
                 fingerprint=content["fingerprint"],
                 noise=(share, None if mistaken is None else tuple((str(a), str(b)) for a, b in mistaken), int(seed)),
                 held_out=str(content["held_out"]),
+                bit_depth=min(max(int(content.get("bit_depth", 16)), 8), 16),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where} does not say what data it was trained on: {error}") from error

@@ -24,7 +24,7 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
 MAY_IMPORT = {
@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "losses": set(),
     "masks": set(),
     "metrics": set(),
+    "confusion": set(),
     "plots": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
     "running_means": {"distributed", "values"},
-    "evaluation": {"metrics"},
+    "evaluation": {"metrics", "confusion"},
     # networks and files
     "models": {"errors", "ranges", "discovery"},
     "networks": {"errors", "models"},
@@ -81,6 +82,7 @@ MAY_IMPORT = {
     "loggers": {"files", "runs"},
     "trackers": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
+    "bench_stages": {"data", "methods"},
     "training": METHODS | {"methods", "callbacks", "files", "runs", "loggers", "trackers", "specs", "version"},
     # files for other programs
     "narrowing": {"errors", "models"},

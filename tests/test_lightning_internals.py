@@ -83,7 +83,8 @@ def test_a_lean_module_is_not_asked_to_move_the_program_s_own_batches(kind, ours
 
         def train_dataloader(self):
             loader = super().train_dataloader()
-            return [batch_of(rows, torch.zeros(len(rows))) for rows in loader] if ours else loader
+            batches = [batch_of(rows, torch.zeros(len(rows))) for rows in loader]
+            return DataLoader(batches, batch_size=None, collate_fn=lambda batch: batch) if ours else loader
 
         def training_step(self, batch, batch_idx):
             return super().training_step(batch.images if ours else batch, batch_idx)

@@ -39,7 +39,10 @@ class EMA(Recorded, Callback):
         InputError: ``decay`` is out of its range.
     """
 
-    logs = ("val/accuracy_ema", "val/accuracy_top5_ema", "val/ece_ema", "val/nll_ema")
+    logs = (
+        "val/accuracy_ema", "val/accuracy_top5_ema", "val/balanced_accuracy_ema", "val/ece_ema", "val/macro_f1_ema",
+        "val/nll_ema",
+    )  # fmt: skip
     """The tags that each validation logs. Other callbacks can monitor them."""
 
     def __init__(self, decay: OpenFraction = 0.999) -> None:

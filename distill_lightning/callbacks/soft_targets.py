@@ -107,7 +107,8 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         source, index = data.training_split.source, data.training_split.taken[:256]
         labels, normaliser = data.training_split.labels, data.normaliser
         assert labels is not None and normaliser is not None
-        ((images, _),) = source.stream([BatchPlan.of_rows(index.to(source.device))])
+        plan = BatchPlan.of_rows(index.to(source.device))
+        ((images, _),) = source.stream([plan], order=data.training_split.taken)
         images = images.cpu()
         if self.mode == "table":
             logits = self.logits[: len(index)].float().cpu()
@@ -184,7 +185,8 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         if not console.is_terminal and trainer.is_global_zero:
             print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
         shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
-        for (images, plan), (view, block) in zip(source.stream(plans()), shown, strict=True):
+        boxes = None if renderer.first_crop is None else renderer.boxes
+        for (images, plan), (view, block) in zip(source.stream(plans(), taken, boxes), shown, strict=True):
             self.table.fill(view, block, self.teachers.logits(renderer.render(images.to(device), plan)[0]))
 
     # Resume

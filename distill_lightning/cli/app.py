@@ -5,6 +5,7 @@ distill validate|test|predict|bench RUN|FILE [--option value ...]
 distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
 distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
+distill data CONFIG [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
@@ -18,9 +19,10 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import help, inspect, study
+from distill_lightning.cli import data, help, inspect, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options
+from distill_lightning.data.base import ImageData
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
@@ -51,6 +53,12 @@ def resolve(args: list[str]) -> Resolved:
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
     return Resolved(command.run_config, stem, command.method.trains)
+
+
+def resolve_data(args: list[str]) -> ImageData:
+    """The data module that the arguments of the command name. Errors as in ``resolve``."""
+    command = _Resolver(without_trust(args)[0])
+    return command.data
 
 
 def devices() -> list[str]:
@@ -86,6 +94,8 @@ def main(args: list[str]) -> int:
     with trusting(trusted):
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
+        if args[:1] == ["data"]:
+            return data.main(args[1:], resolve_data)
         if (page := help.asked(args)) is not None:
             print(page)
         else:

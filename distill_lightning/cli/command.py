@@ -15,6 +15,7 @@ import distill_lightning.methods
 import distill_lightning.models
 from distill_lightning import checkpoints
 from distill_lightning.bench import time_steps
+from distill_lightning.bench_stages import time_stages
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
@@ -39,6 +40,7 @@ from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
+from distill_lightning.values import DataInfo
 
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
@@ -48,7 +50,13 @@ class CommandTrainer(LeanTrainer):
     """The trainer of the command. It adds the verb ``bench`` to the verbs of Lightning's trainer."""
 
     def bench(
-        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+        self,
+        model: Method,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        turns: int = 20,
+        steps: int = 20,
+        stages: bool = False,
     ) -> dict[str, Any]:
         """Measures the time of a training step.
 
@@ -58,7 +66,11 @@ class CommandTrainer(LeanTrainer):
             ckpt_path: the checkpoint whose configuration is used; its weights are not.
             turns: how often each part is timed.
             steps: the number of steps in each turn.
+            stages: whether the stages of the data path are timed instead: decode, transfer, augment, train. It says
+                which of them is the limit.
         """
+        if stages:
+            return time_stages(self, model, datamodule, turns + steps)
         return time_steps(self, model, datamodule, turns, steps)
 
 
@@ -175,9 +187,12 @@ class DistillCommand(CommandLine):
         if self.subcommand == "fit":
             refuse_odd_lengths(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)
-        # predict on a folder of pictures does not need the data: the checkpoint's configuration has the network's shape
-        if self.subcommand != "predict" or data.pictures is None or self.given_checkpoint is None:
-            give_shape(config.model, data)
+        shape: ImageData | DataInfo = data
+        if self.subcommand in ("validate", "test", "predict") and self.given_checkpoint is not None:
+            of_run = checkpoints.trained_on(self.given_checkpoint, str(config.ckpt_path))
+            shape = data if of_run is None else of_run.info  # what is evaluated may lack classes
+        if isinstance(shape, DataInfo) or self.subcommand != "predict" or data.pictures is None:
+            give_shape(config.model, shape)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
@@ -239,12 +254,19 @@ class DistillCommand(CommandLine):
         """See `training.predict`."""
         if file := predict(self.parts, ckpt_path, self.given_checkpoint):
             print(f"predictions: {file}", flush=True)
+            datamodule.refuse_unread(str(file))
 
     def bench(
-        self, model: Method, datamodule: ImageData, ckpt_path: str | None = None, turns: int = 20, steps: int = 20
+        self,
+        model: Method,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        turns: int = 20,
+        steps: int = 20,
+        stages: bool = False,
     ) -> None:
         """See `cli.bench`."""
-        bench(self.parts, turns, steps)
+        bench(self.parts, turns, steps, stages)
 
 
 def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:

@@ -16,6 +16,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
+from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
@@ -36,6 +37,7 @@ offer(Method, "distill_lightning.methods")
 offer(ImageData, "distill_lightning.data")
 offer(Transform, "distill_lightning.data")
 offer(Mixing, "distill_lightning.data")
+offer(EvaluationViews, "distill_lightning.data")
 offer(Schedule, "distill_lightning.schedules")
 offer(TorchSchedule, "distill_lightning.schedulers", itself=True)
 offer(PlainNetwork, "distill_lightning.checkpoints", itself=True)

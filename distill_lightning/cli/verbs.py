@@ -19,6 +19,7 @@ OTHER_VERBS = {
     "show": "Show one run: its state, metrics, options, what it was made from, and its next commands.",
     "report": "Make one HTML page from any run folders.",
     "configs": "List, print or copy the configuration files that come with the program.",
+    "data": "Show what the data look like, and draw a sheet of training pictures as the network sees them.",
     "export": "Write a trained network as a file for other programs: ONNX, torch.export or safetensors.",
     "compress": "Make a smaller network from a trained one: distil, remove channels, export, measure.",
     "inspect": "List what a file holds and which classes it asks for, without building anything.",

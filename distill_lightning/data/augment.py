@@ -220,7 +220,9 @@ class Cutout(Transform):
         return (place >= start) & (place < start + self.size)
 
 
-def augment(images: Tensor, transforms: Sequence[Transform], seed: int, view: Tensor, index: Tensor) -> Tensor:
+def augment(
+    images: Tensor, transforms: Sequence[Transform], seed: int, view: Tensor, index: Tensor, asked: int = 0
+) -> Tensor:
     """Applies transforms to the pictures of a batch.
 
     Args:
@@ -229,11 +231,13 @@ def augment(images: Tensor, transforms: Sequence[Transform], seed: int, view: Te
         seed: the seed of augmentation.
         view: (B,) int64, the number of the view of each sample.
         index: (B,) int64, the position of each sample.
+        asked: how many numbers of each sample are drawn already, by a transform that came before.
 
     Returns:
         uint8 (B, C, H, W).
     """
     draws = Draws(seed, view, index)
+    draws.asked = asked
     for transform in transforms:
         images = transform(images, draws)
     return images

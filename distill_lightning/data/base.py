@@ -6,25 +6,32 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from distill_lightning.data import imbalance, overview
 from distill_lightning.data.augment import Transform
+from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
+from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.noise import with_noise
-from distill_lightning.data.picture_files import pictures_in
-from distill_lightning.data.provenance import refuse_seen
+from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
+from distill_lightning.data.predicted_files import find_pictures
+from distill_lightning.data.provenance import differ, refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.digests import tensors_digest
+from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, Range, Seed
+from distill_lightning.files import atomic_write
+from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, NonNegative, Range, Seed
 from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import run_seed, stratified_order
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
@@ -56,11 +63,21 @@ class ImageData(Recorded, pl.LightningDataModule):
             wrong label is any other class.
         noise_seed: the seed of the label noise; 0 by default, so that all runs have the same wrong labels.
         augment: the transforms of the training pictures, in order.
+        class_weights: the weights of the classes in the cross-entropy with labels: "inverse" (of the number of training
+            samples), "effective 0.999" (of the effective number, Cui et al. 2019), or a number for each class by name;
+            1 by default. The loss with a teacher's soft targets has no weights.
+        balanced: whether all classes occur equally often in training, by repeating the samples of small classes and
+            leaving out some of large ones; an epoch has as many samples as without it.
+        test_views: the views of a picture whose logits are averaged in test and predict, such as FlipViews; the picture
+            alone by default.
+        eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
+            by default.
         mix: Mixup or CutMix, which mixes training pictures and their labels after augmentation.
         keep_last: whether the last partial batch of an epoch is kept; by default it is dropped.
         seed: the seed of sample order and augmentation; by default the seed of the run.
         num_workers: the number of processes that decode pictures if the data set does not fit in memory.
-        pictures: a folder of pictures to predict, with or without class folders; the test split by default.
+        pictures: the pictures to predict: a folder, with or without class folders, a zip or tar file, a picture, or a
+            list of them; the test split by default.
 
     Attributes:
         num_classes, channels, image_size: available before any data is read.
@@ -98,7 +115,11 @@ class ImageData(Recorded, pl.LightningDataModule):
         keep_last: bool = False,
         seed: Seed | None = None,
         num_workers: Workers = 0,
-        pictures: str | None = None,
+        pictures: str | list[str] | None = None,
+        eval_transforms: list[Transform] | None = None,
+        class_weights: str | dict[str | int, NonNegative] | None = None,
+        balanced: bool = False,
+        test_views: EvaluationViews | None = None,
     ) -> None:
         super().__init__()
         if noise_map and label_noise is None:
@@ -112,6 +133,9 @@ class ImageData(Recorded, pl.LightningDataModule):
         self.train_part, self.leave_out = train_part, leave_out or []
         self.label_noise, self.noise_map, self.noise_seed = label_noise, noise_map, noise_seed or 0
         self.augment, self.mix = augment or [], mix
+        self.eval_transforms = eval_transforms or []
+        imbalance.check_weights(class_weights)
+        self.class_weights, self.balanced, self.test_views = class_weights, balanced, test_views
         self.keep_last = keep_last
         self.given_seed = seed
         self.num_workers, self.pictures = num_workers, pictures
@@ -156,6 +180,20 @@ class ImageData(Recorded, pl.LightningDataModule):
                 raise InputError(f"{self.name} has no class {name}: it has {', '.join([*known][:10])} ...")
         return [known[name] for name in wanted]
 
+    def refuse_other_classes(self, trained: Sequence[str], where: str) -> None:
+        """Checks that a checkpoint was trained on these classes.
+
+        Args:
+            trained: the names of the classes that it was trained on.
+            where: the checkpoint's file, for the error.
+
+        Raises:
+            InputError: the classes differ.
+        """
+        own = self.class_names
+        if list(trained) != own:
+            raise InputError(f"{where[-60:]} was trained on other classes than {self.name} has: {differ(trained, own)}")
+
     @abstractmethod
     def read(self, part: str) -> tuple[Source, Tensor] | None:
         """Reads the pictures and labels of a part.
@@ -187,7 +225,13 @@ class ImageData(Recorded, pl.LightningDataModule):
             fingerprint=self.fingerprint,
             noise=(self.label_noise, mistaken or None, self.noise_seed),
             held_out=tensors_digest({"held_out": self.held_out}) if len(self.held_out) else "",
+            bit_depth=self.bit_depth,
         )
+
+    @property
+    def bit_depth(self) -> int:
+        """How many bits the values of pictures with 16 bits use, 8 to 16."""
+        return 16
 
     @property
     def held_out(self) -> Tensor:
@@ -227,6 +271,11 @@ class ImageData(Recorded, pl.LightningDataModule):
         if stage == "predict" and self.pictures is not None and self.trained_on is not None:
             self.normaliser = _normaliser_of(self.trained_on.info)
             return
+        if stage == "test" and self.trained_on is not None:
+            # the checkpoint gives classes and normalisation, so that the test part is all that is needed
+            self.normaliser = _normaliser_of(self.trained_on.info)
+            self.read_test_part()
+            return
         if self.train is None:
             self._read_training_part()
         if stage == "validate" and self.trained_on is not None:
@@ -236,6 +285,39 @@ class ImageData(Recorded, pl.LightningDataModule):
         self.normaliser = own if self.trained_on is None else _normaliser_of(self.trained_on.info)
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
+        if stage == "fit" and self.trainer is not None and self.root_names_the_pictures and is_first():
+            print("\n".join(self.overview()), flush=True)
+
+    def overview(self) -> list[str]:
+        """What the data look like: lines about parts, classes, counts, sizes, and what is suspicious. Available after
+        ``setup``.
+        """
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        size = f"{self.channels}x{self.image_size}x{self.image_size}"
+        shape = (self.channels, self.image_size, self.image_size)
+        first = f"{self.name}: {self.num_classes} classes, pictures {size}, {overview.memory(splits, shape)}"
+        lines = [first, *overview.of_splits(splits, self.class_names, not self._has_own_val)]
+        facts, odd = self.describe_files()
+        odd = [*overview.imbalance(self.training_split, self.class_names), *odd]
+        return [*lines, *facts, *(f"  suspicious: {line}" for line in odd)]
+
+    def describe_files(self) -> tuple[list[str], list[str]]:
+        """Lines about the files of the pictures, and sentences about what is suspicious in them."""
+        return [], []
+
+    def bad_files(self) -> dict[str, str]:
+        """The names of the files that could not be decoded so far, with what is wrong with them."""
+        return {}
+
+    def list_bad_files(self) -> None:
+        """Writes these names into ``bad_pictures.txt`` in the folder of the run, if there are any."""
+        loggers = [] if self.trainer is None else self.trainer.loggers
+        folder = next((found for logger in loggers if (found := getattr(logger, "log_dir", None))), None)
+        if folder is not None and (bad := self.bad_files()):
+            text = "".join(f"{line}\n" for line in lines_of_bad(bad))
+            rank = self._share().rank
+            name = "bad_pictures.txt" if rank == 0 else f"bad_pictures-{rank}.txt"
+            atomic_write(Path(folder) / name, lambda file: file.write(text.encode()))
 
     def begin_fit(self, needs: BatchNeeds, timeline: Timeline, view_cycle: int | None = None) -> None:
         """Sets what the training batches of a fit depend on. The method calls it once, before the first batch.
@@ -262,10 +344,10 @@ class ImageData(Recorded, pl.LightningDataModule):
         self._has_own_val = own_val is not None
         if own_val is not None:
             val_source, val_labels = own_val
-            self.val = Split(val_source, torch.arange(len(val_labels)), self._checked(val_labels, "val"))
-            left = stratified_order(labels, self.split_seed)
+            self.val = _whole(val_source, self._checked(val_labels, "val"))
+            left = _good(source, stratified_order(labels, self.split_seed))
         else:
-            held_out, left = hold_out(labels, self.val_size, self.split_seed)
+            held_out, left = (_good(source, rows) for rows in hold_out(labels, self.val_size, self.split_seed))
             self.val = Split(source, held_out, labels) if len(held_out) else None
         taken = take_part(left, self.train_part, labels, self.class_names, self.split_seed).sort().values
         noisy = self._with_noise(labels)
@@ -302,7 +384,7 @@ class ImageData(Recorded, pl.LightningDataModule):
         """Reads the test part into ``test``. ``test`` stays None if the data set has no such part."""
         if self.test is None and (read := self.read("test")) is not None:
             source, labels = read
-            self.test = Split(source, torch.arange(len(labels)), self._checked(labels, "test"))
+            self.test = _whole(source, self._checked(labels, "test"))
 
     # Loaders
 
@@ -311,14 +393,25 @@ class ImageData(Recorded, pl.LightningDataModule):
         """The training samples, and how they are divided into batches."""
         clean = self.clean_labels if self.label_noise is not None else None
         split = self.training_split
-        return TrainingSamples(split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean)
+        weights, given = None, self.class_weights
+        if given is not None:
+            assert split.labels is not None
+            counts = imbalance.counts_by_class(split.labels, split.taken, self.class_names)
+            by_number = (
+                given if isinstance(given, str) else dict(zip(self.class_numbers(given), given.values(), strict=True))
+            )
+            weights = imbalance.class_weights(by_number, counts)
+        return TrainingSamples(
+            split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean, weights, self.balanced
+        )
 
     @property
     def renderer(self) -> Renderer:
         """The renderer that makes the training pictures. Available after ``setup``."""
         assert self.normaliser is not None
         views, taken = self.needs.views_per_epoch, self.training_split.taken
-        return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken)
+        from_files = isinstance(self.training_split.source, FileSource)
+        return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken, from_files)
 
     def _share(self) -> Share:
         if self.trainer is None:
@@ -327,6 +420,7 @@ class ImageData(Recorded, pl.LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Training batches. The first one is given by the counters of the trainer, which a checkpoint restores."""
+        self.list_bad_files()
         return self.train_loader_from(self._next_batch)
 
     def train_loader_from(self, next_batch: Callable[[], tuple[int, int]]) -> TrainLoader:
@@ -366,13 +460,46 @@ class ImageData(Recorded, pl.LightningDataModule):
         """
         if self.pictures is None:
             return self.test_dataloader()
-        source, self.predicted_names = pictures_in(self.pictures, self.channels, self.image_size, self.num_workers)
-        return self.eval_loader(Split(source, torch.arange(len(source))))
+        store, names, self.predicted_names = find_pictures(self.pictures)
+        files = Pictures(store, names, self.channels, self.image_size, self.bit_depth)
+        self.predicted = read_pictures(files, self.num_workers, cache=None, skip=True)
+        return self.eval_loader(Split(self.predicted, _good(self.predicted, torch.arange(len(names)))))
+
+    def unread(self) -> dict[str, str]:
+        """The names of the pictures that could not be predicted, with what is wrong with them."""
+        if self.pictures is None:
+            return {}
+        return {self.predicted_names[i]: kind for i, kind in sorted(self.predicted.bad.items())}
+
+    def refuse_unread(self, where: str) -> None:
+        """Reports that some of the pictures could not be predicted.
+
+        Args:
+            where: the file with the predictions of the others.
+
+        Raises:
+            InputError: there are such pictures.
+        """
+        if unread := self.unread():
+            raise InputError(
+                f"{len(unread):,} of {len(self.predicted_names):,} pictures could not be read "
+                f"({counts_of(unread)[:80]}): {where} has the others"
+            )
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
-        return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share())
+        return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share(), self.eval_transforms)
+
+
+def _good(source: Source, rows: Tensor) -> Tensor:
+    """The rows whose pictures are not known to be damaged."""
+    return rows[~torch.isin(rows, torch.tensor(sorted(source.bad)))] if source.bad else rows
+
+
+def _whole(source: Source, labels: Tensor) -> Split:
+    """A split with all pictures of a source that are not known to be damaged."""
+    return Split(source, _good(source, torch.arange(len(labels))), labels)
 
 
 def _normaliser_of(info: DataInfo) -> Normaliser:

@@ -5,7 +5,7 @@ order, ``epoch_order``. Process r of W gets every W-th of them, starting with th
 the rows in a batch.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_lightning.data.augment import Transform, augment
+from distill_lightning.data.imbalance import balanced_order
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
@@ -49,6 +51,8 @@ class TrainingSamples:
         keep_last: whether the last partial batch of an epoch is kept.
         seed: the seed of the sample order.
         clean_labels: (N,) int64, the correct labels; None without label noise.
+        class_weights: (K,) float32, see `Batch`; None for equal weights.
+        balanced: whether all classes occur equally often in an epoch.
     """
 
     split: Split
@@ -57,6 +61,8 @@ class TrainingSamples:
     keep_last: bool
     seed: int
     clean_labels: Tensor | None = None
+    class_weights: Tensor | None = None
+    balanced: bool = False
 
     @property
     def batches(self) -> int:
@@ -119,14 +125,17 @@ class TrainLoader:
         self.labels = samples.split.labels.to(share.device)
         clean = samples.clean_labels
         self.clean_labels = None if clean is None else clean.to(share.device)
-        self._orders: dict[tuple[int, int], Tensor] = {}
+        weights = samples.class_weights
+        self.class_weights = None if weights is None else weights.to(share.device)
+        self._orders: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.samples.batches
 
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.next_batch()  # not earlier: the trainer sets its counters after it has called iter()
-        for images, plan in self.images.stream(self._plans(epoch, first)):
+        boxes = None if self.renderer.first_crop is None else self.renderer.boxes
+        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.split.taken, boxes):
             yield self.build(images.to(self.share.device, non_blocking=True), plan)
 
     def _plans(self, epoch: int, first: int) -> Iterator[BatchPlan]:
@@ -145,40 +154,50 @@ class TrainLoader:
             order: the number of the sample order.
         """
         needs = self.needs
-        new, weight = self._new(epoch, batch, order)
+        new, shown, weight = self._new(epoch, batch, order)
         index = [new] * needs.views
-        view = [torch.full_like(new, self._view(epoch, copy)) for copy in range(needs.views)]
+        view = [self._view(shown, copy) for copy in range(needs.views)]
         if needs.pairs_classes:
             partner = self.partners(new, epoch)
             index.append(partner)
-            view.append(torch.full_like(partner, self._view(epoch, needs.views)))
+            view.append(self._view(shown, needs.views))
         before = (epoch, batch - 1) if batch else (epoch - 1, self.timeline.batches_per_epoch - 1)
         if needs.repeats_last_batch and before[0] >= 0:
-            repeated, _ = self._new(*before, order)
+            repeated, shown, _ = self._new(*before, order)
             index.append(repeated)
-            view.append(torch.full_like(repeated, self._view(before[0], needs.views_per_epoch - 1)))
+            view.append(self._view(shown, needs.views_per_epoch - 1))
         return self.renderer.plan(torch.cat(index), torch.cat(view), len(new), weight)
 
-    def _order(self, epoch: int, order: int) -> Tensor:
+    def _order(self, epoch: int, order: int) -> tuple[Tensor, Tensor]:
+        """The positions of the samples in an epoch, and how often each was shown before: the epoch, unless the classes
+        are balanced.
+        """
         if (epoch, order) not in self._orders:
             while len(self._orders) > 1:  # keeps two: of this epoch, and of the last epoch for the repeated batch
                 del self._orders[next(iter(self._orders))]
             taken = self.samples.split.taken
-            drawn = epoch_order(len(taken), seed_of_order(self.samples.seed, order), epoch)
-            self._orders[epoch, order] = taken[drawn].to(self.images.device)
+            seed = seed_of_order(self.samples.seed, order)
+            if self.samples.balanced:
+                assert self.samples.split.labels is not None
+                drawn, shown = balanced_order(self.samples.split.labels[taken], seed, epoch)
+            else:
+                drawn = epoch_order(len(taken), seed, epoch)
+                shown = torch.full_like(drawn, epoch)
+            self._orders[epoch, order] = taken[drawn].to(self.images.device), shown.to(self.images.device)
         return self._orders[epoch, order]
 
-    def _new(self, epoch: int, batch: int, order: int) -> tuple[Tensor, float]:
+    def _new(self, epoch: int, batch: int, order: int) -> tuple[Tensor, Tensor, float]:
+        """The new samples of this process, how often each was shown before, and the weight of the batch."""
         size, share = self.samples.batch_size, self.share
-        rows = self._order(epoch, order)[batch * size : (batch + 1) * size]
-        mine = rows[share.rank :: share.world]
-        weight = len(mine) * share.world / len(rows)
+        rows, shown = (column[batch * size : (batch + 1) * size] for column in self._order(epoch, order))
+        mine = slice(share.rank, None, share.world)
+        weight = len(rows[mine]) * share.world / len(rows)
         # a process without samples repeats one with weight 0, because every process must take part in the step
-        return (mine, weight) if len(mine) else (rows[:1], 0.0)
+        return (rows[mine], shown[mine], weight) if weight else (rows[:1], shown[:1], 0.0)
 
-    def _view(self, epoch: int, copy: int) -> int:
-        """The view number of a copy in an epoch. With one view per epoch and no cycle it is the epoch."""
-        view = epoch * self.needs.views_per_epoch + copy
+    def _view(self, shown: Tensor, copy: int) -> Tensor:
+        """The view number of a copy. With one view per epoch and no cycle it is the number of earlier showings."""
+        view = shown * self.needs.views_per_epoch + copy
         return view if self.view_cycle is None else view % self.view_cycle
 
     def partners(self, new: Tensor, epoch: int) -> Tensor:
@@ -234,6 +253,7 @@ class TrainLoader:
             weight=plan.weight,
             label_probs=label_probs,
             clean_labels=None if self.clean_labels is None else self.clean_labels[index],
+            class_weights=self.class_weights,
         )
 
 
@@ -246,9 +266,13 @@ class EvalLoader:
         batch_size: the number of samples per batch and process.
         normaliser: normalises the pictures.
         share: the share of this process.
+        transforms: what is done with each picture before normalisation. Random numbers depend on its index alone.
     """
 
-    def __init__(self, split: Split, batch_size: int, normaliser: Normaliser, share: Share) -> None:
+    def __init__(
+        self, split: Split, batch_size: int, normaliser: Normaliser, share: Share, transforms: Sequence[Transform] = ()
+    ) -> None:
+        self.transforms = transforms
         self.size, self.normaliser, self.device = batch_size, normaliser, share.device
         self.images = split.source.on(share.device)
         self.labels = None if split.labels is None else split.labels.to(share.device)
@@ -262,7 +286,10 @@ class EvalLoader:
         for images, plan in self.images.stream(map(BatchPlan.of_rows, self._rows())):
             index = plan.index.to(self.device)
             labels = torch.full_like(index, NO_LABEL) if self.labels is None else self.labels[index]
-            yield Batch(self.normaliser(images.to(self.device, non_blocking=True)), labels, index, len(index))
+            images = images.to(self.device, non_blocking=True)
+            if self.transforms and len(index):
+                images = augment(images, self.transforms, 0, torch.zeros_like(index), index)
+            yield Batch(self.normaliser(images), labels, index, len(index))
 
     def _rows(self) -> Iterable[Tensor]:
         return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))

@@ -1,6 +1,7 @@
 """Checks of a checkpoint against the data: were its data the same, and was it trained on validation pictures?"""
 
 import sys
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -63,3 +64,15 @@ def refuse_seen(data: DataInfo, held_out: Tensor, trained_on: TrainedOn, who: st
             f"{who} was trained on {seen} of the {len(held_out)} validation pictures of this run: "
             "use the data.val_size and data.split_seed that it was trained with"
         )
+
+
+def differ(trained: Sequence[str], own: Sequence[str]) -> str:
+    """Which of two lists of names differ, in words that name the first of them."""
+
+    def some(names: list[str]) -> str:
+        return ", ".join(names[:3])[:40] + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+    lacking, new = sorted(set(trained) - set(own)), sorted(set(own) - set(trained))
+    words = [f"it lacks {some(lacking)}"] if lacking else []
+    words += [f"it also has {some(new)}"] if new else []
+    return "; ".join(words) or "they are the same in another order"

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws, Transform, augment
+from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.plans import BatchPlan
+from distill_lightning.data.random_crops import RandomResizedCrop
 from distill_lightning.seeds import MIX
 
 
@@ -44,6 +46,8 @@ class Renderer:
         seed: the seed of all random numbers.
         views_per_epoch: the number of views of a sample in an epoch; all of them have the same partner and share.
         taken: (n,) int64, the positions of the training samples, from which partners are drawn.
+        from_files: whether the pictures are decoded when they are needed. If RandomResizedCrop is the first transform,
+            its part is then cut out by the decoder, and not again.
     """
 
     normaliser: Normaliser
@@ -52,6 +56,19 @@ class Renderer:
     seed: int
     views_per_epoch: int
     taken: Tensor
+    from_files: bool = False
+
+    @property
+    def first_crop(self) -> RandomResizedCrop | None:
+        """The transform that the decoder does; None if there is none."""
+        first = self.transforms[0] if self.transforms and self.from_files else None
+        return first if isinstance(first, RandomResizedCrop) else None
+
+    def boxes(self, plan: BatchPlan) -> list[ChooseBox]:
+        """What chooses the part of each picture at ``plan.fetched``, if ``first_crop`` is not None."""
+        assert self.first_crop is not None
+        view = plan.view if plan.partner is None else torch.cat([plan.view, plan.view])
+        return [*self.first_crop.choices(Draws(self.seed, view, plan.fetched))]
 
     def plan(self, index: Tensor, view: Tensor, num_new: int | None = None, weight: float = 1.0) -> BatchPlan:
         """Plans a batch and draws the partners for mixing.
@@ -87,7 +104,9 @@ class Renderer:
         return self.mixing(self._augmented(own, view, index), others, draws)
 
     def _augmented(self, images: Tensor, view: Tensor, index: Tensor) -> Tensor:
-        if self.transforms:
+        if self.first_crop is not None:
+            images = augment(images, self.transforms[1:], self.seed, view, index, asked=self.first_crop.DRAWN)
+        elif self.transforms:
             images = augment(images, self.transforms, self.seed, view, index)
         return self.normaliser(images)
 

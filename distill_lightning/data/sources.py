@@ -4,28 +4,49 @@ Both return the uint8 pictures (B, C, H, W) of a plan.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.plans import BatchPlan
+
+ChooseBoxes = Callable[[BatchPlan], list[ChooseBox]]
+"""For each picture that a plan fetches, what chooses the part of it that is decoded."""
 
 
 class Source(Protocol):
-    """Stored pictures, addressed by position. ``shape`` is (C, H, W) of each picture, ``device`` is their device."""
+    """Stored pictures, addressed by position.
+
+    ``shape`` is (C, H, W) of each picture, ``device`` is their device, and ``bad`` has the positions of pictures that
+    are known to be damaged, with what is wrong with them.
+    """
 
     device: torch.device
     shape: tuple[int, int, int]
+    bad: dict[int, str]
 
     def __len__(self) -> int: ...
 
     def on(self, device: torch.device) -> "Source":
         """The source with its pictures on ``device`` if there is enough memory; otherwise the source itself."""
 
-    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
-        """Fetches the pictures of each plan, in order: uint8 (B, C, H, W), at the positions ``plan.fetched``."""
+    def stream(
+        self,
+        plans: Iterable[BatchPlan],
+        order: Tensor | None = None,
+        boxes: ChooseBoxes | None = None,
+    ) -> Iterator[tuple[Tensor, BatchPlan]]:
+        """Fetches the pictures of each plan, in order: uint8 (B, C, H, W), at the positions ``plan.fetched``.
+
+        Args:
+            plans: the plans.
+            order: (n,) int64, the positions from which a damaged picture is replaced; None to leave it out. The plan
+                that is given back has the positions of the pictures that are there.
+            boxes: for each row of a plan the part of the picture that is decoded. A source in memory ignores it.
+        """
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, float32 (C,) each, in units of full scale (255)."""
@@ -35,10 +56,15 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """A source that holds all pictures in memory, as one uint8 tensor (N, C, H, W)."""
+    """A source that holds all pictures in memory.
 
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
+    Args:
+        images: uint8 (N, C, H, W).
+        bad: the positions of pictures that could not be decoded, which are black, with what is wrong with them.
+    """
+
+    def __init__(self, images: Tensor, bad: dict[int, str] | None = None) -> None:
+        self.images, self.bad = images, bad or {}
         self.device = images.device
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self.copy: MemorySource | None = None
@@ -51,17 +77,25 @@ class MemorySource:
         if device.type != "cuda":
             return self
         if self.copy is None and self.images.nbytes < torch.cuda.mem_get_info(device)[0] // 4:
-            self.copy = MemorySource(self.images.to(device))
+            self.copy = MemorySource(self.images.to(device), self.bad)
         return self if self.copy is None else self.copy
 
-    def stream(self, plans: Iterable[BatchPlan]) -> Iterator[tuple[Tensor, BatchPlan]]:
-        """See Source."""
+    def stream(
+        self,
+        plans: Iterable[BatchPlan],
+        order: Tensor | None = None,
+        boxes: ChooseBoxes | None = None,
+    ) -> Iterator[tuple[Tensor, BatchPlan]]:
+        """See Source. Splits do not contain damaged pictures, so that none has to be replaced."""
         for plan in plans:
             yield self.images.index_select(0, plan.fetched), plan
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """See Source. It uses all pictures."""
-        return mean_and_std(self.images.split(1000))
+        """See Source. It uses all pictures that are not damaged."""
+        if not self.bad:
+            return mean_and_std(self.images.split(1000))
+        good = torch.tensor([i not in self.bad for i in range(len(self))])
+        return mean_and_std(self.images[good].split(1000))
 
     def mark(self) -> bytes:
         """See Source. It hashes the middle row of pixels of each picture, which is enough to identify it."""

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.folder import class_folders
-from distill_lightning.data.picture_files import default_cache, files_in, read_pictures
+from distill_lightning.data.class_folders import class_folders
+from distill_lightning.data.picture_cache import default_cache
+from distill_lightning.data.picture_files import Pictures, read_pictures
 from distill_lightning.data.sources import Source
+from distill_lightning.data.stores import FolderStore
 from distill_lightning.errors import InputError
 from distill_lightning.ranges import Count
 
@@ -74,9 +76,11 @@ class TinyImageNet(ImageData):
             return None
         folder, classes = self._folder(), self._classes()
         if part == "train":
-            by_class = [files_in(folder / "train" / name / "images") for name in classes]
-            labels = [label for label, files in enumerate(by_class) for _ in files]
-            paths = [path for files in by_class for path in files]
+            files = FolderStore(folder / "train").listing().files
+            number = {name: label for label, name in enumerate(classes)}
+            inside = [name for name in files if name.partition("/")[2].startswith("images/")]
+            labels = [number[name.partition("/")[0]] for name in inside]
+            names = [f"train/{name}" for name in inside]
         else:
             annotations = folder / "val" / "val_annotations.txt"
             lines = sorted(line.split("\t")[:2] for line in annotations.read_text().splitlines() if line)
@@ -87,8 +91,9 @@ class TinyImageNet(ImageData):
                     "again"
                 )
             labels = [number[name] for _, name in lines]
-            paths = [folder / "val" / "images" / file for file, _ in lines]
-        if missing := [path for path in paths[:1] + paths[-1:] if not path.is_file()]:
-            raise InputError(f"there is no picture {missing[0]}: unpack Tiny-ImageNet again")
-        source = read_pictures(paths, folder, 3, self.image_size, self.num_workers, default_cache())
+            names = [f"val/images/{file}" for file, _ in lines]
+        if missing := [name for name in names[:1] + names[-1:] if not (folder / name).is_file()]:
+            raise InputError(f"there is no picture {folder / missing[0]}: unpack Tiny-ImageNet again")
+        files_read = Pictures(FolderStore(folder), names, 3, self.image_size)
+        source = read_pictures(files_read, self.num_workers, default_cache())
         return source, torch.tensor(labels)

@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision import datasets
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.folder import class_folders, read_class_folders
-from distill_lightning.data.picture_files import default_cache
+from distill_lightning.data.class_folders import class_folders, read_class_folders
+from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.errors import InputError
 

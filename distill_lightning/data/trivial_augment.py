@@ -1,11 +1,9 @@
 """TrivialAugment (Müller & Hutter, ICCV 2021, arXiv:2103.10158): a random operation of random strength per picture."""
 
-import torch
 from torch import Tensor
-from torchvision.transforms.v2.functional import equalize
 
-from distill_lightning.data import pixels
 from distill_lightning.data.augment import Draws, Transform
+from distill_lightning.data.operations import operate
 
 LEVELS = 31
 OPERATIONS = (
@@ -45,33 +43,10 @@ def apply(name: str, images: Tensor, level: Tensor, sign: Tensor) -> Tensor:
         uint8 (B, C, H, W).
     """
     share = level / (LEVELS - 1)
-    factor = 1 + 0.99 * share * sign
-    amount, zero, one = 0.99 * share * sign, torch.zeros_like(share), torch.ones_like(share)
-    left, top = -images.shape[3] / 2, -images.shape[2] / 2  # the upper left corner is the fixed point of shears
-    shift = 32 * share * sign
-    match name:
-        case "shear_x":
-            matrix = pixels.matrices(one, amount, -amount * top, zero, one, zero)
-        case "shear_y":
-            matrix = pixels.matrices(one, zero, zero, amount, one, -amount * left)
-        case "translate_x":
-            matrix = pixels.matrices(one, zero, -shift.trunc(), zero, one, zero)
-        case "translate_y":
-            matrix = pixels.matrices(one, zero, zero, zero, one, -shift.trunc())
-        case "rotate":
-            matrix = pixels.rotation(135 * share * sign)
-        case "posterize":
-            return pixels.posterize(images, 8 - (level / 5).round().long())
-        case "solarize":
-            return pixels.solarize(images, 255 * (1 - share))
-        case "autocontrast":
-            return pixels.autocontrast(images)
-        case "equalize":
-            equalized: Tensor = equalize(images)
-            return equalized
-        case "identity":
-            return images
-        case _:
-            changed: Tensor = getattr(pixels, name)(images, factor)
-            return changed
-    return pixels.affine(images, matrix, mode="nearest")
+    most = {"translate_x": 32.0, "translate_y": 32.0, "rotate": 135.0}.get(name, 0.99)
+    amount = most * share * sign
+    if name == "posterize":
+        amount = 8 - (level / 5).round()
+    elif name == "solarize":
+        amount = 255 * (1 - share)
+    return operate(name, images, amount)

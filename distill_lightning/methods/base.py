@@ -130,7 +130,7 @@ class Method(Evaluated):
     @staticmethod
     def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of logits (B, K) with the labels or mixed labels of the batch; mean over the batch."""
-        return losses.cross_entropy(logits, batch.targets)
+        return losses.cross_entropy(logits, batch.targets, class_weights=batch.class_weights)
 
     @staticmethod
     def teacher_logits(batch: Batch) -> Tensor:

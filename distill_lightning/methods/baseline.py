@@ -37,4 +37,5 @@ class Baseline(Method):
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The term ``ce``."""
         logits = self(batch.images)
-        return StepOutput({"ce": losses.cross_entropy(logits, batch.targets, self.label_smoothing)}, logits)
+        ce = losses.cross_entropy(logits, batch.targets, self.label_smoothing, batch.class_weights)
+        return StepOutput({"ce": ce}, logits)

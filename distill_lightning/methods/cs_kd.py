@@ -51,5 +51,6 @@ class CSKD(Method):
         with torch.no_grad():
             of_partners = self(batch.images[n:])
         soft = kd(logits, of_partners, temperature=self.temperature)
-        terms = {"ce": cross_entropy(logits, batch.labels[:n]), "class": self.weight * soft}
+        ce = cross_entropy(logits, batch.labels[:n], class_weights=batch.class_weights)
+        terms = {"ce": ce, "class": self.weight * soft}
         return StepOutput(terms, logits)

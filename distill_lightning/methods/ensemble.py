@@ -110,7 +110,7 @@ class Ensemble(Method):
         """See Evaluated. It also adds the batch to the metrics of the members."""
         if len(batch.labels):
             assert isinstance(self.model, Members) and self._members_metric is not None
-            logits = self.model.each(batch.images)
+            logits = self.averaged(self.model.each, batch.images)
             of_first = self.metrics.biased(self.model.of_first(logits))
             self.metrics.update(of_first[-1], batch.labels)
             predicted = self.metrics.biased(logits).argmax(2)

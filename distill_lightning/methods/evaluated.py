@@ -1,11 +1,13 @@
 """Validation, test and prediction with a network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
+from distill_lightning.confusion import draw
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
@@ -115,7 +117,7 @@ class Evaluated(Recorded, LeanModule):
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
-            logits = self(batch.images)
+            logits = self.averaged(self, batch.images)
             metrics = self.metrics_for(logits)
             metrics.update(metrics.biased(logits), batch.labels)
 
@@ -157,6 +159,7 @@ class Evaluated(Recorded, LeanModule):
         results = self.metrics.compute()
         if stage == "test":
             self.calibration, self.confusion = self.metrics.calibration(), self.metrics.confusion
+            self._show_confusion()
         if not self.trainer.sanity_checking:
             tagged = {f"{stage}/{k}": v for k, v in results.items()}
             if not self.plain_batches:
@@ -173,6 +176,27 @@ class Evaluated(Recorded, LeanModule):
             results: the metrics, by tag.
         """
 
+    def _show_confusion(self) -> None:
+        """Adds a picture of the confusion matrix to TensorBoard."""
+        boards = [logger for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if boards and self.trainer.is_global_zero:
+            names = [str(k) for k in range(len(self.confusion))] if self.plain_batches else self.image_data.class_names
+            drawn = draw(torch.tensor(self.confusion), names)
+            for board in boards:
+                board.experiment.add_image("test/confusion", drawn, self.trainer.global_step, dataformats="HWC")
+
+    def averaged(self, call: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """The mean of an output over the views of ``data.test_views``, in test and predict.
+
+        Args:
+            call: gives the output for pictures (B, C, H, W), with any shape.
+            images: (B, C, H, W).
+        """
+        views = None if self.plain_batches else self.image_data.test_views
+        if views is None or not (self.trainer.testing or self.trainer.predicting):
+            return call(images)
+        return torch.stack([call(view) for view in views(images)]).mean(0)
+
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.
 
@@ -183,7 +207,7 @@ class Evaluated(Recorded, LeanModule):
         batch = as_batch(batch)
         if not len(batch.index):
             return {}
-        logits = self(batch.images)
+        logits = self.averaged(self, batch.images)
         probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}

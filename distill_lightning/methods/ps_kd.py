@@ -61,7 +61,8 @@ class PSKD(Method):
         alpha = self.alpha * min(1.0, (position.epoch + 1) / position.epochs)
         seen = slice(None if batch.weight else 0)  # with weight 0 the only sample belongs to another process
         self._remember(batch.index[seen], logits.detach()[seen].softmax(1))
-        return StepOutput({"ce": past_predictions(logits, labels, past, alpha=alpha)}, logits)
+        ce = past_predictions(logits, labels, past, alpha=alpha, class_weights=batch.class_weights)
+        return StepOutput({"ce": ce}, logits)
 
     def build(self, info: DataInfo) -> None:
         """Sets the shape (N, K) of the table. There is no module to make."""

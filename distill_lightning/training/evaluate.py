@@ -64,14 +64,9 @@ def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[
     if ckpt_path in ("last", "best"):
         path = find(parts.stem, options.get("name")) / "checkpoints" / f"{ckpt_path}.ckpt"
     checkpoint = checkpoints.read(path) if given is None else given
-    load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
     trained_on = checkpoints.trained_on(checkpoint, str(path))
-    pictures = verb == "predict" and data.pictures is not None
-    if trained_on is not None and not pictures and trained_on.info.class_names != tuple(data.class_names):
-        theirs, ours = (", ".join([*names][:5]) for names in (trained_on.info.class_names, data.class_names))
-        raise InputError(
-            f"{path} was trained on the classes {theirs} ..., {data.name} has {ours} ...: evaluate it on data with the "
-            "same classes"
-        )
+    if trained_on is not None and not (verb == "predict" and data.pictures is not None):
+        data.refuse_other_classes(trained_on.info.class_names, str(path))
+    load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
     data.trained_on = trained_on
     return path.parent.parent

@@ -2,13 +2,16 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
 from distill_lightning.distributed import gather_objects
+from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG
 from distill_lightning.training.evaluate import open_checkpoint
@@ -35,16 +38,30 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     with children(trainer):
         mine = trainer.predict(parts.method, datamodule=data) or []
     everyones = gather_objects(mine)
+    if data.pictures is not None:
+        for bad in gather_objects(dict(data.predicted.bad)):
+            data.predicted.bad.update(bad)
     if not trainer.is_global_zero:
         return None
     found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
+    unread = data.unread()
+    for line in lines_of_bad(unread):
+        print(line, file=sys.stderr)
+    if not found:
+        raise InputError(f"none of the {len(unread):,} pictures can be read ({counts_of(unread)[:80]}): give others")
     rows = {k: torch.cat([part[k] for part in found]) for k in found[0]}
     names = data.predicted_names if data.pictures is not None else None
-    name = "predictions.csv" if data.pictures is None else f"predictions-{Path(data.pictures).resolve().name}.csv"
+    name = "predictions.csv" if data.pictures is None else f"predictions-{_name_of(data.pictures)}.csv"
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     text = as_csv(rows, data.class_names, names)
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
     return target
+
+
+def _name_of(pictures: str | list[str]) -> str:
+    """The name of the first folder or file, and how many others there are."""
+    first, *others = [pictures] if isinstance(pictures, str) else pictures
+    return Path(first).resolve().name + (f"-and-{len(others)}-more" if others else "")
 
 
 def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:

@@ -8,14 +8,15 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.runs import SHAPE
 from distill_lightning.runs.declared import named_class
+from distill_lightning.values import DataInfo
 
 
-def give_shape(model: Namespace, data: ImageData) -> None:
+def give_shape(model: Namespace, data: ImageData | DataInfo) -> None:
     """Fills in the options of a method's networks that the data gives.
 
     Args:
         model: the specification of a method. It is changed.
-        data: the data that the method is trained on.
+        data: the data that the method is trained on, or their description.
 
     Raises:
         InputError: the user has given an option with another value than the data have.

@@ -10,8 +10,9 @@ from helpers import train_loader, write_pictures
 from PIL import Image
 
 from distill_lightning.data import picture_files
+from distill_lightning.data.decoding import BadPictureError, decode
 from distill_lightning.data.folder import ImageFolder
-from distill_lightning.data.picture_files import FileSource, decode
+from distill_lightning.data.picture_files import FileSource
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.errors import InputError
 from distill_lightning.values import TrainedOn
@@ -80,8 +81,8 @@ def test_shorter_side_is_resized_and_the_centre_cut_out(tmp_path):
     picture = Image.new("RGB", (60, 20), "black")
     picture.paste((255, 255, 255), (20, 0, 40, 20))
     picture.save(tmp_path / "wide.png")
-    assert (decode(tmp_path / "wide.png", 3, 10)[:, :, 1:-1] == 255).all()
-    assert decode(tmp_path / "wide.png", 1, 10).shape == (1, 10, 10)
+    assert (decode((tmp_path / "wide.png").read_bytes(), 3, 10)[:, :, 1:-1] == 255).all()
+    assert decode((tmp_path / "wide.png").read_bytes(), 1, 10).shape == (1, 10, 10)
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B"])
@@ -90,22 +91,22 @@ def test_pictures_of_16_bits_keep_their_greys(tmp_path, mode):
     kind = ">u2" if mode == "I;16B" else "<u2"
     path = tmp_path / "x.tif"
     Image.frombytes(mode, (16, 16), greys.astype(kind).tobytes()).save(path)
-    assert decode(path, 1, 16)[0].flatten().tolist() == list(range(256))
-    assert decode(path, 3, 16)[2].flatten().tolist() == list(range(256))
+    assert decode((path).read_bytes(), 1, 16)[0].flatten().tolist() == list(range(256))
+    assert decode((path).read_bytes(), 3, 16)[2].flatten().tolist() == list(range(256))
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_pictures_without_a_known_scale_are_refused(tmp_path, mode):
     Image.new(mode, (4, 4)).save(tmp_path / "x.tif")
-    with pytest.raises(InputError, match=r"x\.tif has values of 32 bits"):
-        decode(tmp_path / "x.tif", 1, 4)
+    with pytest.raises(BadPictureError, match="values of 32 bits"):
+        decode((tmp_path / "x.tif").read_bytes(), 1, 4)
 
 
 def test_a_picture_that_is_too_large_is_named(tmp_path, monkeypatch):
     Image.new("L", (40, 40)).save(tmp_path / "x.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
-    with pytest.raises(InputError, match=r"x\.png is too large"):
-        decode(tmp_path / "x.png", 1, 4)
+    with pytest.raises(BadPictureError, match="too large"):
+        decode((tmp_path / "x.png").read_bytes(), 1, 4)
 
 
 def test_links_are_followed_once_and_must_lead_somewhere(tmp_path):
@@ -175,11 +176,6 @@ def test_broken_folders_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="2 or more"):
         opened(tmp_path / "empty")
-    root = tmp_path / "lacks"
-    write_pictures(root / "train", 3, 4)
-    write_pictures(root / "test", 2, 4)
-    with pytest.raises(InputError, match="lacks the class class_002"):
-        opened(root).setup("test")
     hollow = write_pictures(tmp_path / "hollow", 2, 4)
     (hollow / "class_zzz").mkdir()
     with pytest.raises(InputError, match="class_zzz holds no pictures"):

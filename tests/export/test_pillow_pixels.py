@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_lightning.data.picture_files import decode as decode_for_training
+from distill_lightning.data.decoding import decode as decode_for_training
 from distill_lightning.errors import InputError
 from distill_lightning.pillow_pixels import decode, read_pictures
 
@@ -28,7 +28,7 @@ def picture(mode: str, size: tuple[int, int]) -> Image.Image:
 def test_a_file_has_the_pixels_of_training(mode, ending, size, channels, tmp_path):
     file = tmp_path / f"x.{ending}"
     picture(mode, size).save(file)
-    found, expected = decode(file, channels, 16), decode_for_training(file, channels, 16).numpy()
+    found, expected = decode(file, channels, 16), decode_for_training(file.read_bytes(), channels, 16).numpy()
     assert found.dtype == np.uint8
     assert found.shape == (channels, 16, 16)
     assert np.array_equal(found, expected)
@@ -38,7 +38,8 @@ def test_a_file_has_the_pixels_of_training(mode, ending, size, channels, tmp_pat
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_jpeg_has_nearly_the_pixels_of_training(size, channels, tmp_path):
     picture("RGB", size).save(tmp_path / "x.jpg")
-    found, expected = decode(tmp_path / "x.jpg", channels, 16), decode_for_training(tmp_path / "x.jpg", channels, 16)
+    found = decode(tmp_path / "x.jpg", channels, 16)
+    expected = decode_for_training((tmp_path / "x.jpg").read_bytes(), channels, 16)
     assert np.abs(found.astype(int) - expected.numpy()).mean() < 1.5
 
 

@@ -1,0 +1,92 @@
+"""Finds the pictures of a folder or archive, whatever its layout."""
+
+from collections.abc import Mapping, Sequence
+
+from distill_lightning.data.archives import open_store
+from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
+from distill_lightning.data.layouts import Layout, arranged, find_layout
+from distill_lightning.data.stores import FolderStore, Store, shown
+from distill_lightning.data.tables import read_tables, table_files
+from distill_lightning.errors import InputError
+
+Parts = Mapping[str, str | Sequence[str]]
+
+
+def find_pictures_of(
+    root: str,
+    name: str,
+    parts: Parts | None,
+    labels: str | Sequence[str] | None,
+    columns: Mapping[str, str] | None,
+    pattern: str | None,
+) -> tuple[Store, Layout]:
+    """Finds the pictures.
+
+    Args:
+        root: the folder or archive.
+        name: its name, for messages.
+        parts: see ImageFolder.
+        labels: see ImageFolder.
+        columns: see ImageFolder.
+        pattern: see ImageFolder.
+
+    Returns:
+        The store, and the pictures of each part in it.
+
+    Raises:
+        InputError: there are none, or it is not clear what a folder or a file is.
+    """
+    store = open_store(root)
+    if isinstance(store, FolderStore) and labels is None and pattern is None and table_files(store.root):
+        tables, rows, names, notes = read_tables(store.root)
+        of = rows.get("train") or [row for part in rows.values() for row in part]
+        return tables, arranged(rows, names or sorted({label for _, label in of}), notes)
+    listing = store.listing()
+    if pattern is not None:
+        return store, of_pattern(listing, pattern, root)
+    files = labels_files(listing, labels)
+    if labels is not None:
+        return store, read_labels(store, listing, files, columns, name)
+    return store, _folders_or_labels(store, files, columns, parts, name)
+
+
+def _folders_or_labels(
+    store: Store, files: list[str], columns: Mapping[str, str] | None, parts: Parts | None, name: str
+) -> Layout:
+    """The layout of class folders or, if there are none, of files with labels.
+
+    Raises:
+        InputError: neither is there, or both are and they differ.
+    """
+    listing = store.listing()
+    try:
+        by_folder = find_layout(listing, name, parts)
+        if not files or parts is not None:
+            return by_folder
+        problem = None
+    except InputError as error:
+        if not files or parts is not None:
+            raise
+        problem = error
+    has_folders = problem is None and len(by_folder.class_names) > 1
+    try:
+        by_file = read_labels(store, listing, files, columns, name)
+    except InputError:
+        if has_folders:  # the file holds something else
+            return by_folder
+        raise
+    if not by_file.parts:
+        if problem is not None:
+            raise problem
+        return by_folder
+    if not has_folders:
+        return by_file
+    labels = {picture: label for rows in by_folder.parts.values() for picture, label in rows}
+    for rows in by_file.parts.values():
+        for picture, label in rows:
+            if labels.get(picture, label) != label:
+                raise InputError(
+                    f"{shown(picture)[:50]} is {labels[picture]} by its folder and {label} in {files[0]}: give "
+                    f"data.labels {files[0]}, or data.parts '{{train: .}}' for the folders"
+                )
+    return by_folder

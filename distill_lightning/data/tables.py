@@ -1,0 +1,194 @@
+"""Folders of Hugging Face ``datasets``: Parquet or Arrow files with a column of pictures and a column of labels.
+
+Arrow files (of ``save_to_disk``) are mapped into memory; of Parquet files one group of rows is read at a time. Only
+pyarrow is needed, the extra ``huggingface``.
+"""
+
+import io
+import json
+import os
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from distill_lightning.data.part_names import part_of
+from distill_lightning.data.stores import Listing, Store, junk_kind
+from distill_lightning.errors import InputError
+
+ENDS = (".parquet", ".arrow")
+PICTURE_COLUMNS = ("image", "img", "picture", "pixels")
+LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
+
+
+class TableStore:
+    """A folder of Parquet or Arrow files. A picture's name is ``<file>:<row>``.
+
+    Args:
+        root: the folder.
+        column: the name of the column of pictures.
+    """
+
+    def __init__(self, root: Path, column: str) -> None:
+        self.root, self.column = root, column
+
+    def listing(self) -> Listing:
+        """See Store. The rows are listed by ``read_tables``, with their labels."""
+        return Listing((), (), {})
+
+    def open(self, name: str) -> BinaryIO:
+        return io.BytesIO(self.read(name))
+
+    def read(self, name: str) -> bytes:
+        file, _, row = name.rpartition(":")
+        cell = _opened(str(self.root / file), os.getpid()).cell(int(row), self.column)
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes):
+            raise OSError("the table holds no bytes of the picture, only its path")
+        return content
+
+    def state(self, name: str) -> str:
+        stat = (self.root / name.rpartition(":")[0]).stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+
+    def size(self, name: str) -> int:
+        return len(self.read(name))
+
+
+class _Table:
+    """An open file, with the rows of one group."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        self.parquet: Any = None
+        self.starts = [0]
+        try:
+            if path.endswith(".parquet"):
+                self.parquet = pyarrow.parquet.ParquetFile(path, memory_map=True)
+                self.schema = self.parquet.schema_arrow
+                counts = [self.parquet.metadata.row_group(i).num_rows for i in range(self.parquet.num_row_groups)]
+            else:
+                mapped = pyarrow.memory_map(path)
+                try:
+                    batches = list(pyarrow.ipc.open_stream(mapped))  # as datasets writes it
+                except pyarrow.ArrowInvalid:
+                    mapped.seek(0)
+                    reader = pyarrow.ipc.open_file(mapped)
+                    batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+                if not batches:
+                    raise ValueError("it has no rows")
+                self.batches, self.schema = batches, batches[0].schema
+                counts = [len(batch) for batch in batches]
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read: {str(error).splitlines()[0][:100]}") from error
+        for count in counts:
+            self.starts.append(self.starts[-1] + count)
+        self.held: tuple[int, str, Any] | None = None
+        self.lock = threading.Lock()  # two threads that read one Parquet file crash the process
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def column(self, name: str) -> list[Any]:
+        """All values of a column."""
+        if self.parquet is not None:
+            read = self.parquet.read(columns=[name], use_threads=False)
+            values: list[Any] = read.column(name).to_pylist()
+            return values
+        return [value for batch in self.batches for value in batch.column(name).to_pylist()]
+
+    def cell(self, row: int, name: str) -> Any:
+        """One value of a column."""
+        group = next(i for i in range(len(self.starts) - 1) if row < self.starts[i + 1])
+        if self.parquet is None:
+            return self.batches[group].column(name)[row - self.starts[group]].as_py()
+        with self.lock:
+            if self.held is None or self.held[:2] != (group, name):
+                rows = self.parquet.read_row_group(group, columns=[name], use_threads=False)
+                self.held = group, name, rows.column(name)
+            return self.held[2][row - self.starts[group]].as_py()
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, process: int) -> _Table:
+    return _Table(path)
+
+
+def table_files(root: Path) -> list[Path]:
+    """The Parquet and Arrow files in a folder and its subfolders, without those of caches; empty if it has others."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if junk_kind(name, True) is None)
+        for name in sorted(files):
+            if name.endswith(ENDS) and junk_kind(name, False) is None and not name.startswith("cache-"):
+                found.append(Path(folder) / name)
+    return found
+
+
+def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], list[str] | None, list[str]]:
+    """Lists the pictures of a folder of tables.
+
+    Args:
+        root: the folder.
+
+    Returns:
+        The store; for each part the names and classes of its pictures; the names of the classes in their order, if the
+        tables give one; and sentences about what was found.
+
+    Raises:
+        InputError: pyarrow is not installed, a file is damaged, or it has no column of pictures or of labels.
+    """
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"{root} holds Parquet or Arrow files, which need pyarrow: pip install 'distill_lightning[huggingface]'"
+        ) from error
+    parts: dict[str, list[tuple[str, str]]] = {}
+    names: list[str] | None = None
+    picture = label = ""
+    for path in table_files(root):
+        relative = path.relative_to(root).as_posix()
+        table = _opened(str(path), os.getpid())
+        picture = _one_of(table.schema.names, PICTURE_COLUMNS, path, "pictures")
+        label = _one_of(table.schema.names, LABEL_COLUMNS, path, "labels")
+        names = _class_names(table.schema, label) or names
+        part = _part(relative)
+        values = table.column(label)
+        if names is not None and all(isinstance(v, int) for v in values):
+            if odd := next((v for v in values if not -1 <= v < len(names)), None):
+                raise InputError(f"{path} has the label {odd}, but {len(names)} classes: it is damaged")
+            values = [names[v] if v >= 0 else None for v in values]
+        rows = [(f"{relative}:{i:09d}", str(value)) for i, value in enumerate(values) if value is not None]
+        parts.setdefault(part, []).extend(rows)
+    notes = [f"tables of Hugging Face datasets, pictures in the column {picture}, labels in {label}"]
+    return TableStore(root, picture), parts, names, notes
+
+
+def _part(relative: str) -> str:
+    """The part that a file belongs to, by the name of its folder or its own."""
+    folders, _, file = relative.rpartition("/")
+    for word in [file.partition("-")[0].partition(".")[0], *reversed(folders.split("/"))]:
+        if part := part_of(word):
+            return part
+    return "train"
+
+
+def _one_of(columns: list[str], known: tuple[str, ...], path: Path, what: str) -> str:
+    for name in known:
+        for column in columns:
+            if column.lower() == name:
+                return column
+    raise InputError(f"{path} has the columns {', '.join(columns)[:80]}: none of {', '.join(known)} for the {what}")
+
+
+def _class_names(schema: Any, label: str) -> list[str] | None:
+    """The names of the classes in the metadata that ``datasets`` writes."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
