@@ -43,9 +43,9 @@ from .data.torchvision_sets import CIFAR100 as CIFAR100
 from .data.torchvision_sets import MNIST as MNIST
 from .data.trivial_augment import TrivialAugment as TrivialAugment
 from .errors import InputError as InputError
-from .export import ExportReport as ExportReport
-from .export import export as export
 from .exported import ExportedClassifier as ExportedClassifier
+from .exporting import ExportReport as ExportReport
+from .exporting import export as export
 from .methods.base import Method as Method
 from .methods.baseline import Baseline as Baseline
 from .methods.born_again import BornAgain as BornAgain

@@ -13,6 +13,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from distill_lightning.digests import tensors_digest
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
 from distill_lightning.ranges import Finite, Positive
@@ -20,7 +21,7 @@ from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
 from distill_lightning.values import DataInfo, TrainedOn
-from distill_lightning.weights import load_weights
+from distill_lightning.weights import Source, checkpoint_of, load_weights, put_weights, read_source
 
 PARTS: dict[str, tuple[type, ...]] = {
     "state_dict": (dict, OrderedDict),
@@ -70,11 +71,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """Reads a checkpoint that this program wrote.
+    """Reads a checkpoint that this program wrote. For the folder of a run, it reads the last checkpoint.
 
     Raises:
         InputError: the file does not exist, is damaged, was written by another program, or has parts of wrong types.
     """
+    path = checkpoint_of(path)
     checkpoint = read_tensors(path, "checkpoint")
     if not isinstance(checkpoint, dict) or not {"state_dict", "hyper_parameters", "method"} <= checkpoint.keys():
         raise InputError(f"{path} is not a checkpoint of this program: give one that `distill fit` wrote")
@@ -186,23 +188,22 @@ def build_network(config: Any, where: str, weights: int | None = None) -> nn.Mod
     return NetworkSpec.of(config, where).build(where, weights)
 
 
-def read_weights(path: str | Path, network: nn.Module | None = None) -> dict[str, Tensor]:
-    """Reads the weights of a network from a checkpoint of this program or from a state dict that ``torch.save`` wrote.
+def read_weights(path: str | Path, network: nn.Module) -> Source:
+    """Reads the weights for a network from any file, see ``read_source``.
 
     Args:
-        path: the file.
-        network: the network to load, see ``network_weights``.
+        path: the file, or the folder of a run.
+        network: the network to load, see ``network_weights``. It decides which weights of a checkpoint of this program
+            are taken.
 
     Raises:
-        InputError: see ``read_tensors``; or the file holds something else.
+        InputError: see ``read_source``.
     """
-    content = read_tensors(path, "file of weights")
-    if isinstance(content, dict) and {"state_dict", "hyper_parameters"} <= content.keys():
-        _check_parts(content, path)
-        return network_weights(content, network)
-    if not _are_weights(content):
-        raise InputError(f"{path} holds no weights: give a checkpoint of this program or a saved state dict")
-    return dict(content)
+    source = read_source(path)
+    weights = source.entries.get("state_dict")
+    if weights is None or not hasattr(network, "weights_in"):
+        return source
+    return Source(source.name, {"state_dict": network_weights({"state_dict": weights}, network)})
 
 
 def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
@@ -250,7 +251,7 @@ class PlainNetwork(Recorded):
 
     Args:
         network: the network. It must have as many classes as the data.
-        weights: a file with a state dict that ``torch.save`` wrote, or a checkpoint of this program; None keeps the
+        weights: a file of weights, of any program (see the package ``weights``), or the folder of a run; None keeps the
             weights that the network has.
         mean: the mean of the pictures that it was trained on, for each channel, with pixels in [0, 1]; by default the
             mean of the data.
@@ -268,7 +269,7 @@ class PlainNetwork(Recorded):
         std: list[Positive] | None = None,
     ) -> None:
         if weights is not None:
-            load_weights(network, read_weights(weights, network), weights)
+            say(put_weights(network, read_weights(weights, network), complete=True).line())
         self.network = network.eval()
         self.mean = None if mean is None else torch.tensor(mean)
         self.std = None if std is None else torch.tensor(std)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.export.opening import Opened, open_source
+from distill_lightning.exporting.opening import Opened, open_source
 from distill_lightning.pillow_pixels import read_pictures
 from distill_lightning.predictions import Predictions
 from distill_lightning.specs import trusting

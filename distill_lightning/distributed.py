@@ -4,16 +4,19 @@ All processes must call a function that communicates; otherwise it waits forever
 communicated, and each function returns what the single process passes.
 """
 
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from distill_lightning.errors import InputError
+from distill_lightning.files import printable
 
 T = TypeVar("T")
 
@@ -26,6 +29,12 @@ def process_count() -> int:
 def is_first() -> bool:
     """Whether this is the process with rank 0, which writes files."""
     return process_count() == 1 or dist.get_rank() == 0
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error, once: also before the processes of a run have found each other."""
+    if not getattr(rank_zero_only, "rank", 0):
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def gather_objects(mine: T) -> list[T]:

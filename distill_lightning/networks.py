@@ -10,6 +10,7 @@ from torch import nn
 
 from distill_lightning import models
 from distill_lightning.errors import InputError, nearest
+from distill_lightning.models import foreign
 
 if TYPE_CHECKING:
     Network = nn.Module | Callable[..., nn.Module] | str
@@ -24,7 +25,7 @@ def maker(given: Any) -> functools.partial[nn.Module]:
 
     Args:
         given: a class, a function, a ``functools.partial``, or a name: "ResNet20" for a class of
-            ``distill_lightning.models``, or a dotted name, "torchvision.models.resnet18".
+            ``distill_lightning.models``, "torchvision:resnet50", "timm:convnext_tiny", or a dotted name.
 
     Raises:
         InputError: there is no such name, or it is nothing that can be called.
@@ -36,6 +37,8 @@ def maker(given: Any) -> functools.partial[nn.Module]:
 
 
 def _named(name: str) -> Any:
+    if short := foreign.spelled_out(name):  # torchvision:resnet50 or timm:convnext_tiny
+        return functools.partial(_named(short["class_path"]), **short["init_args"])
     module, _, last = name.rpartition(".")
     try:
         found = getattr(importlib.import_module(module), last) if module else _of_this_package(last)

@@ -14,6 +14,7 @@ from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.models.outputs import input_type, main_output
 from distill_lightning.values import TrainedOn
 
 
@@ -84,8 +85,8 @@ class FrozenNetwork(nn.Module):
         """Logits (B, K) float32 for pictures (B, C, H, W) that are normalised with ``given``."""
         if self.scale is not None and self.shift is not None:
             images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
-        logits: Tensor = self.network(images)
-        return logits.float()
+        logits: Tensor = main_output(self.network(images)).float()
+        return logits
 
 
 class Teachers:
@@ -132,7 +133,7 @@ class Teachers:
 
 
 def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]:
-    if not Path(path).is_file():
+    if not Path(path).exists():
         option = "--trainer.callbacks.teacher" if role == "teacher" else "--model.members"
         raise InputError(
             f"there is no {role} {path}: train it first (the first line of its YAML says how), "
@@ -155,10 +156,10 @@ def _check_data(trained_on: TrainedOn, data: ImageData, who: str) -> None:
 
 @torch.no_grad()
 def _check_classes(network: nn.Module, data: ImageData, who: str) -> None:
-    blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
+    blank = torch.zeros(1, data.channels, data.image_size, data.image_size).to(*input_type(network))
     try:
-        logits = network.eval()(blank)
-    except RuntimeError as error:
+        logits = main_output(network.eval()(blank))
+    except Exception as error:
         size = f"{data.channels}x{data.image_size}x{data.image_size}"
         raise InputError(f"{who} cannot take pictures of {size}: use one that was trained on this data") from error
     if logits.shape != (1, data.num_classes):

@@ -5,6 +5,7 @@ damage is detected. Files are read as plain data: nothing that a file names is i
 no more memory than the size of the file allows.
 """
 
+import argparse
 import hashlib
 import io
 import mmap
@@ -13,9 +14,12 @@ import pickletools
 import struct
 import warnings
 import zipfile
+from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -38,6 +42,9 @@ ALLOWED = {
     "__builtin__ set",
 }
 """The names that a pickle inside a file may use, besides torch's storages and dtypes."""
+OF_TRAINING_SCRIPTS = {"argparse Namespace": argparse.Namespace, "collections Counter": Counter}
+"""Classes that the training scripts of timm and torchvision store beside weights: their options, and the milestones of
+a schedule. They are allowed only in files that are read for their weights."""
 PICKLES = 5
 """The number of pickles at the beginning of a file in torch's old format."""
 MOST_SHARED = 64
@@ -51,12 +58,15 @@ def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
     atomic_write(path, lambda file: torch.save(content, file))
 
 
-def read_tensors(path: str | Path, what: str) -> Any:
-    """Reads a file that ``write_tensors`` or ``torch.save`` wrote. Tensors are on the CPU.
+def read_tensors(path: str | Path, what: str, foreign: bool = False) -> Any:
+    """Reads a file that ``write_tensors``, ``torch.save`` or safetensors wrote. Tensors are on the CPU.
+
+    The bytes of a file decide its format; its suffix does not matter.
 
     Args:
         path: the file.
         what: the expected kind of file, for the error, such as "checkpoint".
+        foreign: whether the file may also hold the classes ``OF_TRAINING_SCRIPTS``.
 
     Raises:
         InputError: the file does not exist, is damaged or has a later format; or it holds something other than tensors
@@ -67,11 +77,15 @@ def read_tensors(path: str | Path, what: str) -> Any:
         raise InputError(f"there is no {what} {path}")
     try:
         with open(path, "rb") as file:
-            is_zip = _check_outside(file, path)
+            if _is_safetensors(file, path):
+                return safetensors.torch.load(file.read())
             file.seek(0)
-            with warnings.catch_warnings():
+            allowed = OF_TRAINING_SCRIPTS if foreign else {}
+            is_zip = _check_outside(file, path, allowed)
+            file.seek(0)
+            with warnings.catch_warnings(), torch.serialization.safe_globals([*allowed.values()]):
                 warnings.simplefilter("ignore")  # torch warns about old formats
-                content = torch.load(_source(file, path), map_location="cpu", weights_only=True)
+                content = torch.load(file, map_location="cpu", weights_only=True)
         _check_tensors(content, path)
         if isinstance(content, dict) and "digest" in content:
             _check_format(content, path)
@@ -86,11 +100,11 @@ def read_tensors(path: str | Path, what: str) -> Any:
     return content
 
 
-def _source(file: BinaryIO, path: Path) -> Any:
-    """The open file, so that torch loads the file that was checked. For safetensors, the path: torch needs the
-    suffix.
-    """
-    return path if path.suffix == ".safetensors" else file
+def _is_safetensors(file: BinaryIO, path: Path) -> bool:
+    """Whether a file begins as safetensors does: the length of its header, and the header. Leaves it at its start."""
+    start = file.read(9)
+    file.seek(0)
+    return len(start) == 9 and start[8:] == b"{" and 2 <= struct.unpack("<Q", start[:8])[0] <= path.stat().st_size - 8
 
 
 def _check_format(content: dict[str, Any], path: Path) -> None:
@@ -115,20 +129,25 @@ def is_old(content: Any) -> bool:
     return isinstance(content, dict) and "digest" not in content
 
 
-def _check_outside(file: BinaryIO, path: Path) -> bool:
-    """Checks a file before it is loaded. Returns whether it is a zip archive, which is torch's present format."""
+def _check_outside(file: BinaryIO, path: Path, also: Collection[str]) -> bool:
+    """Checks a file before it is loaded. Returns whether it is a zip archive, which is torch's present format.
+
+    Args:
+        file: the file, open at its start.
+        path: the file, for the error.
+        also: names that its pickle may use besides ``ALLOWED``.
+    """
     if file.read(4) == b"PK\x03\x04":  # torch decides by these bytes, too
-        _check_archive(file, path)
+        _check_archive(file, path, also)
         return True
-    if path.suffix != ".safetensors":
-        file.seek(0)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for _ in range(PICKLES):
-                _check_pickle(content, path)
+    file.seek(0)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        for _ in range(PICKLES):
+            _check_pickle(content, path, also)
     return False
 
 
-def _check_archive(file: BinaryIO, path: Path) -> None:
+def _check_archive(file: BinaryIO, path: Path, also: Collection[str]) -> None:
     """Refuses an archive that unpacks to more bytes than the file has, or whose pickle uses a name that is not
     allowed.
     """
@@ -146,7 +165,7 @@ def _check_archive(file: BinaryIO, path: Path) -> None:
                 archive.read(entry)  # checks its CRC-32: the digest does not cover every byte of a pickle
     file.seek(0)
     # get the pickle from torch's own reader, because it may match names to entries in another way than zipfile
-    _check_pickle(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), path)
+    _check_pickle(io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl")), path, also)
 
 
 def _check_end(file: BinaryIO, size: int, path: Path) -> None:
@@ -166,7 +185,7 @@ def _check_end(file: BinaryIO, size: int, path: Path) -> None:
         raise InputError(f"{path} has a torn end: give another, or make it anew")
 
 
-def _check_pickle(pickled: Any, path: Path) -> None:
+def _check_pickle(pickled: Any, path: Path, also: Collection[str]) -> None:
     """Refuses a pickle before it is loaded, if it uses a name that is not allowed or describes too many values.
 
     torch itself allows more names. Tuples of tuples that share their items can describe billions of values in a few
@@ -175,6 +194,7 @@ def _check_pickle(pickled: Any, path: Path) -> None:
     Args:
         pickled: an open file, at the beginning of a pickle.
         path: the file, for the error.
+        also: names that it may use besides ``ALLOWED``.
     """
     stack: list[Any] = []  # the number of values in each object on pickle's stack; None for a mark
     memo: dict[Any, int] = {}
@@ -182,7 +202,7 @@ def _check_pickle(pickled: Any, path: Path) -> None:
         name = opcode.name
         if name == "STACK_GLOBAL":
             raise InputError(f"{path} is pickled in a way that torch.save does not use: it is not read")
-        if name == "GLOBAL" and not _allowed(str(argument)):
+        if name == "GLOBAL" and str(argument) not in also and not _allowed(str(argument)):
             raise InputError(f"{path} holds an object of {str(argument).replace(' ', '.')!r}: it is not read")
         if name == "MEMOIZE":
             memo[len(memo)] = stack[-1]

@@ -82,7 +82,8 @@ def test_weights_of_another_network_are_refused():
 
 def test_plain_weights_are_read(tmp_path):
     torch.save(ConvNet().state_dict(), tmp_path / "w.pt")
-    assert checkpoints.read_weights(tmp_path / "w.pt").keys() == ConvNet().state_dict().keys()
+    found = checkpoints.read_weights(tmp_path / "w.pt", ConvNet()).entries
+    assert found[""].keys() == ConvNet().state_dict().keys()
     torch.save([1, 2], tmp_path / "x.pt")
     with pytest.raises(InputError, match="holds no weights"):
-        checkpoints.read_weights(tmp_path / "x.pt")
+        checkpoints.read_weights(tmp_path / "x.pt", ConvNet())

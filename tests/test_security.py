@@ -38,6 +38,7 @@ from distill_lightning.models.convnet import ConvNet
 from distill_lightning.soft_targets import SoftTargetTable
 from distill_lightning.teachers import FrozenNetwork
 from distill_lightning.tensor_files import read_tensors, write_tensors
+from distill_lightning.weights import read_source
 
 OURS, MODELS = "distill_lightning", "distill_lightning.models"
 TOUCH = "touch owned"
@@ -1085,8 +1086,8 @@ def test_weights_of_others_are_read(tmp_path):
     shared = weights | {"again": weights["0.weight"]}
     torch.save(shared, "shared.pt")
     for name in ("new.pt", "old.pth"):
-        assert all(v.equal(weights[k]) for k, v in checkpoints.read_weights(name).items())
-    assert checkpoints.read_weights("shared.pt").keys() == shared.keys()
+        assert all(v.equal(weights[k]) for k, v in read_source(name).entries[""].items())
+    assert read_source("shared.pt").entries[""].keys() == shared.keys()
 
 
 def test_inspect_says_what_a_file_is(honest, capsys):

@@ -155,6 +155,8 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
             return
         method = _method(pl_module)
         refuse_what_breaks_rounds(trainer)
+        method.freeze_parts()
+        method.check_networks(method.image_data)  # lazy layers have no weights to prune before this
         self._forget()  # drops what an earlier fit left; a checkpoint is loaded after this
         self.opened = None
         if self.ticket is not None:

@@ -12,12 +12,14 @@ from torch.optim import Optimizer
 
 from distill_lightning.checkpoints import network_weights, read, read_weights
 from distill_lightning.digests import tensors_digest
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.tensor_files import read_tensors
-from distill_lightning.weights import load_weights, must_fit
+from distill_lightning.weights import Source, checkpoint_of, must_fit, put_weights, read_source
 
 OF_SCHEDULES = {"params", "initial_lr", "max_lr", "min_lr", "max_momentum", "base_momentum", "swa_lr"}
+OF_SCHEDULES |= {"lr_mult", "decay_mult", "from_epoch"}
 """Entries of a parameter group that are no options of the optimizer."""
 
 
@@ -42,11 +44,12 @@ class Start:
         Raises:
             InputError: there is no such file, or it holds no weights.
         """
-        content = read_tensors(path, "checkpoint or file of weights")
+        path = checkpoint_of(path)
+        content = read_tensors(path, "checkpoint or file of weights", foreign=True)
         if isinstance(content, dict) and {"state_dict", "hyper_parameters", "method"} <= content.keys():
             checkpoint = read(path)
             return cls(path, tensors_digest(network_weights(checkpoint)), checkpoint)
-        return cls(path, tensors_digest(read_weights(path)), None)
+        return cls(path, tensors_digest(next(iter(read_source(path).entries.values()))), None)
 
 
 class StartFrom(Callback):
@@ -72,14 +75,15 @@ class StartFrom(Callback):
         """
         assert isinstance(pl_module, Method)
         path, checkpoint = str(self.start.path), self.start.checkpoint
+        if self.optimizer and not (checkpoint or {}).get("optimizer_states"):
+            raise InputError(f"{path} holds no state of an optimizer: leave start_optimizer out")
         if checkpoint is None:
-            load_weights(pl_module.model, read_weights(path, pl_module.model), path)
+            say(put_weights(pl_module.model, read_weights(path, pl_module.model)).line())
         elif _fits(pl_module, checkpoint["state_dict"]):
             pl_module.load_state_dict(checkpoint["state_dict"])
         else:
-            load_weights(pl_module.model, network_weights(dict(checkpoint), pl_module.model), path)
-        if self.optimizer and not (checkpoint or {}).get("optimizer_states"):
-            raise InputError(f"{path} holds no state of an optimizer: leave start_optimizer out")
+            weights = network_weights(dict(checkpoint), pl_module.model)
+            say(put_weights(pl_module.model, Source(path, {"": weights})).line())
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes up the state of the optimizer.

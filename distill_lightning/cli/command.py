@@ -21,6 +21,7 @@ from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
 from distill_lightning.cli.diagnosis import first_fault, left_to_data
 from distill_lightning.cli.messages import Parser, RefusedError, refusals_of_libraries, refuse_out_of_range
+from distill_lightning.cli.networks import with_builders, with_class_paths
 from distill_lightning.cli.tables import print_metrics, print_result
 from distill_lightning.cli.verbs import VERBS
 from distill_lightning.config_files import expand_configs
@@ -42,6 +43,8 @@ from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
 from distill_lightning.values import DataInfo
 
+NETWORKS = ("network", "peers")
+"""Options of a method that are networks."""
 NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
 """Options of the command that config.yaml does not keep."""
 
@@ -142,6 +145,7 @@ class DistillCommand(CommandLine):
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
         args = self._with_config_of_checkpoint(expand_configs(args or []))
+        args = with_class_paths(args)
         try:
             self.config = parser.parse_args(args)
         except RefusedError as error:
@@ -197,6 +201,15 @@ class DistillCommand(CommandLine):
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
         config.data = data  # the parser passes this object on, so that the data module is built once
+        self._use_builders(config)
+
+    def _use_builders(self, config: Namespace) -> None:
+        """Lets the networks of torchvision and timm be built by ``foreign_network``."""
+        path, given = config.get("ckpt_path"), self.given_checkpoint
+        known = None if given is None else checkpoints.trained_on(given, str(path))
+        info = known.info if known is not None and self.data.pictures is not None else self.data
+        config.model = with_builders(config.model, info, fetches=path in (None, "auto"))
+        config.trainer.callbacks = with_builders(config.trainer.callbacks, info, fetches=True)
 
     def instantiate_classes(self) -> None:
         # a network from a file may not need much more memory than the weights in the file
@@ -204,6 +217,9 @@ class DistillCommand(CommandLine):
         weights = None if given is None else count_numbers(given["state_dict"], where)
         with allocating_at_most(None if weights is None else 4 * weights + SLACK, where), refusals_of_libraries():
             super().instantiate_classes()
+        # a checkpoint describes its networks as the user did
+        arguments = self.run_config.options["model"].get("init_args") or {}
+        self.model.hparams.update({k: v for k, v in arguments.items() if k in NETWORKS and k in self.model.hparams})
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         options = self.config_init[self.subcommand].trainer

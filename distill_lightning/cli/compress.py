@@ -21,8 +21,8 @@ from distill_lightning.cli import from_file
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import InputError, LineParser
-from distill_lightning.export import ExportReport, export
-from distill_lightning.export.opening import ENSEMBLE, Opened, open_source
+from distill_lightning.exporting import ExportReport, export
+from distill_lightning.exporting.opening import ENSEMBLE, Opened, open_source
 from distill_lightning.files import atomic_write, refuse_odd_name
 from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.kd import KD

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import LineParser
-from distill_lightning.export import FORMATS, ExportReport, export
+from distill_lightning.exporting import FORMATS, ExportReport, export
 from distill_lightning.specs import trusting
 
 EPILOG = """The graph takes uint8 pictures (B, C, H, W) with any B, normalises them, and gives logits and probabilities.

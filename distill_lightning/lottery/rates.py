@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from distill_lightning import masks as masking
 from distill_lightning.errors import InputError
@@ -59,6 +60,8 @@ class PruningRule:
         return rates
 
     def _by_kind(self, network: nn.Module, known: Mapping[str, Tensor]) -> Rates:
+        # layers that share a weight prune it once, under the first of its names
+        first_names = {id(parameter): name for name, parameter in known.items()}
         linears = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
         rates: Rates = {}
         matched: set[str] = set()
@@ -67,9 +70,16 @@ class PruningRule:
             matched |= out
             if out or not isinstance(module, nn.Linear | nn.modules.conv._ConvNd):
                 continue
+            if not isinstance(module.weight, nn.Parameter) or parametrize.is_parametrized(module):
+                raise InputError(
+                    f"Lottery: the weight of {name} is computed from other parameters (weight norm or another "
+                    "parametrisation), which cannot be pruned: remove it, or name the layer in leave_out"
+                )
             rate = self.output if linears and name == linears[-1] else self.linear
             rate = rate if isinstance(module, nn.Linear) else self.conv
-            rates[f"{name}.weight" if name else "weight"] = rate
+            if not module.weight.requires_grad:
+                continue  # frozen parts are left alone
+            rates.setdefault(first_names[id(module.weight)], rate)
         for name in [*(set(self.leave_out) - matched), *(self.also.keys() - known.keys())]:
             raise InputError(
                 f"Lottery: {type(network).__name__} has nothing named {name}: it has {', '.join([*known][:6])} ..."

@@ -20,10 +20,17 @@ from distill_lightning import losses
 from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.provenance import refuse_other
-from distill_lightning.distributed import gather_objects
+from distill_lightning.distributed import gather_objects, say
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
-from distill_lightning.methods.checks import depends_on_process_count, refuse_misfit, smallest_batch
+from distill_lightning.methods.checks import (
+    depends_on_process_count,
+    refuse_misfit,
+    refuse_small_auxiliary,
+    refuse_untrainable,
+    smallest_batch,
+    warn_of_softmax,
+)
 from distill_lightning.methods.evaluated import Evaluated
 from distill_lightning.methods.foreign_callbacks import (
     SET_RATES,
@@ -34,7 +41,14 @@ from distill_lightning.methods.foreign_callbacks import (
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.networks import Network, maker, with_shape
-from distill_lightning.optimizers import default_optimizer, make_optimizer, parameter_groups
+from distill_lightning.optimizers import (
+    FineTuning,
+    default_optimizer,
+    describe_groups,
+    drop_gradients,
+    make_optimizer,
+    parameter_groups,
+)
 from distill_lightning.ranges import Finite
 from distill_lightning.running_means import RunningMeans, shared_out
 from distill_lightning.schedulers import MakeScheduler, RunningScheduler, TorchSchedule
@@ -64,6 +78,8 @@ class Method(Evaluated):
         schedule: the schedule of the learning rate: one of this program (Cosine, MultiStep, ...), or a scheduler of
             torch by class path (see TorchSchedule for the times of its steps). Constant by default.
         decay_norms_and_biases: whether weight decay also acts on norms and biases.
+        fine_tuning: which parameters of the network are frozen, when others begin to be trained, and the rates of
+            single layers; by default all are trained alike.
         channels_last: whether pictures and weights use the memory format channels_last.
         compile: whether the network is compiled with torch.compile.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
@@ -88,6 +104,7 @@ class Method(Evaluated):
         channels_last: bool = False,
         compile: bool = False,
         class_bias: dict[str | int, Finite] | None = None,
+        fine_tuning: FineTuning | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -105,6 +122,9 @@ class Method(Evaluated):
         self.scheduler: RunningScheduler | None = None
         self._scheduler_state: dict[str, Any] | None = None
         self.decay_norms_and_biases = decay_norms_and_biases
+        self.fine_tuning = fine_tuning
+        self._held: list[nn.Module] = []
+        self._held_in: int | None = None
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
         self.timeline: Timeline | None = None
@@ -193,6 +213,11 @@ class Method(Evaluated):
             self._find_givers(data)
             self._check_batches(data)
             self.build_once(data.info)
+            self.freeze_parts()
+            if self.trains:
+                refuse_untrainable(self, self.model)
+                refuse_small_auxiliary(self.model, data)
+                warn_of_softmax(self.model, data)
             self._forget()
         self.prepare_evaluation(data, self.class_bias)
         if stage == "fit":
@@ -208,6 +233,7 @@ class Method(Evaluated):
             refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
             self.timeline, self._teacher = TrainerTimeline(self.trainer), None
             self.find_plain_teacher()
+            self.freeze_parts()
             self._forget()
 
     def find_plain_teacher(self) -> None:
@@ -273,10 +299,16 @@ class Method(Evaluated):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
-        optimizer = make_optimizer(
-            self.make_optimizer, parameter_groups(self.parameters(), self.decay_norms_and_biases)
-        )
+        groups = parameter_groups(self, self.decay_norms_and_biases, self.fine_tuning, self.model)
+        optimizer = make_optimizer(self.make_optimizer, groups)
+        if self.fine_tuning is not None:
+            frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
+            names = {id(p): name.removeprefix("model.") for name, p in self.named_parameters()}
+            for line in describe_groups(optimizer, frozen, names):
+                say(line)
         if isinstance(self.schedule, TorchSchedule):
+            if self.fine_tuning is not None and self.fine_tuning.rate_after_head != 1:
+                raise InputError("fine_tuning.rate_after_head needs a schedule of this program, such as Cosine")
             assert self.timeline is not None
             epochs, steps = self.trainer.max_epochs or 0, 0  # in another program the number of steps may not be known
             if not self.plain_batches:
@@ -288,6 +320,38 @@ class Method(Evaluated):
             if self._scheduler_state is not None:
                 self.scheduler.load(self._scheduler_state)
         return optimizer
+
+    # Fine-tuning
+
+    def freeze_parts(self) -> None:
+        """Freezes the parameters that ``fine_tuning`` names.
+
+        Raises:
+            InputError: see ``FineTuning.freeze``.
+        """
+        if self.fine_tuning is not None:
+            self.fine_tuning.freeze(self.model)
+
+    def train(self, mode: bool = True) -> "Method":
+        """Sets training or eval mode, as for every module. Frozen parts stay in eval mode."""
+        super().train(mode)
+        self._held_in = None
+        return self
+
+    def _hold(self, epoch: int) -> None:
+        """Sets the parts that are not trained in an epoch to eval mode, and those that are to training mode."""
+        if self.fine_tuning is None or self._held_in == epoch:
+            return
+        for module in self._held:
+            module.training = True
+        self._held, self._held_in = self.fine_tuning.held(self.model, epoch), epoch
+        for module in self._held:
+            module.training = False
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drops the gradients of parameters that are not trained yet."""
+        if self._held_in is not None:
+            drop_gradients(optimizer, self._held_in)
 
     # Training
 
@@ -313,12 +377,27 @@ class Method(Evaluated):
             raise InputError(
                 f"{type(self).__name__}.training_loss gives a {type(output).__name__}: expected a StepOutput"
             )
+        output = self._with_auxiliary(output, batch)
         loss: Tensor = sum(output.terms.values())  # type: ignore[assignment]
         self.means.add(batch, output, loss)
         self._log_if_due()
         # detached: what is returned outlives the step, and would keep its graph
         logits = output.logits.detach()
         return {"loss": loss if batch.weight == 1.0 else loss * batch.weight, "logits": logits}
+
+    def _with_auxiliary(self, output: StepOutput, batch: Batch) -> StepOutput:
+        """Adds the loss of auxiliary classifiers, for networks whose authors train with them (``models.outputs``)."""
+        if not self.auxiliary:
+            return output
+        # a method may also call the network for other rows than those of the batch, which have no labels here
+        losses_of = [
+            self.cross_entropy(logits, batch) for logits in self.auxiliary if len(logits) == len(batch.targets)
+        ]
+        self.auxiliary = []
+        if not losses_of:
+            return output
+        term: Tensor = self.auxiliary_weight * sum(losses_of)  # type: ignore[assignment]
+        return StepOutput(output.terms | {"auxiliary": term}, output.logits)
 
     def with_teacher(self, batch: Batch) -> Batch:
         """The batch with the teacher's output, if a callback provides it."""
@@ -333,12 +412,16 @@ class Method(Evaluated):
             torch.default_generator.manual_seed(seed)
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
+        if self.fine_tuning is not None:
+            self._hold(position.epoch)
         if self.scheduler is not None:
             self.scheduler.before_step(trainer.current_epoch, trainer.global_step)
             return
         assert self.timeline is not None and isinstance(self.schedule, Schedule)
         a_step = 1 / self.timeline.batches_per_epoch
         factor = self.schedule.factor(position.schedule_epoch, position.epochs, a_step)
+        if self.fine_tuning is not None:
+            factor *= self.fine_tuning.rate_factor(position.epoch)
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = group["initial_lr"] * factor
 
@@ -443,4 +526,4 @@ def trained_batches(trainer: pl.Trainer, batches: int) -> int:
 def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_object, value))
-    return isinstance(value, nn.Module | Schedule | TorchSchedule) or callable(value)
+    return isinstance(value, nn.Module | Schedule | TorchSchedule | FineTuning) or callable(value)

@@ -28,6 +28,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import feature_distance, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
+from distill_lightning.models.outputs import input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction, NonNegative, Positive
 from distill_lightning.values import Batch, DataInfo, Position, StepOutput
@@ -68,9 +69,9 @@ class BYOT(Method):
     def build(self, info: DataInfo) -> None:
         """Makes a head for each exit but the deepest."""
         shapes = feature_shapes(self.model, info.channels, info.image_size)
-        parameter = next(self.model.parameters())
+        device, dtype = input_type(self.model)
         for number in range(len(shapes) - 1):
-            head = ExitHead(shapes[number:], info.num_classes).to(parameter.device, parameter.dtype)
+            head = ExitHead(shapes[number:], info.num_classes).to(device, dtype)
             self.heads.append(head.to(memory_format=self.memory_format))
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

@@ -1,34 +1,102 @@
 """Checks before the first step: whether network, batches and number of processes fit together."""
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from distill_lightning.data.base import ImageData
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
+from distill_lightning.models.outputs import AUXILIARY, input_type, main_output
+from distill_lightning.seeds import BUILD, run_seed, seed_for
 
 
 @torch.no_grad()
 def refuse_misfit(network: nn.Module, data: ImageData) -> None:
     """Checks that a network fits the data, with a forward pass of one blank picture.
 
+    It also gives lazy layers their shapes. Their weights depend on the seed of the run alone.
+
     Raises:
         InputError: the network cannot take the pictures, or does not return K logits.
     """
-    parameter = next(network.parameters())
-    blank = torch.zeros(1, data.channels, data.image_size, data.image_size)
-    name, training = type(network).__name__, network.training
-    try:
-        logits = network.eval()(blank.to(parameter.device, parameter.dtype))
-    except RuntimeError as error:
-        raise InputError(
-            f"{name} cannot take pictures of {data.channels}x{data.image_size}x{data.image_size} "
-            f"from {data.name}; give a network that can: {str(error).splitlines()[0]}"
-        ) from error
-    finally:
-        network.train(training)
+    name = type(network).__name__
+    lazy = any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers()))
+    with torch.random.fork_rng(devices=[], enabled=lazy):
+        if lazy:
+            torch.manual_seed(seed_for(BUILD, run_seed()))
+        logits = _logits(network, torch.zeros(1, *_shape(data)), data)
     if not isinstance(logits, Tensor) or logits.shape != (1, data.num_classes):
         shape = tuple(logits.shape[1:]) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"{name} gives {shape} for a picture: {data.name} needs {data.num_classes} logits")
+
+
+@torch.no_grad()
+def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
+    """Prints a warning if the outputs of a network are probabilities. Then the loss applies softmax a second time."""
+    pictures = torch.linspace(-1, 1, 2 * torch.Size(_shape(data)).numel()).view(2, *_shape(data))
+    outputs = _logits(network, pictures, data).float().cpu()
+    if data.num_classes > 1 and bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(2), atol=1e-4):
+        last = [n for n, m in network.named_modules() if isinstance(m, nn.Softmax)]
+        where = f" (its module {last[-1]})" if last else ""
+        say(f"{type(network).__name__} ends in softmax{where}: the losses expect logits, and it will train badly")
+
+
+def refuse_untrainable(method: nn.Module, network: nn.Module) -> None:
+    """Checks that there is something to train.
+
+    Raises:
+        InputError: the network has no parameters, or nothing in the method requires a gradient.
+    """
+    name = type(network).__name__
+    if not any(True for _ in network.parameters()):
+        raise InputError(f"{name} has no parameters: there is nothing to train")
+    if not any(p.requires_grad for p in method.parameters()):
+        raise InputError(f"all parameters of {name} are frozen (requires_grad is false): there is nothing to train")
+
+
+def refuse_small_auxiliary(network: nn.Module, data: ImageData) -> None:
+    """Checks that the auxiliary classifiers of a network, which it uses in training only, can take the pictures.
+
+    Raises:
+        InputError: they cannot.
+    """
+    if type(network).__name__ not in AUXILIARY or not getattr(network, "aux_logits", False):
+        return
+    copied = copy.deepcopy(network).train()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            copied(torch.zeros(2, *_shape(data)).to(*input_type(network)))
+    except Exception as error:
+        size = data.image_size
+        raise InputError(
+            f"the auxiliary classifiers of {type(network).__name__} cannot take pictures of {size}x{size}: give larger "
+            "ones (data.image_size), or network.aux_logits false"
+        ) from error
+
+
+def _shape(data: ImageData) -> tuple[int, int, int]:
+    return data.channels, data.image_size, data.image_size
+
+
+def _logits(network: nn.Module, pictures: Tensor, data: ImageData) -> Any:
+    """What a network in eval mode gives for pictures of the shape of the data. Its mode stays as it is."""
+    training = network.training
+    try:
+        return main_output(network.eval()(pictures.to(*input_type(network))))
+    except InputError:
+        raise
+    except Exception as error:
+        size, reason = "x".join(map(str, _shape(data))), (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{type(network).__name__} cannot take pictures of {size} from {data.name}; give a network that can: "
+            f"{reason[:100]}"
+        ) from error
+    finally:
+        network.train(training)
 
 
 def smallest_batch(data: ImageData, world: int) -> int:

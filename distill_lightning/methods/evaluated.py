@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from distill_lightning.confusion import draw
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import Evaluation
 from distill_lightning.lightning_internals import LeanModule
 from distill_lightning.methods.plain_batches import as_batch
+from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, main_output
 from distill_lightning.recorded import Recorded
 from distill_lightning.values import NO_LABEL, Batch
 
@@ -33,6 +35,9 @@ class Evaluated(Recorded, LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
+        self.auxiliary: list[Tensor] = []
+        """The logits of auxiliary classifiers in the current training step."""
+        self._said_main = False
         self.confusion: list[list[int]] = []
         """The ``Evaluation.confusion`` of the last test."""
         self.plain_batches = False
@@ -49,6 +54,7 @@ class Evaluated(Recorded, LeanModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = network.to(memory_format=self.memory_format) if channels_last else network
         self.compiled = compile
+        self.auxiliary_weight = AUXILIARY.get(type(network).__name__, 0.0)
         # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
         self._called = Unregistered(torch.compile(network) if compile else network)
         self.network_is_set(network)
@@ -58,8 +64,21 @@ class Evaluated(Recorded, LeanModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, C, H, W), in float32 for any precision of the network."""
-        logits: Tensor = self._called.module(images.contiguous(memory_format=self.memory_format))
-        return logits.float()
+        output = self._called.module(images.contiguous(memory_format=self.memory_format))
+        if not isinstance(output, Tensor):
+            output = self._main_of(output)
+        logits: Tensor = output.float()
+        return logits
+
+    def _main_of(self, output: Any) -> Any:
+        """The logits among several outputs. In a training step, the auxiliary ones are kept until its loss is added."""
+        if not self.auxiliary_weight:
+            if not self._said_main:
+                say(f"{type(self.model).__name__} returns a {type(output).__name__}: only its logits are used")
+            self._said_main = True
+        elif self.training and torch.is_grad_enabled():
+            self.auxiliary += [logits.float() for logits in auxiliary_outputs(output)]
+        return main_output(output)
 
     @property
     def image_data(self) -> ImageData:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import adjusted, kd
 from distill_lightning.methods.base import Method
+from distill_lightning.models.outputs import input_type, main_output
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
@@ -71,7 +72,7 @@ class MrKD(Method):
         """Makes the fusion network F."""
         classes = info.num_classes
         layers = nn.Linear(self.most_copies * classes, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, classes)
-        self.fusion = nn.Sequential(*layers).to(self.device, next(self.model.parameters()).dtype)
+        self.fusion = nn.Sequential(*layers).to(self.device, input_type(self.model)[1])
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce`` (labels), ``fusion`` (F) and, once there is a copy, ``memory`` (copies)."""
@@ -81,7 +82,8 @@ class MrKD(Method):
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
             teachers = [
-                teacher(batch.images).float() for teacher in self.frozen.networks(self.model, [*self.copies.values()])
+                main_output(teacher(batch.images)).float()
+                for teacher in self.frozen.networks(self.model, [*self.copies.values()])
             ]
         if len(teachers) == self.most_copies:
             dtype = next(self.fusion.parameters()).dtype

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.models.outputs import input_type
 from distill_lightning.ranges import Count, Ranged
 
 
@@ -42,8 +43,7 @@ def trunk(network: nn.Module, last: str) -> nn.Sequential:
 @torch.no_grad()
 def feature_shapes(network: nn.Module, in_channels: int, image_size: int) -> list[tuple[int, int]]:
     """The channels and the height of the feature map at each exit, for square pictures of ``image_size`` pixels."""
-    parameter = next(network.parameters())
-    features = torch.zeros(1, in_channels, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+    features = torch.zeros(1, in_channels, image_size, image_size).to(*input_type(network))
     training, shapes = network.training, []
     network.eval()
     for name in exit_names(network):

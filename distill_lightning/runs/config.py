@@ -252,6 +252,8 @@ def by_run(value: Any, of_run: OfRun) -> Any:
         path = Path(value)
         folder = path.parent if path.name == "ticket.pt" else path.parent.parent
         return f"{known}/{path.name}" if (known := of_run(folder)) else value
+    if isinstance(value, str) and value and (Path(value) / "checkpoints" / "last.ckpt").is_file():
+        return f"{known}/last.ckpt" if (known := of_run(Path(value))) else value  # the folder of a run stands for it
     return value
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.models import foreign
 from distill_lightning.specs.allocation import SLACK, allocating_at_most
 from distill_lightning.specs.arguments import leaves, parameters
 from distill_lightning.specs.check import SPEC, given, is_spec, refuse_untrusted, short
@@ -87,6 +88,15 @@ def _build(value: Any, hint: Any) -> Any:
     made_by = next(found for kind in kinds if (found := lookup(value["class_path"], kind)) is not None)
     hints = parameters(made_by)
     arguments = {name: _build(inner, hints.get(name)) for name, inner in (given(value) or {}).items()}
+    if foreign.is_foreign(value["class_path"]):  # the weights come from the file: none are fetched
+        made_by, arguments = (
+            foreign.foreign_network,
+            {
+                "class_path": value["class_path"],
+                "arguments": arguments,
+                "fetch": False,
+            },
+        )
     if typing.get_origin(hint) is collections.abc.Callable:
         return functools.partial(made_by, **arguments)
     return made_by(**arguments)

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,15 @@ LARGEST = 10**12
 """The largest number that a file may give as a size, a count or a seed."""
 MOST_NAMED = 5
 """The largest number of class paths that an error lists."""
-FETCHES = ("pretrained", "weights", "weights_backbone", "checkpoint_path")
+FETCHES = ("weights_backbone", "checkpoint_path")
 """Arguments of networks of torchvision and timm that download or open files."""
+ASKS = ("pretrained", "weights")
+"""Arguments of networks of torchvision and timm that ask for trained weights. They are allowed for a network whose
+weights are in the file: then nothing is fetched."""
+WORD = re.compile(r"[A-Za-z][A-Za-z0-9_.]*", re.ASCII)
+"""The name of trained weights, as "DEFAULT" or "ResNet50_Weights.IMAGENET1K_V2"."""
+PLAIN_NETWORK = "PlainNetwork"
+"""The class for networks with weights of another file."""
 OPTIONS = (".yaml", ".yml", ".json", ".jsonnet", ".toml", ".py")
 """Suffixes of configuration files. A parser would open such a file if its name is given in the place of a class."""
 
@@ -61,6 +69,8 @@ class Demand:
 @dataclass
 class _Found:
     imports_trusted: bool = True
+    in_plain: bool = False
+    """Whether the part that is checked lies in a PlainNetwork, whose weights are not in the file."""
     faults: list[str] = field(default_factory=list)
     asked: list[Demand] = field(default_factory=list)
 
@@ -176,7 +186,7 @@ def _names_code(text: str, kinds: list[type]) -> str | None:
     If an option allows a string or a class, a parser first tries to read the string as a file, as YAML and as a name to
     import.
     """
-    if not any(kind.__name__ == "PlainNetwork" for kind in kinds):  # the name of an accelerator, for example
+    if not any(kind.__name__ == PLAIN_NETWORK for kind in kinds):  # the name of an accelerator, for example
         if not all(c.isascii() and (c.isalnum() or c in "_,-") for c in text):
             return "which is no name"
         return "which is the name of a file here: rename that" if os.path.lexists(text) else None
@@ -227,13 +237,18 @@ def _check_spec(spec: dict[str, Any], hint: Any, key: str, found: _Found) -> Non
     if path == "timm.create_model":
         arguments = _checked_timm(arguments, key, found)
     for name, value in arguments.items():
-        if name in FETCHES and foreign:
-            if value not in (None, False, "", "None"):
+        if name in FETCHES + ASKS and foreign:
+            is_word = isinstance(value, bool) or (isinstance(value, str) and WORD.fullmatch(value) is not None)
+            if value not in (None, False, "", "None") and not (
+                name in ASKS and name in hints and is_word and not found.in_plain
+            ):
                 found.faults.append(f"{short(value)} as {key}.{name}, which would fetch weights")
         elif name not in hints and None not in hints:
             found.faults.append(f"an argument {short(name)}, which {path.rpartition('.')[2]} does not take")
         else:
+            outside, found.in_plain = found.in_plain, found.in_plain or path.endswith(PLAIN_NETWORK)
             _check(value, hints.get(name, hints.get(None, NUMBERS)), f"{key}.{name}", found)
+            found.in_plain = outside
 
 
 def _anywhere(path: str) -> Literal["allowed", "trusted", "unknown"]:

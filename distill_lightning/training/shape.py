@@ -1,14 +1,19 @@
 """Gives networks the options that the data decide: the number of classes, the channels, the size of pictures."""
 
 import inspect
+from typing import Any
 
 from jsonargparse import Namespace
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
+from distill_lightning.models import foreign
 from distill_lightning.runs import SHAPE
 from distill_lightning.runs.declared import named_class
 from distill_lightning.values import DataInfo
+
+OF_IMAGENET = {"in_channels": 3, "image_size": 224}
+"""What the networks of torchvision and timm take if they are not told."""
 
 
 def give_shape(model: Namespace, data: ImageData | DataInfo) -> None:
@@ -43,5 +48,16 @@ def _fill_in(network: Namespace, shape: dict[str, int], data: str) -> None:
     for part in within:  # a network may consist of networks
         _fill_in(part, shape, data)
     passes_on = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    more = _of_foreign(network.class_path, vars(arguments), shape)
     if passes_on and "num_classes" not in arguments:  # most functions of torchvision pass num_classes on
-        network["dict_kwargs"] = {"num_classes": shape["num_classes"]} | (network.get("dict_kwargs") or {})
+        more["num_classes"] = shape["num_classes"]
+    if more:
+        network["dict_kwargs"] = more | (network.get("dict_kwargs") or {})
+
+
+def _of_foreign(class_path: str, arguments: dict[str, Any], shape: dict[str, int]) -> dict[str, int]:
+    """The channels and the picture size for a network of torchvision or timm, where they are not those of ImageNet."""
+    if not foreign.is_foreign(class_path):
+        return {}
+    takes = ["in_channels", *(["image_size"] if foreign.takes_size(class_path, arguments) else [])]
+    return {name: shape[name] for name in takes if shape[name] != OF_IMAGENET[name]}

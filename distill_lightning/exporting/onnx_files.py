@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from distill_lightning.errors import InputError
-from distill_lightning.export.opening import PictureClassifier
 from distill_lightning.exported import NO_DIGEST, file_digest, stamped
+from distill_lightning.exporting.opening import PictureClassifier
 from distill_lightning.pillow_pixels import Pixels
 
 LARGEST_ALONE = 1_900_000_000

@@ -17,10 +17,10 @@ from torch import nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.export import onnx_files, parity, torch_files
-from distill_lightning.export.opening import Opened, check_shape, open_data, open_source
-from distill_lightning.export.report import ExportReport
 from distill_lightning.exported import FORMAT, ExportedClassifier
+from distill_lightning.exporting import onnx_files, parity, torch_files
+from distill_lightning.exporting.opening import Opened, check_shape, open_data, open_source
+from distill_lightning.exporting.report import ExportReport
 from distill_lightning.files import atomic_write
 from distill_lightning.version import __version__
 

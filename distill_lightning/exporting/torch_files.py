@@ -8,9 +8,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from distill_lightning.export.onnx_files import silent
-from distill_lightning.export.opening import PictureClassifier
-from distill_lightning.export.parity import Run, run_of
+from distill_lightning.exporting.onnx_files import silent
+from distill_lightning.exporting.opening import PictureClassifier
+from distill_lightning.exporting.parity import Run, run_of
 
 METADATA = "metadata.json"
 """The name of the metadata inside a .pt2, among its extra files."""

@@ -20,9 +20,9 @@ from distill_lightning import checkpoints
 from distill_lightning.data.digits import Digits
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.errors import InputError
-from distill_lightning.export import export, onnx_files, opening, parity
-from distill_lightning.export.opening import open_source
 from distill_lightning.exported import ExportedClassifier
+from distill_lightning.exporting import export, onnx_files, opening, parity
+from distill_lightning.exporting.opening import open_source
 from distill_lightning.methods.ensemble import Members
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.teachers import FrozenNetwork

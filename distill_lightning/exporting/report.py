@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_lightning.export.parity import Parity
+from distill_lightning.exporting.parity import Parity
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,9 @@
-"""Loads weights into a network: all of them, or none if one does not fit."""
+"""Loads weights into a network whose names and shapes must be the same: all of them, or none if one does not fit."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from distill_lightning.errors import InputError
 
@@ -19,7 +20,16 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], what: str) -
         InputError: see ``must_fit``.
     """
     must_fit(network, weights, what)
-    network.load_state_dict(weights)
+    put(network, weights)
+
+
+def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Puts tensors into a network by their names. Some networks ask for the versions of their layers, which plain dicts
+    do not have; the network's own are given.
+    """
+    state = network.state_dict()  # with the versions
+    state.update(weights)
+    network.load_state_dict(state)
 
 
 def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
@@ -30,7 +40,7 @@ def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> No
     """
     mine, name_of = network.state_dict(), type(network).__name__
     for name, value in weights.items():
-        if name in mine and mine[name].shape != value.shape:
+        if name in mine and not is_lazy(mine[name]) and mine[name].shape != value.shape:
             raise InputError(
                 f"{what} does not fit this {name_of}: its {name} is {tuple(value.shape)}, expected "
                 f"{tuple(mine[name].shape)}: it is of another network, or of other classes"

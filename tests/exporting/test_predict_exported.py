@@ -13,8 +13,8 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from distill_lightning.errors import InputError
-from distill_lightning.export import export, parity
 from distill_lightning.exported import ExportedClassifier
+from distill_lightning.exporting import export, parity
 from distill_lightning.predictions import Predictions
 
 WITHOUT_TORCH = """

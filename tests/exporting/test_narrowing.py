@@ -15,8 +15,8 @@ pytest.importorskip("onnxruntime")
 
 from distill_lightning import checkpoints
 from distill_lightning.errors import InputError
-from distill_lightning.export import parity
 from distill_lightning.exported import ExportedClassifier
+from distill_lightning.exporting import parity
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.narrowed import Narrowed

@@ -1,0 +1,46 @@
+"""What a network takes and returns: the logits among several outputs, auxiliary classifiers, device and type.
+
+Networks of other makers may return more than logits: GoogLeNet and Inception return the logits of auxiliary classifiers
+in training mode, networks of Hugging Face return objects with the attribute ``logits``.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+NAMES = ("logits", "out", "output", "pred")
+"""The names under which networks return their logits."""
+AUXILIARY = {"GoogLeNet": 0.3, "Inception3": 0.4}
+"""The weight of the loss of the auxiliary classifiers in training, by the class of the network: GoogLeNet (Szegedy et
+al. 2014, arXiv:1409.4842, section 5), Inception-v3 (its authors' TensorFlow code)."""
+
+
+def main_output(output: Any) -> Any:
+    """The logits in what a network returned; what it returned itself if there is no tensor to be found."""
+    if isinstance(output, Tensor):
+        return output
+    for name in NAMES:
+        found = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(found, Tensor):
+            return found
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    return output
+
+
+def auxiliary_outputs(output: Any) -> list[Tensor]:
+    """The other logits in what a network returned: tensors of the same shape as the main ones."""
+    main = main_output(output)
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return [v for v in values if isinstance(v, Tensor) and v is not main and v.shape == main.shape]
+
+
+def input_type(network: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """The device and the type of the pictures that a network takes: those of its first real parameter or buffer."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.is_floating_point():
+            return tensor.device, tensor.dtype
+    device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
+    return device, torch.get_default_dtype()
