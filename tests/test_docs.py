@@ -24,7 +24,7 @@ import distill_lightning as dl
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 RUN_BY_OTHERS = {
-    "docs/how_to/ship.md": "tests/export/test_ship_page.py",
+    "docs/how_to/ship.md": "tests/exporting/test_ship_page.py",
     "docs/how_to/pictures.md": "tests/data/test_pictures_page.py",
 }
 """Pages whose blocks run in another test, which also checks what they make."""
