@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distill_lightning.data.decoding import BadPictureError, decode
 from distill_lightning.errors import InputError
 from distill_lightning.exporting.opening import Opened, open_source
-from distill_lightning.pillow_pixels import read_pictures
+from distill_lightning.pillow_pixels import Pixels, printable, read_pictures
 from distill_lightning.predictions import Predictions
 from distill_lightning.specs import trusting
 
@@ -79,9 +80,21 @@ class Classifier:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
-        batches, files = read_pictures(_as_arrays(pictures), self.info.channels, self.info.image_size, batch_size)
+        info = self.info
+        batches, files = read_pictures(
+            _as_arrays(pictures), info.channels, info.image_size, batch_size, self._decode_file
+        )
         probs = [self._whole(torch.from_numpy(pixels).to(self.device))[1].cpu().numpy() for pixels in batches]
         return Predictions(np.concatenate(probs), self.class_names, files)
+
+    def _decode_file(self, path: str | Path, channels: int, size: int) -> Pixels:
+        """Decodes a file as the data modules do."""
+        try:
+            return decode(Path(path).read_bytes(), channels, size, self.info.bit_depth).numpy()
+        except FileNotFoundError as error:
+            raise InputError(f"there is no picture {printable(path)}") from error
+        except (OSError, BadPictureError) as error:
+            raise InputError(f"{printable(path)} is no picture that can be read: remove or replace it") from error
 
     def __repr__(self) -> str:
         info = self.info

@@ -1,13 +1,13 @@
 """Turns pictures into the uint8 pixels that networks take, with Pillow and numpy alone.
 
 An exported file predicts with this module where there is no torch. The pixels are those that the data modules decode
-for the same file: equal for every format that Pillow decodes in both, see tests/export/test_pillow_pixels.py.
+for the same file: equal for every format that Pillow decodes in both, see tests/exporting/test_pillow_pixels.py.
 """
 
 import os
 import struct
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from distill_lightning.errors import InputError
 
 Pixels = npt.NDArray[np.uint8]
+DecodeFile = Callable[[str | Path, int, int], Pixels]
 
 
 def decode(path: str | Path, channels: int, size: int) -> Pixels:
@@ -124,7 +125,7 @@ def picture_files(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_pictures(
-    pictures: Any, channels: int, size: int, batch_size: int
+    pictures: Any, channels: int, size: int, batch_size: int, decode_file: DecodeFile = decode
 ) -> tuple[Iterator[Pixels], list[str] | None]:
     """Reads pictures of any kind, in batches.
 
@@ -135,6 +136,7 @@ def read_pictures(
         channels: 1 for grey, 3 for RGB.
         size: the side of the pictures in pixels. Others are resized and cropped, see ``decode``.
         batch_size: the largest number of pictures in a batch.
+        decode_file: decodes a file, as ``decode`` does.
 
     Returns:
         Batches (B, channels, size, size), which are read when they are needed; and the names of the files, or None if
@@ -159,7 +161,7 @@ def read_pictures(
     def batches() -> Iterator[Pixels]:
         for start in range(0, len(pictures), batch_size):
             rows = pictures[start : start + batch_size]
-            yield np.stack([_one(row, channels, size) for row in rows])
+            yield np.stack([_one(row, channels, size, decode_file) for row in rows])
 
     return batches(), names
 
@@ -190,9 +192,9 @@ def _rows(array: npt.NDArray[Any]) -> list[Any]:
     return list(array.transpose(0, 2, 3, 1) if array.shape[1] in (1, 3) else array)
 
 
-def _one(picture: Any, channels: int, size: int) -> Pixels:
+def _one(picture: Any, channels: int, size: int, decode_file: DecodeFile) -> Pixels:
     if isinstance(picture, str | Path):
-        return decode(picture, channels, size)
+        return decode_file(picture, channels, size)
     if isinstance(picture, Image.Image):
         return _checked(ImageOps.exif_transpose(picture), channels, size, "a picture")
     array = _as_bytes(np.asarray(picture))

@@ -110,7 +110,7 @@ def test_files_below_a_folder_are_sorted_without_hidden_ones(tmp_path):
         (Image.new("F", (8, 8)), "32 bits"),
         (torch.zeros(1, 8, 8), "pictures are a Tensor"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_is_no_picture_is_refused(given, words):
     with pytest.raises(InputError, match=words):
