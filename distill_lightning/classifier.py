@@ -10,17 +10,21 @@ from torch import Tensor, nn
 
 from distill_lightning.data.decoding import BadPictureError, decode
 from distill_lightning.errors import InputError
+from distill_lightning.exported import ExportedClassifier
 from distill_lightning.exporting.opening import Opened, open_source
 from distill_lightning.pillow_pixels import Pixels, printable, read_pictures
 from distill_lightning.predictions import Predictions
 from distill_lightning.specs import trusting
 
 
-def load(path: str | Path, *, network: nn.Module | None = None, trust: Iterable[str] = ()) -> "Classifier":
+def load(
+    path: str | Path, *, network: nn.Module | None = None, trust: Iterable[str] = ()
+) -> "Classifier | ExportedClassifier":
     """Opens a trained classifier.
 
     Args:
-        path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), or a checkpoint.
+        path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), a checkpoint, or an ONNX file that
+            ``export`` wrote.
         network: the network, for a run that was given a ready-made one in Python. It gets the weights of the run.
         trust: dotted names of classes and functions of your own that the file may use, as "my_package.Net". A file may
             not name others than those of this program, of torchvision and of timm.
@@ -28,6 +32,8 @@ def load(path: str | Path, *, network: nn.Module | None = None, trust: Iterable[
     Raises:
         InputError: there is nothing that can be opened, or the file uses a class that is not trusted.
     """
+    if Path(path).suffix.lower() == ".onnx":
+        return ExportedClassifier(path)
     with trusting(trust):
         return Classifier(open_source(path, network))
 

@@ -1,13 +1,14 @@
 """Predictions for pictures, as a value: the same from a run, a checkpoint or an exported file. It needs only numpy."""
 
 import csv
-import html
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from distill_lightning.html_tables import html_table
 
 SHOWN_ROWS = 20
 """The number of rows that a notebook shows."""
@@ -82,11 +83,7 @@ class Predictions:
             for position, one in zip(range(SHOWN_ROWS), self, strict=False)
         ]
         left = len(self) - len(rows)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(_utf8(x))}</td>' for x in row)}</tr>" for row in rows)
-        return (
-            f"<table><thead><tr>{''.join(f'<th>{x}</th>' for x in head)}</tr></thead><tbody>{body}</tbody></table>"
-            + (f"<p>{left} more</p>" if left else "")
-        )
+        return html_table(head, rows) + (f"<p>{left} more</p>" if left else "")
 
     def as_csv(self, index: Sequence[int] | None = None, labels: Sequence[str] | None = None) -> str:
         """The table that ``distill predict`` writes: file or index, label, predicted class, and each probability.
@@ -104,8 +101,3 @@ class Predictions:
             label = "" if labels is None else labels[row]
             writer.writerow([name, label, one.name, *(f"{p:.6g}" for p in one.probs.tolist())])
         return text.getvalue()
-
-
-def _utf8(text: str) -> str:
-    """The text with escapes for the bytes of file names that are not UTF-8."""
-    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")

@@ -1,6 +1,5 @@
 """Finds the runs in a folder."""
 
-import html
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from distill_lightning.catalogue.columns import grid
 from distill_lightning.catalogue.info import RunInfo, read
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
+from distill_lightning.html_tables import html_table
 from distill_lightning.report.records import Record, is_run
 from distill_lightning.runs.config import CONFIG, IDENTITY
 
@@ -46,11 +46,7 @@ class Runs(Sequence[RunInfo]):
 
     def _repr_html_(self) -> str:
         table = grid(self._infos)
-
-        def row(tag: str, cells: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{html.escape(printable(cell))}</{tag}>" for cell in cells) + "</tr>"
-
-        return f"<table>{row('th', table.header)}{''.join(row('td', cells) for cells in table.rows)}</table>"
+        return html_table(table.header, [[printable(cell) for cell in cells] for cells in table.rows])
 
 
 def runs(folder: str | Path = "logs") -> Runs:

@@ -10,10 +10,8 @@ distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
 import importlib
-import logging
 import os
 import sys
-import warnings
 from pathlib import Path
 
 import torch
@@ -26,6 +24,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.lightning_internals import ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
+from distill_lightning.training.lean import quieted
 from distill_lightning.training.parts import method_name
 
 # Lightning can download configurations from an address; here they must be files
@@ -68,24 +67,21 @@ def devices() -> list[str]:
     return names[: torch.cuda.device_count()]
 
 
-def quiet() -> None:
-    """Silences log messages and warnings of libraries that the user cannot act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", module=r"(lightning|jsonargparse|torchmetrics|torch)\b")
-
-
 def main(args: list[str]) -> int:
     """Runs a verb that needs torch. Errors are raised.
 
     Returns:
         The exit status: 0, or the status of ``distill study`` or ``distill inspect``.
     """
-    quiet()
     # Lightning makes torch ask NVML whether there is a GPU, which is slow: optimizers ask at every step
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
+    with quieted():
+        return _answer(args)
+
+
+def _answer(args: list[str]) -> int:
     if args[0] in OWN_PARSERS:
         return int(importlib.import_module(f"distill_lightning.cli.{args[0]}").main(args[1:]))
     if args[:1] == ["study"]:

@@ -1,11 +1,11 @@
 """The report of an export: what was compared, and what was lost."""
 
-import html
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from distill_lightning.exporting.parity import Parity
+from distill_lightning.html_tables import html_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,4 @@ class ExportReport:
 
     def _repr_html_(self) -> str:
         """A table, for notebooks."""
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
-        head = f"<tr><th></th><th>torch</th><th>{html.escape(self.format)}</th></tr>"
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>"
+        return html_table(["", "torch", self.format], self.rows)

@@ -1,7 +1,9 @@
 """Lightning's trainer with what every run of this program has."""
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,8 +24,26 @@ from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
 
+QUIET = r"(lightning|jsonargparse|torchmetrics|torch)\b"
+"""Modules whose warnings the user cannot act on."""
 DEFAULTS: dict[str, Any] = {"num_sanity_val_steps": 0, "enable_model_summary": False}
 """Options of the trainer whose defaults are not those of Lightning."""
+
+
+@contextmanager
+def quieted() -> Iterator[None]:
+    """Within this block, libraries are silent about what the user cannot act on."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=QUIET)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 class NullProfiler(PassThroughProfiler):

@@ -1,7 +1,5 @@
 """Writes a checkpoint's predictions as a CSV file."""
 
-import csv
-import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
+from distill_lightning.predictions import Predictions
 from distill_lightning.runs.config import CONFIG
 from distill_lightning.training.evaluate import open_checkpoint
 from distill_lightning.training.parts import Parts
@@ -53,7 +52,11 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     names = data.predicted_names if data.pictures is not None else None
     name = "predictions.csv" if data.pictures is None else f"predictions-{_name_of(data.pictures)}.csv"
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
-    text = as_csv(rows, data.class_names, names)
+    order = rows["index"].argsort()
+    index = rows["index"][order].tolist()
+    labels = [data.class_names[k] for k in rows["label"][order].tolist()] if "label" in rows else None
+    files = None if names is None else [names[k] for k in index]
+    text = Predictions(rows["probs"][order].cpu().numpy(), list(data.class_names), files).as_csv(index, labels)
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
     return target
 
@@ -62,22 +65,3 @@ def _name_of(pictures: str | list[str]) -> str:
     """The name of the first folder or file, and how many others there are."""
     first, *others = [pictures] if isinstance(pictures, str) else pictures
     return Path(first).resolve().name + (f"-and-{len(others)}-more" if others else "")
-
-
-def as_csv(rows: dict[str, Tensor], classes: list[str], names: list[str] | None) -> str:
-    """Predictions as CSV, with one line for each picture, sorted by index.
-
-    Args:
-        rows: ``probs`` (N, K), ``index`` (N,), and ``label`` (N,) if the labels are known.
-        classes: the names of the K classes.
-        names: the names of the files, by index; None if the pictures are not files.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["index" if names is None else "file", "label", "predicted", *(f"prob_{c}" for c in classes)])
-    for row in rows["index"].argsort().tolist():
-        index, probs = int(rows["index"][row]), rows["probs"][row]
-        label = classes[int(rows["label"][row])] if "label" in rows else ""
-        probabilities = [f"{p:.6g}" for p in probs.tolist()]
-        writer.writerow([index if names is None else names[index], label, classes[int(probs.argmax())], *probabilities])
-    return text.getvalue()

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
+
+from distill_lightning.html_tables import html_table
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,4 @@ class Result:
     def _repr_html_(self) -> str:
         """The table, as notebooks show it."""
         columns, rows = self.table
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("", *columns))
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-        caption = f"<caption>{escape(str(self.folder))}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table(["", *columns], rows, str(self.folder))

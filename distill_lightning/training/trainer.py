@@ -11,7 +11,15 @@ from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE
 from distill_lightning.training.fit import fit
-from distill_lightning.training.lean import DEFAULTS, Equipment, LeanTrainer, equip, refuse_odd_lengths, refuse_overfit
+from distill_lightning.training.lean import (
+    DEFAULTS,
+    Equipment,
+    LeanTrainer,
+    equip,
+    quieted,
+    refuse_odd_lengths,
+    refuse_overfit,
+)
 from distill_lightning.training.options import options_of
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.result import Result
@@ -78,8 +86,9 @@ class Trainer:
         _refuse_other_parts(method, data)
         refuse_odd_lengths(self.options, method.trains)
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
-        parts = self._parts(method, data, start)
-        return fit(parts, None if ckpt_path is None else str(ckpt_path))
+        with quieted():
+            parts = self._parts(method, data, start)
+            return fit(parts, None if ckpt_path is None else str(ckpt_path))
 
     def validate(self, method: Method, data: ImageData) -> dict[str, float]:
         """The metrics of a method's network on the validation split, by tag."""
@@ -94,8 +103,9 @@ class Trainer:
         if not hasattr(method, "model"):
             raise InputError(f"{type(method).__name__} has no network yet: fit it first")
         pl.seed_everything(self.seed, workers=True, verbose=False)
-        trainer, _ = self._lightning(method, shows_progress=False)
-        getattr(trainer, verb)(method, datamodule=data, verbose=False)
+        with quieted():
+            trainer, _ = self._lightning(method, shows_progress=False)
+            getattr(trainer, verb)(method, datamodule=data, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _parts(self, method: Method, data: ImageData, start: dict[str, Any]) -> Parts:
