@@ -25,6 +25,10 @@ _SIZES = {
 }  # fmt: skip
 
 
+class TooLargeError(InputError):
+    """A network is too large for its file."""
+
+
 class _Allocations(TorchFunctionMode):
     """Counts the numbers of each tensor before the tensor is allocated."""
 
@@ -43,7 +47,7 @@ class _Allocations(TorchFunctionMode):
     def _count(self, numbers: int) -> None:
         self.total += max(numbers, OF_A_TENSOR)
         if self.total > self.most:
-            raise InputError(
+            raise TooLargeError(
                 f"{self.where} describes a network of {self.total:,} numbers or more, where {self.most:,} are allowed "
                 "for the weights in the file: it is not built"
             )

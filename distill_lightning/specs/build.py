@@ -11,7 +11,7 @@ from torch import nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.models import foreign
-from distill_lightning.specs.allocation import SLACK, allocating_at_most
+from distill_lightning.specs.allocation import SLACK, TooLargeError, allocating_at_most
 from distill_lightning.specs.arguments import leaves, parameters
 from distill_lightning.specs.check import SPEC, given, is_spec, refuse_untrusted, short
 from distill_lightning.specs.lists import MOVED, lookup
@@ -64,10 +64,11 @@ class NetworkSpec:
         with allocating_at_most(None if weights is None else 4 * weights + SLACK, where):
             try:
                 built = _build(self.as_dict(), nn.Module)
-            except InputError:
+            except TooLargeError:
                 raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+                kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+                reason = f"{kind}{str(error).splitlines()[0] if str(error) else ''}"
                 raise InputError(
                     f"{where} describes a network that cannot be built: {self.class_path}: {reason}"
                 ) from error
