@@ -33,7 +33,7 @@ BLOCK = re.compile(
     r"```(?P<kind>bash|python|yaml)(?: title=\"(?P<title>[\w./]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
-MOST_SKIPPED = 9
+MOST_SKIPPED = 6
 FOR_THE_SHELL = re.compile(r"[|&;<>$`]|--trainer\.devices")
 """What a line contains that this process cannot run: shell syntax, or processes that start the same program again."""
 
