@@ -119,7 +119,8 @@ class Position:
     """The position of training before a batch.
 
     Args:
-        epoch, batch: the numbers of the epoch and of the batch in it, from 0. They restart in each round of pruning.
+        epoch: the number of the epoch, from 0. It restarts in each round of pruning.
+        batch: the number of the batch in the epoch, from 0.
         step: the number of optimizer steps so far.
         order: the number of the sample order; 0 if there is only one.
         schedule_epoch: the position in the learning-rate schedule, in epochs.
@@ -221,8 +222,8 @@ class DataInfo:
         class_names: the names of the classes, in the order of their numbers.
         channels: the number of channels of a picture.
         image_size: the height and width of a picture, in pixels.
-        mean, std: mean and standard deviation of each channel over the training pictures, in units of full scale (255).
-            They are exact float32 values.
+        mean: the mean of each channel over the training pictures, in units of full scale (255); exact float32 values.
+        std: the standard deviation of each channel, likewise.
         num_samples: the size of the full training part, before it is split; 0 if it is unknown.
         fingerprint: a digest of the training part: its labels, the order, shape, mean and standard deviation of its
             pictures.

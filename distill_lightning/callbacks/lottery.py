@@ -80,7 +80,8 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         scope: "layers" ranks the weights of each layer alone, "global" ranks all layers of equal rate together.
         leave_out: names of modules whose weights are not pruned. Modules inside a named module are left out too.
         also: the rates of other parameters to prune, by the parameter's name.
-        retrain: what later rounds start from, see the top of this file.
+        retrain: what later rounds start from. "weights" rewinds the weights and the schedule to step k. "learning_rate"
+            keeps the trained weights and rewinds the schedule. "fine_tune" keeps the weights and the last rate.
         rewind_to: k, as "500 steps" or "2 epochs". It has no effect with "fine_tune", which continues from the end.
         length: T, as "50000 steps" or "20 epochs"; the length of the run by default.
         optimizer: the state of the optimizer at the start of a later round. "fresh" is an empty state. "kept" is the

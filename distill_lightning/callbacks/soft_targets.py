@@ -37,8 +37,8 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
     """Gives each training batch the logits of a teacher: (B, K), float32, not divided by a temperature.
 
     Args:
-        teacher: a checkpoint of any method of this program, a network with its weights, or a list of these. A list is
-            an ensemble: its logits are the mean of the members' logits.
+        teacher: the folder of a run, a checkpoint of any method, a network with its weights, or a list of these. A list
+            is an ensemble: its logits are the mean of the members' logits.
         mode: "online" or "table".
         views: V, the number of views in a table.
         folder: the folder of all tables. Each table has its own folder in it, and runs share the tables.

@@ -80,8 +80,11 @@ class ImageData(Recorded, pl.LightningDataModule):
             list of them; the test split by default.
 
     Attributes:
-        num_classes, channels, image_size: available before any data is read.
-        train, val, test: the splits; None before they are read, or if the data set has none.
+        channels: C, available before any data is read, as ``num_classes`` is.
+        image_size: the height and width of a picture in pixels, available before any data is read.
+        train: the training split; None before it is read.
+        val: the validation split; None before it is read, or if there is none.
+        test: the test split; None before it is read, or if there is none.
         clean_labels: (N,) int64, the labels of the full training part without label noise.
         normaliser: normalises with the mean and standard deviation of the training pictures or, for a checkpoint, of
             the pictures that it was trained on.

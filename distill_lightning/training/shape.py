@@ -13,7 +13,7 @@ from distill_lightning.runs.declared import named_class
 from distill_lightning.values import DataInfo
 
 OF_IMAGENET = {"in_channels": 3, "image_size": 224}
-"""What the networks of torchvision and timm take if they are not told."""
+"""The options that networks of torchvision and timm have if they are not given."""
 
 
 def give_shape(model: Namespace, data: ImageData | DataInfo) -> None:
