@@ -9,7 +9,7 @@ from .callbacks.run_checkpoint import RunCheckpoint as RunCheckpoint
 from .callbacks.soft_targets import SoftTargets as SoftTargets
 from .catalogue import RunInfo as RunInfo
 from .catalogue import Runs as Runs
-from .catalogue import runs as runs
+from .catalogue import list_runs as list_runs
 from .checkpoints import PlainNetwork as PlainNetwork
 from .classifier import Classifier as Classifier
 from .classifier import load as load

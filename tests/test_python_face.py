@@ -64,8 +64,7 @@ def test_the_import_loads_nothing_heavy():
     assert not {"torch", "lightning", "numpy", "torchvision", "jsonargparse", "yaml", "rich", "scipy"} & set(loaded)
 
 
-def test_names_of_rooms_do_not_hide_functions():
-    importlib.import_module("distill_lightning.exporting.opening")
-    assert callable(dl.export)
-    assert callable(dl.load)
-    assert callable(dl.runs) or inspect.ismodule(dl.runs)
+def test_no_name_hides_behind_a_module_of_the_same_name():
+    """Python sets a package's module as its attribute, when somebody imports the module."""
+    modules = {module.name for module in pkgutil.iter_modules(dl.__path__)}
+    assert {name for name in dl.__all__ if name in modules} == {"losses", "masks", "models"}

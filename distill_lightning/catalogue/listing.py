@@ -49,7 +49,7 @@ class Runs(Sequence[RunInfo]):
         return html_table(table.header, [[printable(cell) for cell in cells] for cells in table.rows])
 
 
-def runs(folder: str | Path = "logs") -> Runs:
+def list_runs(folder: str | Path = "logs") -> Runs:
     """The runs in a folder and below it, by path. Runs of any program version are found, and damaged ones too.
 
     Args:

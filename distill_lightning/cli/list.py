@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distill_lightning.catalogue import RunInfo, runs
+from distill_lightning.catalogue import RunInfo, list_runs
 from distill_lightning.catalogue.choosing import chosen, in_order
 from distill_lightning.catalogue.columns import HEADER, Grid, grid
 from distill_lightning.catalogue.info import STATES
@@ -60,7 +60,7 @@ def main(args: list[str]) -> int:
     parser.add_argument("--sort", metavar="METRIC", help="the best first, such as accuracy or nll; or time, started")
     parser.add_argument("--json", action="store_true", help="all that is known of the runs, as JSON")
     given = parser.parse_args(args)
-    found = chosen(runs(given.folder), given.data_set, given.method, given.state, given.where)
+    found = chosen(list_runs(given.folder), given.data_set, given.method, given.state, given.where)
     if given.sort:
         found = in_order(found, given.sort)
     if given.json:

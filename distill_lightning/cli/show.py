@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from distill_lightning.catalogue import RunInfo, runs, shipped
+from distill_lightning.catalogue import RunInfo, list_runs, shipped
 from distill_lightning.catalogue.columns import accuracy_text, epochs_text, short_names, time_text, value_text
 from distill_lightning.catalogue.info import END_OF_EPOCH, read
 from distill_lightning.catalogue.lineage import Origin, origins
@@ -102,7 +102,7 @@ def find(given: str) -> Path:
         raise InputError(
             f"{given} is no run's folder and lies in none: `distill list {shlex.quote(given)}` looks in it"
         )
-    known = [info.folder for info in runs(LOGS)] if LOGS.is_dir() else []
+    known = [info.folder for info in list_runs(LOGS)] if LOGS.is_dir() else []
     parts = path.parts
     found = [folder for folder in known if parts and folder.parts[-len(parts) :] == parts]
     if len(found) > 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import made_run
 
-from distill_lightning.catalogue import runs
+from distill_lightning.catalogue import list_runs
 from distill_lightning.catalogue.choosing import chosen, in_order
 from distill_lightning.catalogue.columns import differing, grid, short_names
 from distill_lightning.catalogue.info import read
@@ -24,7 +24,7 @@ def test_states_metrics_and_epochs():
     made_run("logs/digits/kd/cut", "interrupted", accuracy=0.8)
     made_run("logs/digits/kd/dead", "failed", epochs=0)
     live = made_run("logs/digits/kd/live", "running")
-    found = {info.name: info for info in runs()}
+    found = {info.name: info for info in list_runs()}
     assert {name: info.state for name, info in found.items()} == {
         "done": "finished", "cut": "interrupted", "dead": "failed", "live": "running"
     }  # fmt: skip
@@ -79,19 +79,19 @@ def test_what_is_a_run_and_what_is_damaged(tmp_path):
     pipe.unlink()
     os.mkfifo(pipe)  # would be read for ever
     os.utime("logs/digits/kd/seed2/config.yaml", (1e15, 1e15))  # a year that datetime does not have
-    found = runs()
+    found = list_runs()
     assert names(found) == ["bad", "pipe", "seed2", "seed10", "torn"]
     assert [info.state for info in found] == ["damaged", "damaged", "finished", "finished", "damaged"]
     assert "config.yaml" in found[0].note and "metrics.csv" in found[-1].note
     assert names(chosen(found, state="damaged")) == ["bad", "pipe", "torn"]
     with pytest.raises(InputError, match="there is no folder nothing"):
-        runs("nothing")
+        list_runs("nothing")
 
 
 def test_a_folder_that_was_moved_is_known_by_its_options():
     made_run("logs/digits/kd/a")
     os.rename("logs/digits/kd/a", "copy")
-    (info,) = runs("copy")
+    (info,) = list_runs("copy")
     assert (info.data_set, info.method, info.name) == ("digits", "kd", "copy")
 
 
@@ -107,7 +107,7 @@ def test_columns_are_the_options_that_differ():
     made_run("logs/digits/kd/a", temperature=4.0, weight=1)
     made_run("logs/digits/kd/b", temperature=2.0, weight=1)
     made_run("logs/digits/dlb/c", alpha=0.5, weight=2)
-    found = runs()
+    found = list_runs()
     assert differing(found) == ["model.temperature", "model.weight", "model.alpha"]  # within kd; in all; in one
     table = grid(found)
     assert table.header[5:] == ("temperature", "weight", "alpha")
@@ -120,7 +120,7 @@ def test_filters():
     made_run("logs/digits/kd/a", optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
     made_run("logs/mnist/kd/b", optimizer={"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3}}, lr=7)
     made_run("logs/digits/dlb/c", "interrupted", nesterov=True)
-    found = runs()
+    found = list_runs()
     assert names(chosen(found, data_set="digits")) == ["c", "a"]
     assert names(chosen(found, method="KD", state="finished")) == ["a", "b"]
     assert names(chosen(found, where=["optimizer.lr=1e-1"])) == ["a"]
@@ -144,20 +144,20 @@ def test_order():
     made_run("logs/digits/kd/new", "failed", epochs=0)
     made_run("logs/digits/kd/high", accuracy=0.7)
     made_run("logs/digits/kd/validated", "interrupted", accuracy=0.7)
-    assert names(in_order(runs(), "accuracy"))[:3] == ["high", "validated", "low"]
-    assert names(in_order(runs(), "nll"))[:3] == ["high", "low", "validated"]
+    assert names(in_order(list_runs(), "accuracy"))[:3] == ["high", "validated", "low"]
+    assert names(in_order(list_runs(), "nll"))[:3] == ["high", "low", "validated"]
     now = time.time() + 60
     os.utime("logs/digits/kd/low/config.yaml", (now, now))
-    assert names(in_order(runs(), "started"))[0] == "low"
+    assert names(in_order(list_runs(), "started"))[0] == "low"
     with pytest.raises(InputError, match="did you mean accuracy"):
-        in_order(runs(), "accurracy")
+        in_order(list_runs(), "accurracy")
 
 
 def test_runs_are_a_sequence_that_notebooks_show():
     made_run("logs/digits/kd/a", note="<script>")
     made_run("logs/digits/kd/b", note="\x1b[2J")
-    found = runs("logs")
-    assert names(found) == ["a", "b"] and found[1:] == runs("logs/digits/kd/b") and found[-1] == found[1]
+    found = list_runs("logs")
+    assert names(found) == ["a", "b"] and found[1:] == list_runs("logs/digits/kd/b") and found[-1] == found[1]
     text = found._repr_html_()
     assert "&lt;script&gt;" in text and "<script>" not in text and "\x1b" not in text
     assert "logs/digits/kd/a" in repr(found) and "\x1b" not in repr(found)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers import CONFIGS, distill, fit, made_run, start
 
-from distill_lightning.catalogue import runs
+from distill_lightning.catalogue import list_runs
 from distill_lightning.catalogue.info import read
 from distill_lightning.cli.show import find, next_commands
 from distill_lightning.errors import InputError
@@ -31,7 +31,7 @@ def test_a_real_run_from_its_start_to_its_end():
     while not (folder / "checkpoints" / "last.ckpt").is_file():
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.05)
-    assert [info.state for info in runs()] == ["running"]
+    assert [info.state for info in list_runs()] == ["running"]
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     info = read(folder)
