@@ -179,3 +179,5 @@ def _check_classes(network: nn.Module, data: ImageData, who: str) -> None:
         raise InputError(
             f"{who} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: they must be the same"
         )
+    if not bool(logits.isfinite().all()):
+        raise InputError(f"{who} gives logits that are not finite: train it again, with a smaller learning rate")

@@ -100,7 +100,7 @@ def test_timm_is_an_extra(monkeypatch):
 
 
 def test_a_grey_picture_needs_no_other_network_on_the_command_line_or_in_a_file(capsys):
-    run = fit("digits/baseline.yaml", *SHORT, "--model.network", SMALL)
+    run = fit("digits/baseline.yaml", *SHORT, "--model.network", SMALL, "--model.optimizer.lr", 0.001)
     assert load(run)["state_dict"]["model.layers.0.weight"].shape[1] == 1
     Path("mine.yaml").write_text(f"model: {{class_path: Baseline, init_args: {{network: '{SMALL}'}}}}\ndata: Digits\n")
     again = fit(Path("mine.yaml").resolve(), *SHORT)

@@ -198,6 +198,7 @@ class DistillCommand(CommandLine):
         if isinstance(shape, DataInfo) or self.subcommand != "predict" or data.pictures is None:
             give_shape(config.model, shape)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
+        _name_by_definition(options)  # again: the parser renames what lies deeper when it writes
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
         config.data = data  # the parser passes this object on, so that the data module is built once

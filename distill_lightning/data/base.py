@@ -6,9 +6,9 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -93,6 +93,8 @@ class ImageData(Recorded, pl.LightningDataModule):
         InputError: an option is out of range.
     """
 
+    later_options: ClassVar[Mapping[str, Any]] = {"balanced": False}
+    """Options that were added after version 0.2, with the value that means the same as no such option."""
     free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
     """Options that do not change the result of a run."""
     root_names_the_pictures = True

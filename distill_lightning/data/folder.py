@@ -2,10 +2,10 @@
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -77,6 +77,7 @@ class ImageFolder(ImageData):
             what a part of it is, or if pictures cannot be decoded.
     """
 
+    later_options: ClassVar[Mapping[str, Any]] = {"bad_pictures": "refuse", "other_classes": "refuse"}
     free_options: tuple[str, ...] = ("cache",)
     writes_to = ("cache",)
     """Options that name folders to write to. Their values are not taken from a file, such as a checkpoint."""

@@ -220,6 +220,8 @@ def open_data(opened: Opened, root: str | None = None) -> ImageData:
     check_shape(data, opened)
     data.trained_on = opened.trained_on
     data.setup("test")
+    if data.test is None:
+        data.setup("fit")
     return data
 
 

@@ -74,6 +74,8 @@ def evaluation_pictures(data: ImageData, count: int) -> Pictures:
 
 def training_pictures(data: ImageData, count: int, seed: int) -> Pictures:
     """``count`` training pictures without augmentation, drawn by a seed."""
+    if data.train is None:
+        data.setup("fit")
     split = data.training_split
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     return _taken("train", split, split.taken[order[:count].sort().values])

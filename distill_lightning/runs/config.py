@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -252,7 +253,8 @@ def by_run(value: Any, of_run: OfRun) -> Any:
         path = Path(value)
         folder = path.parent if path.name == "ticket.pt" else path.parent.parent
         return f"{known}/{path.name}" if (known := of_run(folder)) else value
-    if isinstance(value, str) and value and (Path(value) / "checkpoints" / "last.ckpt").is_file():
+    # os.path: a text that is no path at all is no file either
+    if isinstance(value, str) and value and os.path.isfile(os.path.join(value, "checkpoints", "last.ckpt")):
         return f"{known}/last.ckpt" if (known := of_run(Path(value))) else value  # the folder of a run stands for it
     return value
 

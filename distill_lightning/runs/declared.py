@@ -5,6 +5,8 @@ A class may have these class attributes:
     free_options             names of its options that cannot change the result of a run, such as folders and the number
     of
                              workers
+    later_options            options that were added after version 0.2, with the value that means the same as no such
+                             option: with this value they do not count, so that runs from before can go on
     root_names_the_pictures  of a data module: whether its option ``root`` decides which pictures are used
     validation_decides       of a callback: whether the weights that a run keeps depend on the times of validation
 
@@ -35,6 +37,10 @@ def declared(options: dict[str, Any]) -> Declared:
             found = named_class(value["class_path"])
             names = {name for base in getattr(found, "__mro__", ()) for name in vars(base).get("free_options", ())}
             free.update(f"{path}.init_args.{name}" for name in names)
+            given = value.get("init_args") or {}
+            for base in getattr(found, "__mro__", ()):
+                later = vars(base).get("later_options", {}).items()
+                free.update(f"{path}.init_args.{name}" for name, usual in later if given.get(name, usual) == usual)
             validation_decides |= bool(getattr(found, "validation_decides", False))
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         for key, inner in items:

@@ -80,7 +80,8 @@ def on_list(class_path: str, kind: type) -> Any:
     for room in ROOMS.get(kind, ()):
         if module in _modules(room):
             found = getattr(importlib.import_module(module), name, None)
-            if inspect.isclass(found) and issubclass(found, kind) and found.__module__ == module:
+            # a package may export what one of its own modules defines
+            if inspect.isclass(found) and issubclass(found, kind) and found.__module__ in _modules(room):
                 is_base = inspect.isabstract(found) or (found is kind and kind not in ITSELF)
                 return None if is_base else found
     listed = LISTED.get(kind)

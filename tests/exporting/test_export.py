@@ -135,8 +135,8 @@ def test_the_file_says_where_it_comes_from(run, digits, tmp_path):
 def test_an_ensemble_is_one_graph_with_the_mean_of_logits(run, digits, tmp_path, trained):
     other = torch.load(trained / "logs/digits/baseline/b/checkpoints/last.ckpt", weights_only=True)
     other["data"]["info"] |= {"mean": (0.1,), "std": (0.9,)}  # a member with another normalisation
-    write_tensors(tmp_path / "b.ckpt", other)
-    members = ["logs/digits/baseline/a/checkpoints/last.ckpt", "b.ckpt"]
+    write_tensors(tmp_path / "second.ckpt", other)
+    members = ["logs/digits/baseline/a/checkpoints/last.ckpt", "second.ckpt"]
     model = {"class_path": "Ensemble", "init_args": {"members": members}}
     Path("e.yaml").write_text(json.dumps({"model": model, "data": {"class_path": "Digits"}, "log_dir": "mine"}))
     assert distill("fit", "--config", "e.yaml", "--name", "e") == 0
@@ -154,7 +154,7 @@ def test_an_ensemble_is_one_graph_with_the_mean_of_logits(run, digits, tmp_path,
         expected = Members(nets, "logits")(given(torch.from_numpy(pixels))).numpy()
     found = ExportedClassifier(tmp_path / "e.onnx")
     np.testing.assert_allclose(found.run(pixels)[0], expected, atol=1e-4)
-    assert [m["checkpoint"] for m in found.info.lineage["members"]] == ["last.ckpt", "b.ckpt"]
+    assert [m["checkpoint"] for m in found.info.lineage["members"]] == ["last.ckpt", "second.ckpt"]
 
 
 def test_the_zeros_of_a_pruned_run_are_kept(run, digits, tmp_path):

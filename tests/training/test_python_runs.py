@@ -176,6 +176,13 @@ def test_a_teacher_of_the_method_becomes_the_callback():
         quick(callbacks=[dl.SoftTargets(file)]).fit(dl.KD(dl.models.ConvNet, teacher=file), digits())
 
 
+def test_a_teacher_that_has_diverged_is_refused():
+    teacher = dl.models.ConvNet()
+    torch.nn.init.constant_(next(teacher.parameters()), float("nan"))
+    with pytest.raises(dl.InputError, match="the teacher ConvNet gives logits that are not finite"):
+        quick().fit(dl.KD(dl.models.ConvNet, teacher=teacher), digits())
+
+
 def test_two_fits_of_one_trainer_are_two_equal_runs():
     trainer = quick(max_epochs=1)
     method, data = baseline(), digits()
