@@ -18,7 +18,7 @@ from distill_lightning.specs import trusting
 
 
 def load(
-    path: str | Path, *, network: nn.Module | None = None, trust: Iterable[str] = ()
+    path: str | Path, *, network: nn.Module | None = None, trust: str | type | Iterable[str | type] = ()
 ) -> "Classifier | ExportedClassifier":
     """Opens a trained classifier.
 
@@ -26,8 +26,8 @@ def load(
         path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), a checkpoint, or an ONNX file that
             ``export`` wrote.
         network: the network, for a run that was given a ready-made one in Python. It gets the weights of the run.
-        trust: dotted names of classes and functions of your own that the file may use, as "my_package.Net". A file may
-            not name others than those of this program, of torchvision and of timm.
+        trust: networks of your own that the file may use: a class or its dotted name, "my_package.Net", or several of
+            these. A file may not name others than those of this program, of torchvision and of timm.
 
     Raises:
         InputError: there is nothing that can be opened, or the file uses a class that is not trusted.

@@ -106,6 +106,7 @@ def test_a_network_of_one_s_own_needs_trust(tmp_path, monkeypatch):
     folder = quick().fit(dl.Baseline(own_net.Net), dl.Digits()).folder
     with pytest.raises(dl.InputError, match=r"own_net\.Net"):
         dl.load(folder)
+    assert dl.load(folder, trust=own_net.Net).class_names == dl.load(folder, trust="own_net.Net").class_names
     assert len(dl.load(folder, trust=["own_net.Net"]).predict(np.zeros((2, 8, 8), np.uint8))) == 2
     sys.modules.pop("own_net")
 

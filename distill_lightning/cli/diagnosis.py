@@ -189,8 +189,10 @@ class Follower:
                 child = self._value(options.element(hint), one, place, given, None, False)
                 node.parts[str(len(node.parts))] = child
             return node
-        if isinstance(value, dict) and wanted and isinstance(value.get("class_path"), str):
-            node = self._object(hint, value["class_path"], place, before)
+        known = before is not None and before.made_by is not None  # by an earlier file, as the one after base:
+        if isinstance(value, dict) and wanted and (isinstance(value.get("class_path"), str) or known):
+            same = before is not None and "class_path" not in value
+            node = before if same and before is not None else self._object(hint, value["class_path"], place, before)
             arguments = value.get("init_args") or {}
             if not isinstance(arguments, dict):
                 raise InputError(f"{place}.init_args is {arguments}: expected options by name")

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_link, atomic_write, refuse_odd_name, sweep
-from distill_lightning.runs.config import CONFIG, RunConfig, by_run, identity
+from distill_lightning.runs.config import CONFIG, RunConfig, by_run, flatten, identity
 
 try:
     import fcntl
@@ -243,9 +243,12 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
     before, now, folder = old.result_options, new.result_options, run.folder
     if run.finished:
         before, now = before | old.pictures, now | new.pictures
+    in_old, in_new = flatten(old.options), flatten(new.options)
     for key in [*now, *before]:
         if run.resume_from is not None and "teacher" in key.split("."):
             continue
+        if key in in_old and key in in_new and in_old[key] == in_new[key]:
+            continue  # it counts in one of the two configurations only, and has the same value
         if by_run(before.get(key), identity) != by_run(now.get(key), identity):
             if key.startswith("trainer.callbacks.") and key.endswith(".class_path") and key not in now:
                 name = str(before[key]).rpartition(".")[2]

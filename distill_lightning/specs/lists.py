@@ -27,16 +27,17 @@ DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 @contextmanager
-def trusting(names: Iterable[str]) -> Iterator[None]:
+def trusting(given: str | type | Iterable[str | type]) -> Iterator[None]:
     """Within this block, files may also use these classes and functions.
 
     Args:
-        names: their dotted names, such as "my_package.Net".
+        given: their dotted names, such as "my_package.Net", or the classes; one or several.
 
     Raises:
         InputError: a name is no dotted name.
     """
-    names = list(names)
+    several = [given] if isinstance(given, str | type) else list(given)
+    names = [f"{one.__module__}.{one.__qualname__}" if isinstance(one, type) else str(one) for one in several]
     for name in names:
         if not DOTTED.fullmatch(name):
             raise InputError(f"trust is {name!r}: give the dotted name of one class, as my_package.Net")

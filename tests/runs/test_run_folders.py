@@ -182,3 +182,18 @@ def test_what_a_killed_start_left_is_swept():
     os.utime(old, (1000, 1000))
     runs.start(STEM, "a", RUN)
     assert not old.exists() and young.exists() and other.exists()
+
+
+def test_an_option_that_counts_for_one_version_only_may_keep_its_value(tmp_path):
+    """A later version leaves the usual value of an option out, and an earlier one did not have the option at all."""
+
+    def config(given, *free):
+        options = {"model": {"class_path": "M"}, "data": {"class_path": "D", "init_args": {"size": 8, **given}}}
+        return RunConfig(options, Declared(frozenset(f"data.init_args.{name}" for name in free)))
+
+    run = runs.Run(tmp_path)
+    refuse_changes(config({"bad": "refuse"}), config({"bad": "refuse"}, "bad"), run)
+    refuse_changes(config({}), config({"bad": "refuse"}, "bad"), run)
+    for old, new in (({"bad": "refuse"}, {"bad": "skip"}), ({}, {"bad": "skip"})):
+        with pytest.raises(InputError, match=r"data\.init_args\.bad is skip"):
+            refuse_changes(config(old), config(new), run)
