@@ -294,7 +294,8 @@ class RunCheckpoint(Recorded, Checkpoint):
         """Says that the run has stopped, and how to go on. In a study, the study says it."""
         if OF_STUDY not in os.environ and self.folder is not None:
             name = self.run_folder.name
-            print(f"{what}: the same command goes on with --name {name} --ckpt_path last", file=sys.stderr)
+            in_python = "in Python, with ckpt_path='last' and this name"
+            print(f"{what}: the same command goes on with --name {name} --ckpt_path last; {in_python}", file=sys.stderr)
 
     def _requeue(self) -> None:
         """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time
