@@ -6,6 +6,7 @@ parameter that is trained from a later epoch on is in a group with ``from_epoch`
 before each step, so that the optimizer skips it. All of it depends on the epoch alone, so that a resumed run is exact.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -163,9 +164,13 @@ def layers_of(network: nn.Module, head: Iterable[str]) -> dict[str, int]:
     return {n: groups if _matches(n, head) else number * groups // max(total, 1) for n, number in numbers.items()}
 
 
+DEFAULT = functools.partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+"""SGD with the settings that are usual for CIFAR."""
+
+
 def default_optimizer(parameters: Iterable[Any]) -> Optimizer:
     """SGD with the settings that are usual for CIFAR."""
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    return DEFAULT(parameters)
 
 
 def parameter_groups(

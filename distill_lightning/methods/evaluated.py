@@ -184,7 +184,7 @@ class Evaluated(Recorded, LeanModule):
             if not self.plain_batches:
                 self.log_metrics(stage, results, self.trainer.global_step)
             # in another program Lightning logs them: its trainer returns only what it has logged itself
-            self.log_dict(tagged, logger=self.plain_batches)
+            self.log_dict(tagged, logger=self.plain_batches and bool(self.trainer.loggers))
             if stage == "val" and self.trainer.state.fn == "fit":
                 self.after_validation(tagged)
 

@@ -198,12 +198,14 @@ def _names_code(text: str, kinds: list[type]) -> str | None:
     except InputError:
         return "which is no path of a checkpoint"
     path = Path(text)
+    if path.is_dir():  # the folder of a run stands for its last checkpoint
+        path = path / "checkpoints" / "last.ckpt"
     if path.is_file():
         with open(path, "rb") as file:
             start = file.read(2)
         if start != b"PK" and start[:1] != b"\x80":
             return "a file that is no checkpoint"
-    elif os.path.lexists(path):
+    elif os.path.lexists(text):
         return "which is no file"
     if DOTTED.fullmatch(text) and importlib.util.find_spec(text.partition(".")[0]) is not None:
         return "which is the name of a module too: write ./ before the path"

@@ -11,6 +11,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.optimizers import DEFAULT, default_optimizer
 from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import MADE_IN_PYTHON
 from distill_lightning.runs.declared import declared
@@ -56,6 +57,8 @@ def options_of(
     for place, made_by in networks.items():
         argument, _, number = place.partition(".")
         given[argument] = made_by if not number else _replaced(given[argument], int(number), made_by)
+    if method.make_optimizer is default_optimizer:
+        given["optimizer"] = DEFAULT  # with its numbers, and of a class that a file may use
     options = {
         "seed_everything": seed,
         "trainer": {

@@ -172,6 +172,10 @@ def test_a_teacher_of_the_method_becomes_the_callback():
         dl.KD(dl.models.ConvNet), digits()
     )
     assert_same_run(of_method.folder, of_callback.folder)
+    by_folder = quick(max_epochs=1, name="c").fit(dl.KD(dl.models.ConvNet, teacher=teacher.folder), digits())
+    assert_same_run(of_method.folder, by_folder.folder)
+    assert distill("test", "--ckpt_path", by_folder.folder / "checkpoints/last.ckpt") == 0
+    assert distill("fit", "--ckpt_path", by_folder.folder / "checkpoints/last.ckpt") == 0
     with pytest.raises(dl.InputError, match="leave one out"):
         quick(callbacks=[dl.SoftTargets(file)]).fit(dl.KD(dl.models.ConvNet, teacher=file), digits())
 
