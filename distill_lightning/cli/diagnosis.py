@@ -276,16 +276,29 @@ class Follower:
             yield from self.places(child, path if node.is_list else f"{path}{name}.")
 
 
+def followed(args: list[str]) -> Follower:
+    """What the options of a command name.
+
+    Args:
+        args: the verb and its options, after ``expand_configs``.
+
+    Raises:
+        InputError: one of the options is wrong.
+    """
+    follower = Follower(args[0])
+    for given in assignments(args[1:]):
+        follower.follow(given)
+    return follower
+
+
 def first_fault(args: list[str]) -> str | None:
     """What is wrong first in the arguments of a command; None if nothing is found.
 
     Args:
         args: the verb and its options, after ``expand_configs``.
     """
-    follower = Follower(args[0])
     try:
-        for given in assignments(args[1:]):
-            follower.follow(given)
+        follower = followed(args)
     except InputError as error:
         return str(error)
     for path, made_by, name in follower.missing():
@@ -303,10 +316,8 @@ def left_to_data(args: list[str]) -> list[str]:
     Args:
         args: the verb and its options, after ``expand_configs``.
     """
-    follower = Follower(args[0])
     try:
-        for given in assignments(args[1:]):
-            follower.follow(given)
+        follower = followed(args)
     except InputError:
         return []
     return [f"{path}.{name}" for path, made_by, name in follower.missing() if made_by is not None and name in SHAPE]
