@@ -271,7 +271,8 @@ class DistillCommand(CommandLine):
         """See `training.predict`."""
         if file := predict(self.parts, ckpt_path, self.given_checkpoint):
             print(f"predictions: {file}", flush=True)
-            datamodule.refuse_unread(str(file))
+            if datamodule.predicted is not None:
+                datamodule.predicted.refuse_unread(str(file))
 
     def bench(
         self,

@@ -37,19 +37,19 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None) -
     with children(trainer):
         mine = trainer.predict(parts.method, datamodule=data) or []
     everyones = gather_objects(mine)
-    if data.pictures is not None:
-        for bad in gather_objects(dict(data.predicted.bad)):
-            data.predicted.bad.update(bad)
+    if data.predicted is not None:
+        for bad in gather_objects(dict(data.predicted.source.bad)):
+            data.predicted.source.bad.update(bad)
     if not trainer.is_global_zero:
         return None
     found: list[dict[str, Tensor]] = [part for one in everyones for part in one if part]  # type: ignore[misc]
-    unread = data.unread()
+    unread = {} if data.predicted is None else data.predicted.unread()
     for line in lines_of_bad(unread):
         print(line, file=sys.stderr)
     if not found:
         raise InputError(f"none of the {len(unread):,} pictures can be read ({counts_of(unread)[:80]}): give others")
     rows = {k: torch.cat([part[k] for part in found]) for k in found[0]}
-    names = data.predicted_names if data.pictures is not None else None
+    names = None if data.predicted is None else data.predicted.names
     name = "predictions.csv" if data.pictures is None else f"predictions-{_name_of(data.pictures)}.csv"
     target = (folder if (folder / CONFIG).is_file() else Path()) / name
     order = rows["index"].argsort()
