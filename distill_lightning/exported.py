@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_pixels import Pixels, printable, read_pictures
+from distill_lightning.pillow_decoding import Pixels
+from distill_lightning.pillow_pixels import Form, printable, read_pictures
 from distill_lightning.predictions import Predictions
 
 FORMAT = 1

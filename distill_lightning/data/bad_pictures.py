@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill_lightning.data.decoding import BadPictureError
+from distill_lightning.pillow_decoding import BadPictureError
 from distill_lightning.data.stores import shown
 from distill_lightning.errors import InputError
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.data.augment import Draws, Transform
-from distill_lightning.data.decoding import Box
+from distill_lightning.pillow_decoding import Box
 from distill_lightning.errors import InputError
 from distill_lightning.ranges import Fraction, Positive, Range
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws, Transform, augment
-from distill_lightning.data.decoding import ChooseBox
+from distill_lightning.pillow_decoding import ChooseBox
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.random_crops import RandomResizedCrop

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distill_lightning.data.decoding import ChooseBox
+from distill_lightning.pillow_decoding import ChooseBox
 from distill_lightning.data.plans import BatchPlan
 
 ChooseBoxes = Callable[[BatchPlan], list[ChooseBox]]

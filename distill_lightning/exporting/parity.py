@@ -15,7 +15,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.splits import Split
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_pixels import Pixels
+from distill_lightning.pillow_decoding import Pixels
 
 BATCHES = (1, 17, 64)
 """The batch sizes of the comparison: one picture, an odd number, a large one."""
