@@ -5,9 +5,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill_lightning.pillow_decoding import BadPictureError
 from distill_lightning.data.stores import shown
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError
 
 
 def refuse_bad(bad: dict[str, str], count: int, where: str | Path) -> None:

@@ -44,7 +44,8 @@ def every_kind(size: tuple[int, int]) -> dict[str, bytes]:
     found = {}
     for mode, form in (
         ("RGB", "png"), ("L", "png"), ("RGBA", "png"), ("P", "png"), ("1", "png"), ("LA", "png"), ("I;16", "png"),
-        ("I;16", "tiff"), ("RGB", "webp"), ("RGB", "bmp"), ("P", "gif"), ("L", "jpeg"), ("RGB", "jpeg"), ("CMYK", "jpeg"),
+        ("I;16", "tiff"), ("RGB", "webp"), ("RGB", "bmp"), ("P", "gif"), ("L", "jpeg"), ("RGB", "jpeg"),
+        ("CMYK", "jpeg"),
     ):  # fmt: skip
         for orientation in (1, 6) if form in ("png", "jpeg", "tiff", "webp") else (1,):
             file, exif = io.BytesIO(), Image.Exif()
