@@ -75,7 +75,7 @@ def program_of(classifier: PictureClassifier, shape: tuple[int, int, int]) -> to
 
 def _cannot(classifier: PictureClassifier, error: BaseException) -> str:
     """Says which operator of a network cannot be exported, if the exporter's errors name one."""
-    name = type(classifier.network).__name__
+    name = classifier.name
     cause: BaseException | None = error
     reason = ""
     while cause is not None:

@@ -56,6 +56,14 @@ class PictureClassifier(nn.Module):
         self.register_buffer("bias", bias)
         self.eval().requires_grad_(False)
 
+    @property
+    def name(self) -> str:
+        """The class of the network, or of the members of an ensemble, for errors."""
+        if isinstance(self.network, Members):
+            names = {type(getattr(member, "network", member)).__name__ for member in self.network.members}
+            return f"the ensemble of {' + '.join(sorted(names))}"
+        return type(self.network).__name__
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and probabilities, (B, K) float32 each, for uint8 pictures (B, C, H, W)."""
         crop, views = self.evaluation.crop, self.evaluation.views

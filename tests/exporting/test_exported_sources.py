@@ -161,6 +161,40 @@ def test_an_ensemble_has_no_average_of_its_own(run):
         dl.export(ensemble([str(run)], "single"), use_ema=True)
 
 
+class Singular(Own):
+    def forward(self, images):
+        return super().forward(images) + torch.linalg.svdvals(images)[:, 0, :1]
+
+
+def test_an_operator_of_a_member_is_named_and_nothing_is_left(run, tmp_path):
+    network = Singular()
+    folder = ensemble([dl.PlainNetwork(network), str(run)], "singular")
+    words = r"the ensemble of ConvNet \+ Singular cannot be exported: its operator aten\._linalg_svd"
+    with pytest.raises(dl.InputError, match=words):
+        dl.export(folder, out=tmp_path / "m.onnx", network=[network], pictures=0)
+    assert not list(tmp_path.glob("m.onnx*"))
+
+
+@pytest.mark.parametrize("kind", ["ensemble", "pruned", "ema"])
+def test_a_parity_that_is_not_met_leaves_nothing(kind, run, averaged, tmp_path, monkeypatch):
+    source = run
+    if kind == "ensemble":
+        source = ensemble([str(run)], "single")
+    elif kind == "pruned":
+        content = load(run)
+        for value in content["state_dict"].values():
+            value[value.abs() < value.abs().float().median()] = 0
+        source = tmp_path / "pruned.ckpt"
+        write_tensors(source, {key: value for key, value in content.items() if key != "digest"})
+    nothing = np.zeros((1000, 10), np.float32)
+    monkeypatch.setattr(parity, "run_of", lambda module: lambda pixels: (nothing[: len(pixels)],) * 2)
+    Path("m.onnx").write_text("what was there before")
+    with pytest.raises(dl.InputError, match="differs from the run by .* more than --tolerance"):
+        dl.export(averaged if kind == "ema" else source, out="m.onnx", use_ema=kind == "ema", pictures=0)
+    assert Path("m.onnx").read_text() == "what was there before"
+    assert not Path("m.onnx.json").exists()
+
+
 # Programs
 
 
