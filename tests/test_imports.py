@@ -92,7 +92,17 @@ MAY_IMPORT = {
     # files for other programs
     "narrowing": {"errors", "models"},
     "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
-    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "exported", "exporting", "specs"},
+    "classifier": {
+        "errors",
+        "values",
+        "predictions",
+        "pillow_decoding",
+        "pillow_pixels",
+        "data",
+        "exported",
+        "exporting",
+        "specs",
+    },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
