@@ -23,6 +23,9 @@ from distill_lightning.values import DataInfo, TrainedOn
 from distill_lightning.weights import load_weights
 
 ENSEMBLE = f"{Ensemble.__module__}.{Ensemble.__name__}"
+MEAN_AND_STD = (
+    "it says how the members' pictures are normalised: go to the folder of the run, or give them mean and std"
+)
 Networks = nn.Module | Sequence[nn.Module] | None
 """Networks that were made in Python: one or, for the members of an ensemble, several."""
 
@@ -182,7 +185,7 @@ def _of_ensemble(folder: Path, config: RunConfig, made: Sequence[nn.Module], roo
     ]
     of_checkpoints = [one for one in opened if isinstance(one, Opened)]
     is_known = of_checkpoints and all(isinstance(one, Opened) or None not in (one.mean, one.std) for one in opened)
-    info = of_checkpoints[0].info if is_known else read_data(options, where, home, None, root).info
+    info = of_checkpoints[0].info if is_known else read_data(options, where, home, None, root, MEAN_AND_STD).info
     for other in of_checkpoints:
         if (other.info.class_names, other.info.shape) != (info.class_names, info.shape):
             raise InputError(f"{other.where} has other classes or pictures than {where}: they must be the same")

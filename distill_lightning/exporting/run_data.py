@@ -21,6 +21,7 @@ offer(Transform, "distill_lightning.data")
 offer(EvaluationViews, "distill_lightning.data")
 LEFT_OUT = ("augment", "mix", "seed", "pictures", "eval_transforms", "test_views")
 """Options of the data that do not matter for the pictures themselves."""
+ROOT_OR_RANDOM = "give --root FOLDER (root=), or --pictures 0 to compare on random pixels"
 
 
 def home_of(folder: Path | None, config: Mapping[str, Any]) -> Path:
@@ -87,7 +88,12 @@ def evaluation_of(config: Mapping[str, Any], where: str) -> Evaluation:
 
 
 def read_data(
-    config: Mapping[str, Any], where: str, home: Path, trained_on: TrainedOn | None, root: str | None = None
+    config: Mapping[str, Any],
+    where: str,
+    home: Path,
+    trained_on: TrainedOn | None,
+    root: str | None = None,
+    advice: str = ROOT_OR_RANDOM,
 ) -> ImageData:
     """The data of a run, read: the parts for training, validation and test.
 
@@ -97,6 +103,7 @@ def read_data(
         home: see ``home_of``.
         trained_on: what the checkpoint was trained on; None for an ensemble.
         root: the folder of the data, if it is not the one in the configuration.
+        advice: what to do if the folder does not exist, for the error.
 
     Raises:
         InputError: the configuration names no data that a file may use, or they cannot be read.
@@ -114,10 +121,7 @@ def read_data(
     if isinstance(given, str):
         arguments["root"] = given if root is not None else found_from(home, given)
         if not Path(arguments["root"]).exists():
-            missing = InputError(
-                f"{given}, the folder of the pictures of {where}, does not exist: give --root FOLDER (root=), "
-                "or --pictures 0 to compare on random pixels"
-            )
+            missing = InputError(f"{given}, the folder of the pictures of {where}, does not exist: {advice}")
     if missing and hasattr(found, "dataset"):  # it would be downloaded to that folder
         raise missing
     parser = ArgumentParser(exit_on_error=False)

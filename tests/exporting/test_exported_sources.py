@@ -156,6 +156,21 @@ def test_an_ensemble_of_a_file_s_own_networks_needs_trust(run, tmp_path, monkeyp
     sys.modules.pop("nets")
 
 
+def test_an_ensemble_that_needs_its_data_says_so(folder_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder_run.parents[3])
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    data = dl.ImageFolder("pictures", image_size=16, batch_size=8)
+    trainer = dl.Trainer(name="plain", log_dir=tmp_path / "logs", enable_progress_bar=False)
+    folder = trainer.fit(dl.Ensemble([dl.PlainNetwork(network)]), data).folder
+    accuracy = logged(folder, "test/accuracy")
+    assert dl.export(folder, out=tmp_path / "m.onnx", network=network).parity.accuracy["run"] == pytest.approx(accuracy)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        dl.InputError, match="pictures, the folder .* does not exist: it says how the members' pictures"
+    ):
+        dl.load(folder, network=network)
+
+
 def test_an_ensemble_has_no_average_of_its_own(run):
     with pytest.raises(dl.InputError, match="is an ensemble, which has no averaged weights of its own"):
         dl.export(ensemble([str(run)], "single"), use_ema=True)
