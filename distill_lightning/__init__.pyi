@@ -52,6 +52,8 @@ from .methods.born_again import BornAgain as BornAgain
 from .methods.byot import BYOT as BYOT
 from .methods.cs_kd import CSKD as CSKD
 from .methods.ddgsd import DDGSD as DDGSD
+from .methods.dist import DIST as DIST
+from .methods.dkd import DKD as DKD
 from .methods.dlb import DLB as DLB
 from .methods.dml import DML as DML
 from .methods.ensemble import Ensemble as Ensemble

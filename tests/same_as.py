@@ -171,6 +171,8 @@ CASES = [
     digits("byot", "byot"),
     digits("cs_kd", "cs_kd"),
     digits("ddgsd", "ddgsd"),
+    digits("dist", "dist", TAUGHT),
+    digits("dkd", "dkd", TAUGHT),
     digits("dlb", "dlb"),
     digits("dml", "dml"),
     digits("ensemble", "ensemble", f"--model.members [{OF_BASELINE},{OF_BASELINE_1}]"),

@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import METHODS, make, sgd
+from helpers import METHODS, TAUGHT, make, sgd
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -24,7 +24,6 @@ NEEDS_MORE = {
     "mr_kd": "a description of the data",
     "ps_kd": "a description of the data",
 }
-TAUGHT = ("kd", "born_again", "tf_kd_self")
 
 
 def loader(**options):
