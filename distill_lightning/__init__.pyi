@@ -46,6 +46,7 @@ from .errors import InputError as InputError
 from .exported import ExportedClassifier as ExportedClassifier
 from .exporting import ExportReport as ExportReport
 from .exporting import export as export
+from .methods.at import AT as AT
 from .methods.base import Method as Method
 from .methods.baseline import Baseline as Baseline
 from .methods.born_again import BornAgain as BornAgain
@@ -57,10 +58,13 @@ from .methods.dkd import DKD as DKD
 from .methods.dlb import DLB as DLB
 from .methods.dml import DML as DML
 from .methods.ensemble import Ensemble as Ensemble
+from .methods.feature_taught import FeatureTaught as FeatureTaught
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
 from .methods.ps_kd import PSKD as PSKD
+from .methods.rkd import RKD as RKD
 from .methods.snapshot import Snapshot as Snapshot
+from .methods.sp import SP as SP
 from .methods.taught import Taught as Taught
 from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf

@@ -28,6 +28,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import Share, TrainLoader
 from distill_lightning.files import atomic_write
 from distill_lightning.loggers import MetricsCSV
+from distill_lightning.methods.at import AT
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
@@ -41,7 +42,9 @@ from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.snapshot import Snapshot
+from distill_lightning.methods.sp import SP
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
@@ -55,11 +58,13 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-    "dkd": DKD, "dist": DIST,
+    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD,
 }  # fmt: skip
 METHODS = list(CLASSES)
-TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist")
-"""Those that learn from the logits of a teacher."""
+FEATURE_TAUGHT = ("at", "sp", "rkd")
+"""Those that learn from the features of a teacher."""
+TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", *FEATURE_TAUGHT)
+"""Those that have a teacher."""
 
 
 def distill(*args: Any) -> int:
@@ -197,7 +202,7 @@ def sgd(parameters):
 
 def make(name: str, network: nn.Module | None = None, **options) -> Method:
     torch.manual_seed(0)
-    network = network or (ConvNet() if name == "byot" else LeNet300100(image_size=8))
+    network = network or (ConvNet() if name in ("byot", *FEATURE_TAUGHT) else LeNet300100(image_size=8))
     if name == "mr_kd":
         options.setdefault("every_n_steps", 3)
     if name == "dml":
