@@ -81,7 +81,7 @@ class FeatureTaught(Taught):
         givers = [c for c in self.trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
         if not givers:
             raise InputError(f"{name} needs a teacher: add the callback SoftTargets to trainer.callbacks")
-        if self.fine_tuning is not None:
+        if self.optimization.fine_tuning is not None:
             raise InputError(f"{name} reads layers that fine_tuning may freeze: leave fine_tuning out")
         layers = self.usual_layers if self.layers is None else self.layers
         layers = stage_ends(self.model) if layers is None else layers
