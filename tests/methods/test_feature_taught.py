@@ -18,6 +18,7 @@ from distill_lightning.methods.kd import KD
 from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.sp import SP
 from distill_lightning.models import ConvNet, LeNet300100
+from distill_lightning.optimizers import FineTuning
 from distill_lightning.values import TeacherOutput
 
 
@@ -162,6 +163,11 @@ def test_what_cannot_be_compared_is_one_line_before_the_first_batch(method, opti
     with pytest.raises(InputError, match=words) as error:
         fit(student(method, **options), **given)
     assert len(str(error.value)) < 200 and "\n" not in str(error.value)
+
+
+def test_fine_tuning_may_freeze_what_is_read():
+    with pytest.raises(InputError, match="AT reads layers that fine_tuning may freeze: leave fine_tuning out"):
+        fit(student(fine_tuning=FineTuning(freeze=["0"])))
 
 
 def test_no_teacher_at_all():
