@@ -39,7 +39,14 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
     if method in TAUGHT:
         given += ["--trainer.callbacks.teacher", teacher]
     if method == "at":  # of maps without batch norm
-        given += ["--model.network", "Conv2", "--model.layers", '["1", "3"]', "--model.teacher_layers", "[stage1, stage1]"]
+        given += [
+            "--model.network",
+            "Conv2",
+            "--model.layers",
+            '["1", "3"]',
+            "--model.teacher_layers",
+            "[stage1, stage1]",
+        ]
     if method == "mr_kd":
         given += ["--model.every_n_steps", 3]
     if method == "ddgsd":

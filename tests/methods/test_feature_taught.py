@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_is_one_line_before_the_first_batch(method, opti
 
 def test_fine_tuning_may_freeze_what_is_read():
     with pytest.raises(InputError, match="AT reads layers that fine_tuning may freeze: leave fine_tuning out"):
-        fit(student(fine_tuning=FineTuning(freeze=["0"])))
+        fit(student(fine_tuning=FineTuning(frozen=["0"])))
 
 
 def test_no_teacher_at_all():
