@@ -172,12 +172,16 @@ def check(name: str, folder: Path) -> Row:
     return row
 
 
-def check_export(row: Row, folder: Path) -> Row:
-    """Exports a network as ONNX after a training step. The row gets the largest difference of a probability."""
+def check_export(row: Row, folder: Path, steps: int = 1) -> Row:
+    """Exports a network as ONNX after training steps. The row gets the largest difference of a probability."""
     start, size = time.monotonic(), int(row.pictures.partition("x")[0])
     row = replace(row, exported="")
     with reason_of(row, "exported"), tempfile.TemporaryDirectory() as made:
-        method, data, training = Baseline(build(row.network, size), optimizer=sgd), data_of(folder, size), trainer()
+        method, data, training = (
+            Baseline(build(row.network, size), optimizer=sgd),
+            data_of(folder, size),
+            trainer(steps),
+        )
         training.fit(method, datamodule=data)
         training.save_checkpoint(f"{made}/last.ckpt")
         report = export(f"{made}/last.ckpt", network=method.model, data=data, out=f"{made}/model.onnx")
