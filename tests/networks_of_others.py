@@ -49,6 +49,8 @@ SIZES = (32, 64, 96, 224, 240, 256, 299)
 STEPS = 2
 """Training steps. Some networks start with a head of zeros, so that nothing before it moves in the first step."""
 CLASSES = 4
+WITH_WEIGHTS = ("torchvision:vgg16", "torchvision:regnet_y_128gf")
+"""Networks over MOST_PARAMETERS that are exported with weights, too. The second needs 11 GB of memory."""
 OF_TIMM = [
     "resnet10t", "resnetv2_50d_gn", "seresnext26d_32x4d", "ecaresnet26t", "res2net50_14w_8s", "skresnet18",
     "regnetx_002", "regnety_002", "repvgg_a0", "densenet121", "dla46_c", "hrnet_w18_small", "vovnet39a", "selecsls42b",
@@ -244,7 +246,8 @@ def table(rows: list[Row]) -> str:
         "",
         f"{len(rows)} networks ({counts}): the classification networks of torchvision, and some of timm. {len(good)} "
         f"pass everywhere. {len(by_shapes)} have over {MOST_PARAMETERS / 1e6:.0f} million parameters: they are built "
-        "on torch's meta device, where a training step and `torch.export` are run by shapes alone."
+        "on torch's meta device, where a training step and `torch.export` are run by shapes alone. Two of them are "
+        "exported with weights, one of these over 2 GB, which ONNX keeps in a file of its own (`external data`)."
         + (f" **{missing} networks are not tried yet.**" if missing else "")
         + (f" **{not_exported} are not exported yet.**" if not_exported else ""),
         "",
@@ -296,7 +299,9 @@ def main() -> None:
     warnings.simplefilter("ignore")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    lottery.time_network = lambda method: {}  # takes longer than all the rest, as do the latencies of an export
+    # what is measured of a network takes longer than all the rest
+    lottery.time_network = lambda method: {}
+    lottery.sizes = lambda state, small: {}
     parity.latencies = lambda runs, pictures: {name: {} for name in runs}
     small, large = of_torchvision()
     names = [n for n in [*small, *large, *(f"timm:{n}" for n in OF_TIMM)] if options.only in n]
@@ -305,7 +310,8 @@ def main() -> None:
             write_pictures(Path(folder) / part, CLASSES, each, 64)
         for name in names:
             if name not in read_rows(options.rows):
-                keep(check_shapes(name) if name in large else check(name, Path(folder)), options)
+                row = check_shapes(name) if name in large else check(name, Path(folder))
+                keep(check_export(row, Path(folder), steps=0) if name in WITH_WEIGHTS else row, options)
         # exports take longest, so they come last
         for row in by_family([row for row in read_rows(options.rows).values() if row.network in names]):
             if row.pictures and not row.exported:
