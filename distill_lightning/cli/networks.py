@@ -39,7 +39,7 @@ def without_block(config: Any) -> None:
             without_block(one)
     elif isinstance(config, Namespace):
         if str(config.get("class_path")).startswith("torchvision.models.shufflenet"):
-            vars(config.init_args).pop(BLOCK, None)
+            config.init_args.pop(BLOCK, None)
         for one in vars(config).values():
             without_block(one)
 
