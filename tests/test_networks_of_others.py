@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import bare_trainer, distill, fit, load, write_pictures
-from networks_of_others import check, main
+from networks_of_others import check, check_export, main
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision import models
@@ -70,14 +70,14 @@ def test_one_of_each_kind_goes_through_all(tmp_path):
         if name.startswith("timm"):
             pytest.importorskip("timm")
         row = check(name, tmp_path)
-        done = (row.trains, row.tested, row.reopens, row.teaches)
-        assert set(done) == {"yes"} and row.pruned.startswith("yes"), row
+        assert {row.trains, row.tested, row.reopens, row.teaches, row.pruned[:3]} == {"yes"}, row
+    assert check_export(row, tmp_path).exported.startswith("yes")
 
 
 @pytest.mark.long
-def test_the_table_of_networks(monkeypatch):
+def test_the_table_of_networks(tmp_path, monkeypatch):
     page = Path(__file__).parent.parent / "docs" / "results" / "networks.md"
-    monkeypatch.setattr("sys.argv", ["networks_of_others.py", str(page)])
+    monkeypatch.setattr("sys.argv", ["networks_of_others.py", str(tmp_path / "rows.jsonl"), str(page)])
     main()
     assert "fails: " not in page.read_text()
 
@@ -110,6 +110,12 @@ def test_a_grey_picture_needs_no_other_network_on_the_command_line_or_in_a_file(
     capsys.readouterr()
     assert fit("digits/kd.yaml", *SHORT, "--trainer.callbacks.teacher", run).exists()
     assert "is a folder: its checkpoints/last.ckpt is taken" in capsys.readouterr().err
+
+
+def test_a_shufflenet_by_name():
+    run = fit("digits/baseline.yaml", *SHORT, "--model.network", "torchvision:shufflenet_v2_x0_5")
+    assert "inverted_residual" not in load(run)["hyper_parameters"]["network"]["init_args"]
+    assert distill("test", "--ckpt_path", run) == 0
 
 
 # Trained weights

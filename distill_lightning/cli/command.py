@@ -22,7 +22,12 @@ from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
 from distill_lightning.cli.diagnosis import first_fault, left_to_data
 from distill_lightning.cli.messages import Parser, RefusedError, refusals_of_libraries, refuse_out_of_range
-from distill_lightning.cli.networks import with_builders, with_class_paths
+from distill_lightning.cli.networks import (
+    hide_block_of_shufflenets,
+    with_builders,
+    with_class_paths,
+    without_block,
+)
 from distill_lightning.cli.tables import print_metrics, print_result
 from distill_lightning.cli.verbs import VERBS
 from distill_lightning.config_files import expand_configs
@@ -157,6 +162,7 @@ class DistillCommand(CommandLine):
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
         args = self._with_config_of_checkpoint(expand_configs(args or []))
         args = with_class_paths(args)
+        hide_block_of_shufflenets()
         try:
             self.config = parser.parse_args(args)
         except RefusedError as error:
@@ -165,6 +171,7 @@ class DistillCommand(CommandLine):
             if (fault := first_fault(args)) or not names:
                 raise InputError(fault or str(error)) from error
             self.config = parser.parse_args([*args, *(f"--{name}=0" for name in names)])
+        without_block(self.config[args[0]])
         refuse_out_of_range(self.config[args[0]])
 
     def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from torchvision.models import ShuffleNetV2
 
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.config_files import find
@@ -21,6 +22,26 @@ NO_FILE = "#" * 4096 + "\n"
 """The beginning of a YAML text as a value of ``--config``, which no name of a file can have."""
 PLAIN_NETWORK = f"{PlainNetwork.__module__}.{PlainNetwork.__name__}"
 BUILDER = f"{foreign.__name__}.{foreign.foreign_network.__name__}"
+
+BLOCK = "inverted_residual"
+"""The argument of torchvision's ShuffleNets that is a class."""
+
+
+def hide_block_of_shufflenets() -> None:
+    """Lets the parser take the class in `BLOCK` as it is. From torchvision's hint it would ask for its arguments."""
+    ShuffleNetV2.__init__.__annotations__[BLOCK] = Any
+
+
+def without_block(config: Any) -> None:
+    """Removes `BLOCK` from parsed options, which it is in by default: options are plain data."""
+    if isinstance(config, list):
+        for one in config:
+            without_block(one)
+    elif isinstance(config, Namespace):
+        if str(config.get("class_path")).startswith("torchvision.models.shufflenet"):
+            config.init_args.pop(BLOCK, None)
+        for one in vars(config).values():
+            without_block(one)
 
 
 def with_class_paths(args: list[str]) -> list[str]:

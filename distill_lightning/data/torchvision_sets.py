@@ -1,6 +1,8 @@
 """MNIST, CIFAR-10 and CIFAR-100, downloaded by torchvision."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,8 +16,51 @@ from distill_lightning.errors import InputError
 
 
 class _TorchvisionSet(ImageData):
+    """A published data set.
+
+    Args:
+        root: the folder that contains the data set, or that it is downloaded to.
+        classes: the names of the classes that the data consist of, at least two; all by default. In the order given,
+            they are the classes 0, 1, ... of the network. All parts have the pictures of these classes alone.
+        kwargs: see ImageData.
+
+    Raises:
+        InputError: an option is out of range.
+    """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"classes": None}
     root_names_the_pictures = False
     dataset: type
+    num_classes: int = 0
+
+    def __init__(self, root: str = "data", classes: list[str | int] | None = None, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        self.classes: list[int] | None = None
+        if classes is None:
+            return
+        self.classes = self.class_numbers(classes)
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise InputError(f"data.classes is {classes}: give two classes or more, each once")
+        self.num_classes = len(self.classes)
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes: the numbers that they have in the whole data set."""
+        return super().class_names if self.classes is None else [str(number) for number in self.classes]
+
+    def of_classes(self, source: Source, labels: Tensor) -> tuple[Source, Tensor]:
+        """The pictures and labels of ``classes`` alone, in the same order.
+
+        Args:
+            source: N pictures.
+            labels: (N,) int64, the numbers that the classes have in the whole data set.
+        """
+        if self.classes is None:
+            return source, labels
+        assert isinstance(source, MemorySource)  # these data sets fit in memory
+        of = labels[:, None] == torch.tensor(self.classes)
+        kept = of.any(1)
+        return MemorySource(source.images[kept]), of[kept].long().argmax(1)
 
     def prepare_data(self) -> None:
         """Downloads the data set if it is missing, on one process per node.
@@ -50,7 +95,7 @@ class _TorchvisionSet(ImageData):
         dataset = self._open(part == "train", download=True)
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
-        return MemorySource(images), torch.as_tensor(dataset.targets).long()
+        return self.of_classes(MemorySource(images), torch.as_tensor(dataset.targets).long())
 
 
 class MNIST(_TorchvisionSet):
@@ -92,9 +137,11 @@ class _CIFAR(_TorchvisionSet):
         if folder is None or part == "val":
             return super().read(part)
         classes = [f.name for f in class_folders(folder / "train")]
-        if len(classes) != self.num_classes:
-            raise InputError(f"{folder / 'train'} has {len(classes)} class folders: {self.name} has {self.num_classes}")
-        return read_class_folders(folder / part, classes, 3, 32, self.num_workers, default_cache())
+        if len(classes) != type(self).num_classes:
+            raise InputError(
+                f"{folder / 'train'} has {len(classes)} class folders: {self.name} has {type(self).num_classes}"
+            )
+        return self.of_classes(*read_class_folders(folder / part, classes, 3, 32, self.num_workers, default_cache()))
 
 
 class CIFAR10(_CIFAR):

@@ -54,17 +54,20 @@ def silent() -> Iterator[None]:
         logging.disable(before)
 
 
-def program_of(classifier: PictureClassifier, shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+def program_of(
+    classifier: PictureClassifier, shape: tuple[int, int, int], device: str = "cpu"
+) -> torch.export.ExportedProgram:
     """The graph of a classifier, for any number of pictures.
 
     Args:
         classifier: the classifier.
         shape: (C, H, W) of a picture.
+        device: where the classifier is; on "meta" only shapes are computed.
 
     Raises:
         InputError: the network does something that a graph cannot have. The message names it.
     """
-    example = torch.zeros(3, *shape, dtype=torch.uint8)
+    example = torch.zeros(3, *shape, dtype=torch.uint8, device=device)
     batch = torch.export.Dim("batch")
     try:
         with silent(), torch.no_grad():
