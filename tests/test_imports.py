@@ -82,7 +82,7 @@ MAY_IMPORT = {
     "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
     # runs
     "runs": {"environment", "errors", "files"},
-    "doctor": {"errors", "runs"},
+    "doctor": {"errors", "plots", "runs"},
     "loggers": {"files", "runs"},
     "trackers": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
@@ -95,7 +95,7 @@ MAY_IMPORT = {
     "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "exported", "exporting", "specs"},
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
-    "report": {"errors", "files", "runs", "plots"},
+    "report": {"errors", "files", "runs", "plots", "doctor"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The

@@ -1,15 +1,17 @@
 """``distill doctor RUN...``: says in words what the curves of runs show, without importing torch."""
 
 import dataclasses
+import functools
 import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from distill_lightning.cli.verbs import COLUMNS, OTHER_VERBS
-from distill_lightning.doctor import Diagnosis, examine
+from distill_lightning.doctor import Curves, Diagnosis, examine, picture
 from distill_lightning.errors import InputError, LineParser
-from distill_lightning.files import printable
+from distill_lightning.files import atomic_write, printable
 
 
 def main(args: list[str]) -> int:
@@ -32,16 +34,34 @@ def main(args: list[str]) -> int:
     parser.add_argument("--num_classes", type=int, metavar="K", help="the number of classes, if no config.yaml says it")
     parser.add_argument("--batch_size", type=int, metavar="B", help="pictures of a step, if no config.yaml says it")
     parser.add_argument("--json", action="store_true", help="a list of {file, verdict, evidence, advice, ...}")
+    parser.add_argument(
+        "--pictures", type=Path, metavar="FOLDER", help="draw each run's curve, as SVG, into this folder"
+    )
     given = parser.parse_args(args)
     for name, least in (("num_classes", 2), ("batch_size", 1)):
         if (value := getattr(given, name)) is not None and value < least:
             raise InputError(f"--{name} is {value}: expected {least} or more")
-    found = [diagnosis for _, diagnosis in examine(given.runs, given.num_classes, given.batch_size)]
+    examined = examine(given.runs, given.num_classes, given.batch_size)
+    found = [diagnosis for _, diagnosis in examined]
+    if given.pictures is not None:
+        _draw(given.pictures, examined)
     if given.json:
         print(json.dumps([dataclasses.asdict(diagnosis) for diagnosis in found], indent=2, allow_nan=False))
     else:
         print("\n\n".join(_paragraphs(found)))
     return 0
+
+
+def _draw(folder: Path, examined: Sequence[tuple[Curves, Diagnosis]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (curves, diagnosis) in enumerate(examined, start=1):
+        svg = picture(curves, diagnosis).svg().encode()
+        name = f"{number:03}-{Path(diagnosis.file).stem}-{diagnosis.verdict}.svg"
+        atomic_write(folder / name, functools.partial(_write, svg))
+
+
+def _write(content: bytes, file: BinaryIO) -> None:
+    file.write(content)
 
 
 def _paragraphs(found: Sequence[Diagnosis]) -> list[str]:

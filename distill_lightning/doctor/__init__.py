@@ -8,6 +8,7 @@
     words.py      the sentences and the advice
     diagnosis.py  all of this for one run: `Diagnosis`, `diagnose`
     examine.py    the diagnoses of files and folders: `examine`
+    drawing.py    a plot with the place that a sentence is about: `picture`
     siblings.py   runs that differ in one option: `compared`
 
 The command is `distill_lightning.cli.doctor`. How the rules were found and how often they are right is in
@@ -16,6 +17,7 @@ The command is `distill_lightning.cli.doctor`. How the rules were found and how 
 
 from distill_lightning.doctor.curves import Curves, Series
 from distill_lightning.doctor.diagnosis import Diagnosis, diagnose
+from distill_lightning.doctor.drawing import picture
 from distill_lightning.doctor.examine import examine
 
-__all__ = ["Curves", "Diagnosis", "Series", "diagnose", "examine"]
+__all__ = ["Curves", "Diagnosis", "Series", "diagnose", "examine", "picture"]

@@ -22,8 +22,8 @@ class Diagnosis:
         evidence: a sentence with the statistic and its threshold.
         advice: what to change, most useful first, separated by "; ".
         sure: the share of the runs of the calibration half with this sign that had this illness, in [0, 1].
-        curve: the curve that the sentence is about: "loss", "val_loss", "val_accuracy" or "rate".
-        at: the step that it is about; None for the whole curve.
+        curve: the curve that the sentence is about: "loss", "val_loss" or "val_accuracy".
+        at: the step of this curve that it is about; None if there is none.
     """
 
     file: str
@@ -65,7 +65,7 @@ def diagnose(curves: Curves) -> Diagnosis:
         advice(rule.verdict, curves),
         rule.sure,
         rule.curve,
-        step if rule.at and math.isfinite(step := getattr(measures, rule.at)) else None,
+        step if math.isfinite(step := rule.at(measures)) else None,
     )
 
 

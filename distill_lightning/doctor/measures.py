@@ -14,6 +14,8 @@ from distill_lightning.doctor.curves import Array, Curves, Series
 UNKNOWN = math.nan
 """A statistic that the curves do not give. Every comparison with it is false."""
 
+HIGHEST_START = 1.16
+"""Initial weights may give a loss up to this; the mean of a first window far above it has risen."""
 WINDOW = 1.5
 """With more steps for each point, the points are taken for means over windows."""
 
@@ -44,18 +46,19 @@ class Measures:
         val_rise: the last validation loss over the lowest, - 1.
         val_low_at: the step of the lowest validation loss.
         val_drop: the best validation accuracy - the last.
-        below: mean of val - train over the last evaluations.
+        below: val - train in the middle of the last two epochs.
         val_jump: the largest fall of the validation accuracy from one evaluation to the next, in the second half.
         gain: how much faster the loss falls for a unit of the rate's sum in the last third than before; large where
             the loss only falls because the rate does.
         at_top: the share of steps with more than a tenth of the largest rate.
         jump: the smallest ratio of a rate to the one before it.
+        dropped_at: the last step with more than a tenth of the largest rate.
         flat_after: relative fall of the loss between the rate's drop and the end.
         gradient: the gradient's norm at the end over that at the start.
     """
 
     steps: float = UNKNOWN
-    points: int = 0
+    points: float = 0
     broken_at: float = UNKNOWN
     chance: float = UNKNOWN
     start: float = UNKNOWN
@@ -80,6 +83,7 @@ class Measures:
     gain: float = UNKNOWN
     at_top: float = UNKNOWN
     jump: float = UNKNOWN
+    dropped_at: float = UNKNOWN
     flat_after: float = UNKNOWN
     gradient: float = UNKNOWN
 
@@ -112,6 +116,12 @@ def scaled(nats: Array, curves: Curves) -> Array:
         return np.full(len(nats), UNKNOWN)
     lowest = floor(curves.smoothing, classes)
     return (nats - lowest) / (math.log(classes) - lowest)
+
+
+def scaled_width(curves: Curves) -> float:
+    """A difference of one nat in the unit of `scaled`."""
+    low, high = scaled(np.array([0.0, 1.0]), curves)
+    return float(high - low)
 
 
 def box(values: Array, width: int) -> Array:
@@ -151,10 +161,20 @@ def _of_loss(curves: Curves, loss: Series) -> dict[str, float]:
     if len(reached):
         found["half_at"] = (float(steps[reached[0]]) - (window - 1) / 2) / n
     if points >= 4:
-        first, last = level[: max(2, tenth)], level[-max(2, tenth) :]
-        error = math.sqrt(first.var() / len(first) + last.var() / len(last))
-        found["fallen"] = float(first.mean() - last.mean()) / max(error, 1e-4)
+        first, last = slice(0, max(2, tenth)), slice(-max(2, tenth), None)
+        error = math.hypot(*(_standard_error(curves, level, steps, part) for part in (first, last)))
+        found["fallen"] = float(level[first].mean() - level[last].mean()) / max(error, 1e-4)
     return found | _of_rate(curves.rate.finite(), level, steps)
+
+
+def _standard_error(curves: Curves, level: Array, steps: Array, part: slice) -> float:
+    """The standard error of the mean of a part of the losses."""
+    values = level[part]
+    within = 0.0
+    if len(curves.deviation) and (window := steps[-1] / len(steps)) >= WINDOW:
+        inner = curves.deviation.at(steps)[part] * scaled_width(curves)
+        within = float((inner**2).mean()) / (window * len(values))
+    return math.sqrt(float(values.var()) / len(values) + within)
 
 
 def _spike(curves: Curves, loss: Series, level: Array, window: float) -> tuple[float, float]:
@@ -164,6 +184,8 @@ def _spike(curves: Curves, loss: Series, level: Array, window: float) -> tuple[f
     if window >= WINDOW:
         most = scaled(curves.largest.at(loss.steps), curves) if len(curves.largest) else level
         peaks, base = level + (most - level) / 2, 1.0  # the mean of three steps around the largest is half as high
+        if level[0] > HIGHEST_START * 1.12:
+            return float(level[0]) / HIGHEST_START, float(loss.steps[0])
     else:
         peaks, base = box(level, 3), max(1.0, float(level[0]))
     place = 1 + int(peaks[1:].argmax())
@@ -174,9 +196,7 @@ def _width(curves: Curves, loss: Series, level: Array, smoothing: int) -> float:
     third = max(1, len(level) // 3)
     mean = max(float(level[-third:].mean()), 0.02)
     if len(curves.deviation) and loss.steps[-1] >= WINDOW * len(loss):
-        inner = curves.deviation.at(loss.steps)[-third:] * (
-            scaled(np.array([1.0]), curves) - scaled(np.array([0.0]), curves)
-        )
+        inner = curves.deviation.at(loss.steps)[-third:] * scaled_width(curves)
         return float(np.sqrt((inner**2).mean())) / mean
     rest = (level - box(level, smoothing))[-third:]
     return float(rest.std()) / mean
@@ -192,6 +212,7 @@ def _of_rate(rate: Series, level: Array, steps: Array) -> dict[str, float]:
     if len(ratios):
         found["jump"] = float(ratios.min())
         top = np.flatnonzero(rates > 0.1 * rates.max())[-1]
+        found["dropped_at"] = float(steps[top])
         after = level[top + 1 :]
         if len(after) >= 4:
             quarter = max(1, len(after) // 4)
@@ -221,8 +242,9 @@ def _of_validation(curves: Curves) -> dict[str, float]:
         found["val_jump"] = float(falls.max()) if len(falls) else 0.0
     if len(train) and len(val):
         found["gap"] = found["train"] - found["val"]
-        last = val.values[-2:] - train.at(val.steps[-2:])
-        found["below"] = float(last.mean())
+    if len(train) > 1 and len(val):  # a mean over an epoch stands for the middle of it
+        middles = (train.steps[1:] + train.steps[:-1]) / 2
+        found["below"] = float((val.at(middles) - train.values[1:])[-2:].mean())
     if len(loss):
         levels = scaled(loss.values, curves)
         lowest = int(loss.values.argmin())

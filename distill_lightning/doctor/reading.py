@@ -69,7 +69,7 @@ def read(place: Path, num_classes: int | None = None, batch_size: int | None = N
     config = _config(folder) if place.is_dir() or place.name == "metrics.csv" else None
     if config is not None:
         series = _loss_of_labels(series, config)
-    curves = Curves(str(place), num_classes=num_classes, batch_size=batch_size, **curves_of(series))
+    curves = Curves(str(place), **curves_of(series), num_classes=num_classes, batch_size=batch_size)  # type: ignore[arg-type]
     return curves if config is None else _with_config(curves, config)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.diagnosis import Diagnosis
 from distill_lightning.doctor.measures import Measures, measure
+from distill_lightning.doctor.rules import SMALL_BATCH
 from distill_lightning.doctor.words import advice
 
 RATE, BATCH = "model.optimizer.lr", "data.batch_size"
@@ -16,6 +17,8 @@ FACTOR = 2.0
 """Rates closer together than this are equal."""
 WORSE = 0.1
 """A final training loss that is higher by this share of ln K is worse."""
+FAR = 30.0
+"""Between rates further apart than this, one in the middle is tried."""
 SURE = 0.95
 
 
@@ -52,21 +55,25 @@ def _judged(
     worse = _level(measures[place]) - _level(measures[best])
     if best == place:
         if option == RATE and diagnosis.verdict in ("lr_too_high", "lr_too_low") and _both_sides(place, values):
-            words = f"Of {len(values)} runs that differ in {option} alone, this has the lowest training loss, and there are higher and lower rates."
+            words = f"Of {len(values)} runs that differ in {option} alone, this one has the lowest training loss."
             return dataclasses.replace(diagnosis, verdict="healthy", evidence=words, advice="", sure=SURE, at=None)
         return diagnosis
     if diagnosis.verdict in ("diverged", "eval_mismatch", "wrong_labels") or not worse > WORSE:
         return diagnosis
     if option == RATE and max(own, other) >= FACTOR * min(own, other):
-        verdict = "lr_too_high" if own > other else "lr_too_low"
-    elif option == BATCH and own < other and own <= 8:
-        verdict = "batch_too_small"
+        verdict, to = "lr_too_high" if own > other else "lr_too_low", other
+        if max(own, other) > FAR * min(own, other):
+            to = math.sqrt(own * other)
+    elif option == BATCH and own < other and own <= SMALL_BATCH:
+        verdict, to = "batch_too_small", other
     else:
         return diagnosis
-    ends = [f"{_level(measures[n]):.0%} of ln K" for n in (place, best)]
-    words = f"{curves[best].file} differs in {option} alone: {other:g} there ends at {ends[1]}, {own:g} here at {ends[0]} (threshold {WORSE:.0%})."
-    to = f"--{option} {other:g}" + ("" if verdict != "batch_too_small" else f"; or {advice(verdict, curves[place])}")
-    return dataclasses.replace(diagnosis, verdict=verdict, evidence=words, advice=to, sure=SURE, curve="loss", at=None)
+    words = (
+        f"{curves[best].file} differs in {option} alone: {other:g} there ends at {_level(measures[best]):.0%} of ln K, "
+        f"{own:g} here at {_level(measures[place]):.0%} (threshold: {WORSE:.0%} more)."
+    )
+    more = f"; {advice(verdict, curves[place])}" if verdict == "batch_too_small" else ""
+    return Diagnosis(diagnosis.file, verdict, words, f"--{option} {to:.2g}{more}", SURE, "loss", measures[place].steps)
 
 
 def _only_difference(one: Curves, other: Curves) -> str | None:

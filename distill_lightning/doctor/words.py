@@ -25,32 +25,54 @@ TITLES = {
 def evidence(rule: str, m: Measures, curves: Curves) -> str:
     """The sentence with the statistic of a rule and its threshold. ``rule`` is the name of one in `rules`."""
     nats = f"{m.end * math.log(1 / m.chance):.3g} nats, {m.end:.0%} of ln K" if m.chance == m.chance else "?"
-    ends = f"The loss ends at {nats}"
+    ends, batch = f"the loss ends at {nats}", f"at a batch of {curves.batch_size}"
+    nothing = f"{ends} (above 97 %, a network knows nothing)"
     both = f"training accuracy {_percent(m.train)}, validation accuracy {_percent(m.val)}"
-    rose = f"the loss rose to {m.spike:.3g} times its start at step {m.spike_at:.0f} (healthy runs stay below 1.12)"
-    width = f"single steps are {m.width:.0%} of the mean loss wide at a batch of {curves.batch_size}"
+    rose = f"it rose to {m.spike:.3g} times its start at step {m.spike_at:.0f} (healthy runs stay below 1.12)"
+    fell = f"fell by {m.slope:.0%} in the last fifth"
+    half = f"half of its fall took {m.half_at:.0%} of the steps (threshold 8.5 %)"
     sentences = {
-        "not finite": f"The loss is not a number from step {m.broken_at:.0f} on",
-        "ends above": f"{ends}; a network that knows nothing has 100 %, and the threshold is 125 %",
-        "collapsed, small batch": f"{ends} (97 % and more is to know nothing), at a batch of {curves.batch_size}; {rose}",
-        "collapsed": f"{ends} (97 % and more is to know nothing), after it was at {m.low:.0%}; {rose}",
-        "hardly falls": f"{ends}, but it falls steadily: by {m.fallen:.1f} standard errors (threshold 5)",
-        "flat": f"{ends} and moved by {abs(m.fallen):.1f} standard errors (threshold 5): it stays that of a network that knows nothing",
-        "validation at chance": f"{_capital(both)}, where chance is {m.chance:.1%}; the validation loss is {m.val_loss:.0%} of ln K (threshold 110 %)",
-        "validation above training": f"{_capital(both)}: validation is better by {m.below:.1%} of all pictures (threshold 10 %)",
-        "validation falls again": f"Validation accuracy fell by {m.val_drop:.1%} of all pictures from its best (threshold 5 %), while training went to {_percent(m.train)}",
-        "rose, small batch": f"{ends}, at a batch of {curves.batch_size}; {rose}",
-        "rose": f"{ends}; {rose}",
-        "rises": f"{ends}; in its last fifth it is {-m.slope:.0%} higher than in the fifth before (threshold 10 %)",
-        "wide, small batch": f"{ends}; {width} (threshold 45 %)",
-        "gap": f"{_capital(both)}; the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (threshold 10 %)",
-        "dropped": f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %); {_small(ends)}",
-        "still falls": f"The loss is still falling: by {m.slope:.0%} in the last fifth (threshold 5 %), and half of its fall took {m.half_at:.0%} of the steps (threshold 8.5 %)",
-        "little fall": f"{ends} (threshold 62 %), and half of its fall took {m.half_at:.0%} of the steps (threshold 8.5 %)",
-        "agree and flat": f"{_capital(both)}; {_small(ends)} and fell by {m.slope:.0%} in the last fifth (threshold 3 %)",
-        "nothing found": f"{ends}; no rule for an illness holds",
+        "not finite": [f"the loss is not a number from step {m.broken_at:.0f} on"],
+        "ends above": [ends, "the threshold is 125 %, and a network that knows nothing has 100 %"],
+        "few steps": [f"the training has {m.steps:.0f} steps (threshold 20)", ends],
+        "collapsed, small batch": [f"{nothing}, {batch}", f"before, it was at {m.low:.0%}", rose],
+        "collapsed": [nothing, f"before, it was at {m.low:.0%}", rose],
+        "hardly falls": [
+            f"{ends}, but it falls: by {m.fallen:.1f} standard errors (threshold 5)",
+            f"training accuracy {_percent(m.train)}, where chance is {m.chance:.1%}",
+        ],
+        "flat": [nothing, f"from the first to the last tenth it fell by {m.fallen:.1f} standard errors (threshold 5)"],
+        "validation at chance": [
+            f"{both}, where chance is {m.chance:.1%}",
+            f"the validation loss is {m.val_loss:.0%} of ln K (threshold 110 %)",
+        ],
+        "validation never learned": [
+            f"the lowest validation loss is {m.val_least:.0%} of ln K (threshold 105 %), the training loss {m.end:.0%}"
+        ],
+        "validation above training": [both, f"validation is better by {m.below:.1%} of all pictures (threshold 10 %)"],
+        "validation falls again": [
+            f"validation accuracy fell by {m.val_drop:.1%} of all pictures from its best (threshold 5 %), while "
+            f"training went to {_percent(m.train)}"
+        ],
+        "rose, small batch": [f"{ends}, {batch}", rose],
+        "rose": [ends, rose],
+        "rises": [ends, f"in its last fifth it is {-m.slope:.0%} higher than in the fifth before (threshold 10 %)"],
+        "wide, small batch": [
+            ends, f"single steps {batch} are {m.width:.0%} of the mean loss wide (threshold 45 %)",
+        ],
+        "gap": [
+            both,
+            f"the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (threshold 10 %)",
+        ],
+        "wide gap": [f"{both} (threshold: a difference of {max(0.12, 0.25 * m.train):.1%})"],
+        "dropped": [f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %)", ends],
+        "still falls": [f"the loss {fell} (threshold 5 %), and {half}"],
+        "little fall": [f"{ends} (threshold 62 %), and {half}"],
+        "agree and flat": [both, f"{ends} and {fell} (threshold 3 %)"],
+        "nothing found": [ends, "no rule for an illness holds"],
     }  # fmt: skip
-    return sentences[rule] + "."
+    text = "; ".join(sentences[rule])
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def advice(verdict: str, curves: Curves) -> str:
@@ -78,18 +100,23 @@ def advice(verdict: str, curves: Curves) -> str:
             lr(0.1, "a tenth of the rate"), option("--trainer.gradient_clip_val 1", "gradients clipped at norm 1"),
             option("--trainer.precision 32", "full precision"),
         ],
-        "lr_too_high": [lr(1 / 3, "a third of the rate"), "a warm-up over the first twentieth of the steps", "never longer training"],
+        "lr_too_high": [
+            lr(1 / 3, "a third of the rate"), "a warm-up over the first twentieth of the steps",
+            "never longer training",
+        ],
         "lr_too_low": [lr(3, "three times the rate"), f"if that is worse, {longer}"],
         "batch_too_small": [
             lr((batch or 8) / 32, "the rate times batch / 32"),
             option(f"--trainer.accumulate_grad_batches {accumulate}", f"gradients of {accumulate} batches added up"),
         ],
         "overfits": [
-            "more pictures, or augmentation", option(f"--model.optimizer.weight_decay {5 * stronger:.2g}", "more weight decay"),
+            "more pictures, or augmentation",
+            option(f"--model.optimizer.weight_decay {5 * stronger:.2g}", "more weight decay"),
             "dropout, or a teacher (KD, DLB)", option("checkpoints/best.ckpt", "the weights of the best evaluation"),
         ],
         "underfits": [
-            "a wider or deeper network", "less weight decay, dropout and augmentation", lr(3, "three times the rate") + " once",
+            "a wider or deeper network", "less weight decay, dropout and augmentation",
+            lr(3, "three times the rate") + " once",
         ],
         "no_learning": [
             "other initial weights (He's for ReLU, Glorot's for tanh)", "ReLU in place of sigmoid", "batch norm",
@@ -98,10 +125,11 @@ def advice(verdict: str, curves: Curves) -> str:
         "eval_mismatch": [
             "the same preprocessing of training and validation pictures",
             "batch norm with momentum 0.1 and a batch of 16 or more, or its statistics estimated again after training",
-            option("--trainer.callbacks+ EMA, or --model.schedule Cosine", "averaged weights, or a rate that falls to 0"),
+            option("--trainer.callbacks+ EMA, or --model.schedule Cosine", "averaged weights, or a falling rate"),
         ],
         "wrong_labels": [
-            "look at the training pictures with the largest loss", option("--model.label_smoothing 0.1", "label smoothing of 0.1"),
+            "look at the training pictures with the largest loss",
+            option("--model.label_smoothing 0.1", "label smoothing of 0.1"),
             option("fewer epochs, or checkpoints/best.ckpt", "fewer epochs, or the weights of the best evaluation"),
         ],
         "lr_dropped_early": ["later milestones", option("--model.schedule Cosine", "a rate that falls as a cosine")],
@@ -117,11 +145,3 @@ def _number(value: object) -> float | None:
 
 def _percent(share: float) -> str:
     return f"{share:.1%}" if share == share else "unknown"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _small(text: str) -> str:
-    return text[:1].lower() + text[1:]
