@@ -59,7 +59,6 @@ class Curves:
         val_loss: the cross-entropy on the validation split, in nats.
         val_accuracy: the accuracy on the validation split, in [0, 1].
         rate: the learning rate.
-        gradient: the norm of the gradient.
         num_classes: K; None where nothing says it.
         batch_size: the number of pictures of an optimizer step; None where nothing says it.
         smoothing: the share of label smoothing, in [0, 1).
@@ -77,7 +76,6 @@ class Curves:
     val_loss: Series = NOTHING
     val_accuracy: Series = NOTHING
     rate: Series = NOTHING
-    gradient: Series = NOTHING
     num_classes: int | None = None
     batch_size: int | None = None
     smoothing: float = 0.0

@@ -53,8 +53,6 @@ class Measures:
         at_top: the share of steps with more than a tenth of the largest rate.
         jump: the smallest ratio of a rate to the one before it.
         dropped_at: the last step with more than a tenth of the largest rate.
-        flat_after: relative fall of the loss between the rate's drop and the end.
-        gradient: the gradient's norm at the end over that at the start.
     """
 
     steps: float = UNKNOWN
@@ -84,8 +82,6 @@ class Measures:
     at_top: float = UNKNOWN
     jump: float = UNKNOWN
     dropped_at: float = UNKNOWN
-    flat_after: float = UNKNOWN
-    gradient: float = UNKNOWN
 
 
 def measure(curves: Curves) -> Measures:
@@ -100,7 +96,7 @@ def measure(curves: Curves) -> Measures:
         found["chance"] = 1 / curves.num_classes
     if len(loss):
         found |= _of_loss(curves, loss)
-    return Measures(points=len(loss), **found, **_of_validation(curves), **_of_gradient(curves.gradient.finite()))
+    return Measures(points=len(loss), **found, **_of_validation(curves))
 
 
 def floor(smoothing: float, num_classes: int) -> float:
@@ -157,14 +153,23 @@ def _of_loss(curves: Curves, loss: Series) -> dict[str, float]:
         "slope": _fall(_part(level, steps, 0.6, 0.8), _part(level, steps, 0.8, 1.0)),
         "width": _width(curves, loss, level, over(1 / 15)),
     }
-    reached = np.flatnonzero(smooth <= start - (start - found["low"]) / 2)
-    if len(reached):
-        found["half_at"] = (float(steps[reached[0]]) - (window - 1) / 2) / n
+    found["half_at"] = _crossing(smooth, steps - (window - 1) / 2, start, (start + found["low"]) / 2) / n
     if points >= 4:
         first, last = slice(0, max(2, tenth)), slice(-max(2, tenth), None)
         error = math.hypot(*(_standard_error(curves, level, steps, part) for part in (first, last)))
         found["fallen"] = float(level[first].mean() - level[last].mean()) / max(error, 1e-4)
     return found | _of_rate(curves.rate.finite(), level, steps)
+
+
+def _crossing(values: Array, steps: Array, start: float, level: float) -> float:
+    """The first step at which a curve that begins with ``start`` at step 0 is as low as ``level``, interpolated."""
+    reached = np.flatnonzero(values <= level)
+    if not len(reached):
+        return UNKNOWN
+    place = int(reached[0])
+    before, at = (float(values[place - 1]), float(steps[place - 1])) if place else (start, 0.0)
+    share = (before - level) / max(before - float(values[place]), 1e-12)
+    return at + (float(steps[place]) - at) * min(max(share, 0.0), 1.0)
 
 
 def _standard_error(curves: Curves, level: Array, steps: Array, part: slice) -> float:
@@ -207,16 +212,8 @@ def _of_rate(rate: Series, level: Array, steps: Array) -> dict[str, float]:
         return {}
     rates = rate.at(steps)
     found = {"at_top": float((rates > 0.1 * rates.max()).mean())}
-    positive = rates > 0
-    ratios = rates[1:] / np.where(positive[:-1], rates[:-1], np.inf)
-    if len(ratios):
-        found["jump"] = float(ratios.min())
-        top = np.flatnonzero(rates > 0.1 * rates.max())[-1]
-        found["dropped_at"] = float(steps[top])
-        after = level[top + 1 :]
-        if len(after) >= 4:
-            quarter = max(1, len(after) // 4)
-            found["flat_after"] = _fall(after[:quarter], after[-quarter:])
+    found["jump"] = float((rate.values[1:] / np.maximum(rate.values[:-1], 1e-30)).min())
+    found["dropped_at"] = float(steps[np.flatnonzero(rates > 0.1 * rates.max())[-1]])
     travelled = np.cumsum(rates)
     travelled = travelled / travelled[-1]
     first, middle = int(0.2 * len(level)), int(0.7 * len(level))
@@ -253,13 +250,6 @@ def _of_validation(curves: Curves) -> dict[str, float]:
         found["val_rise"] = float(loss.values[-1] / max(loss.values[lowest], 1e-3)) - 1
         found["val_low_at"] = float(loss.steps[lowest])
     return found
-
-
-def _of_gradient(norms: Series) -> dict[str, float]:
-    if len(norms) < 3:
-        return {}
-    fifth = max(1, len(norms) // 5)
-    return {"gradient": float(np.median(norms.values[-fifth:]) / max(np.median(norms.values[:fifth]), 1e-30))}
 
 
 def _part(level: Array, steps: Array, first: float, last: float) -> Array:

@@ -64,7 +64,7 @@ def _slow(m: Measures) -> bool:
 RULES = (
     Rule("not finite", "diverged", lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
     Rule("ends above", "diverged", lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
-    Rule("few steps", "lr_too_low", lambda m, _: m.steps < 20 and m.end > 0.3 and not _was_lower(m)),
+    Rule("few steps", "lr_too_low", lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
     Rule(
         "collapsed, small batch", "batch_too_small",
         lambda m, c: m.end > CHANCE and _was_lower(m) and _small(c), at=lambda m: m.spike_at,
@@ -78,7 +78,7 @@ RULES = (
     ),
     Rule(
         "validation never learned", "eval_mismatch",
-        lambda m, _: m.val_least > 1.05 and m.end < 0.9, curve="val_loss",
+        lambda m, _: m.val_least > (1.5 if m.spike > RISE else 1.05) and m.end < 0.9, curve="val_loss",
     ),
     Rule(
         "validation above training", "wrong_labels",
@@ -93,6 +93,11 @@ RULES = (
         lambda m, c: m.end > 0.15 and m.spike > RISE and _small(c), at=lambda m: m.spike_at,
     ),
     Rule("rose", "lr_too_high", lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
+    Rule(
+        "falls with its rate", "lr_too_high",
+        lambda m, _: 0.15 < m.end < 0.7 and m.half_at > 0.3 and m.gain > 1.8 and m.spike > 1.05,
+        at=lambda m: m.half_at * m.steps,
+    ),
     Rule("rises", "lr_too_high", lambda m, _: m.end > 0.15 and m.slope < -0.1, at=_last_fifth),
     Rule("wide, small batch", "batch_too_small", lambda m, c: m.width > 0.45 and m.end > 0.1 and _small(c)),
     Rule(
@@ -106,11 +111,12 @@ RULES = (
     ),
     Rule("still falls", "lr_too_low", lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
     Rule("little fall", "lr_too_low", lambda m, _: m.end > 0.62 and _slow(m), at=_last_fifth),
+    Rule("slowed by its rate", "lr_too_low", lambda m, _: m.end > 0.3 and m.half_at > 0.15 and m.gain < 0.6),
     Rule(
         "agree and flat", "underfits",
-        lambda m, _: m.end > 0.25 and m.slope < 0.03 and m.gap < 0.08, at=_last_fifth,
+        lambda m, _: 0.25 < m.end < 0.65 and m.slope < 0.045 and m.gap < 0.08 and not m.gain > 1.8, at=_last_fifth,
     ),
-    Rule("nothing found", "healthy", lambda m, _: not math.isnan(m.end)),
+    Rule("nothing found", "healthy", lambda m, _: m.end < 0.65),
 )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ SPELLINGS = {
     "val_loss": [rf"{VAL}_{LOSS}(?:_epoch)?", rf"{LOSS}_{VAL}(?:_epoch)?", rf"test_{LOSS}(?:_epoch)?"],
     "val_accuracy": [rf"{VAL}_{ACCURACY}(?:_epoch)?", rf"{ACCURACY}_{VAL}(?:_epoch)?", rf"test_{ACCURACY}(?:_epoch)?"],
     "rate": [rf"(?:{TRAIN}_|optimizer_|hp_)?(?:lr|learning_?rate)(?:_?(?:sgd|adam|adamw|rmsprop))?(?:_pg1)?(?:_0|0)?"],
-    "gradient": [rf"(?:{TRAIN}_)?grad(?:ient)?_(?:2_)?norm(?:_total)?(?:_step)?"],
 }  # fmt: skip
 """Patterns for tags in small letters, with "_" for every other sign. The first that is there counts."""
 FEWEST = 8

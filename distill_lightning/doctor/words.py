@@ -56,6 +56,13 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "rose, small batch": [f"{ends}, {batch}", rose],
         "rose": [ends, rose],
+        "falls with its rate": [
+            f"{half}, and then it fell {m.gain:.1f} times as fast as before for the same rate (threshold 1.8)", ends,
+        ],
+        "slowed by its rate": [
+            f"{ends}, and {half}",
+            f"at the end it fell {m.gain:.1f} times as fast as before for the same rate (threshold 0.6)",
+        ],
         "rises": [ends, f"in its last fifth it is {-m.slope:.0%} higher than in the fifth before (threshold 10 %)"],
         "wide, small batch": [
             ends, f"single steps {batch} are {m.width:.0%} of the mean loss wide (threshold 45 %)",
@@ -68,7 +75,7 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         "dropped": [f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %)", ends],
         "still falls": [f"the loss {fell} (threshold 5 %), and {half}"],
         "little fall": [f"{ends} (threshold 62 %), and {half}"],
-        "agree and flat": [both, f"{ends} and {fell} (threshold 3 %)"],
+        "agree and flat": [both, f"{ends} and {fell} (threshold 4.5 %)"],
         "nothing found": [ends, "no rule for an illness holds"],
     }  # fmt: skip
     text = "; ".join(sentences[rule])
