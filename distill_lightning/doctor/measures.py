@@ -47,7 +47,6 @@ class Measures:
         val_low_at: the step of the lowest validation loss.
         val_drop: the best validation accuracy - the last.
         below: val - train in the middle of the last two epochs.
-        val_jump: the largest fall of the validation accuracy from one evaluation to the next, in the second half.
         gain: how much faster the loss falls for a unit of the rate's sum in the last third than before; large where
             the loss only falls because the rate does.
         at_top: the share of steps with more than a tenth of the largest rate.
@@ -77,7 +76,6 @@ class Measures:
     val_low_at: float = UNKNOWN
     val_drop: float = UNKNOWN
     below: float = UNKNOWN
-    val_jump: float = UNKNOWN
     gain: float = UNKNOWN
     at_top: float = UNKNOWN
     jump: float = UNKNOWN
@@ -188,7 +186,8 @@ def _spike(curves: Curves, loss: Series, level: Array, window: float) -> tuple[f
         return UNKNOWN, UNKNOWN
     if window >= WINDOW:
         most = scaled(curves.largest.at(loss.steps), curves) if len(curves.largest) else level
-        peaks, base = level + (most - level) / 2, 1.0  # the mean of three steps around the largest is half as high
+        peaks = level + (most - level) / 2  # the mean of three steps around the largest one is about half as high
+        base = max(1.0, min(float(level[0]), HIGHEST_START))
         if level[0] > HIGHEST_START * 1.12:
             return float(level[0]) / HIGHEST_START, float(loss.steps[0])
     else:
@@ -235,8 +234,6 @@ def _of_validation(curves: Curves) -> dict[str, float]:
     if len(val):
         found["val"] = float(val.values[-1])
         found["val_drop"] = float(val.values.max() - val.values[-1])
-        falls = -np.diff(val.values[len(val) // 2 :])
-        found["val_jump"] = float(falls.max()) if len(falls) else 0.0
     if len(train) and len(val):
         found["gap"] = found["train"] - found["val"]
     if len(train) > 1 and len(val):  # a mean over an epoch stands for the middle of it

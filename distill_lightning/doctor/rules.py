@@ -24,16 +24,16 @@ class Rule:
     Args:
         name: its name in the table of the documentation.
         verdict: what it says.
+        sure: of n runs of the calibration half for which it decides, r are right: (r + 1) / (n + 2), in [0, 1].
         holds: whether it holds for the statistics of these curves.
-        sure: the share of the runs of the calibration half with this rule that had this illness, in [0, 1].
         curve: the curve that it is about.
         at: the step where its sign is.
     """
 
     name: str
     verdict: str
+    sure: float
     holds: Callable[[Measures, Curves], bool]
-    sure: float = 0.8
     curve: str = "loss"
     at: Callable[[Measures], float] = lambda m: m.steps
 
@@ -62,61 +62,61 @@ def _slow(m: Measures) -> bool:
 
 
 RULES = (
-    Rule("not finite", "diverged", lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
-    Rule("ends above", "diverged", lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
-    Rule("few steps", "lr_too_low", lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
+    Rule("not finite", "diverged", 0.99, lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
+    Rule("ends above", "diverged", 0.95, lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
+    Rule("few steps", "lr_too_low", 0.8, lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
     Rule(
-        "collapsed, small batch", "batch_too_small",
+        "collapsed, small batch", "batch_too_small", 0.75,
         lambda m, c: m.end > CHANCE and _was_lower(m) and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("collapsed", "lr_too_high", lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
-    Rule("hardly falls", "lr_too_low", lambda m, _: m.end > CHANCE and (m.fallen > 5 or _knows(m))),
-    Rule("flat", "no_learning", lambda m, _: m.end > CHANCE),
+    Rule("collapsed", "lr_too_high", 0.92, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
+    Rule("hardly falls", "lr_too_low", 0.8, lambda m, _: m.end > CHANCE and (m.fallen > 5 or _knows(m))),
+    Rule("flat", "no_learning", 0.83, lambda m, _: m.end > CHANCE),
     Rule(
-        "validation at chance", "eval_mismatch",
+        "validation at chance", "eval_mismatch", 0.86,
         lambda m, _: m.val_loss > 1.1 and m.val < max(1.6 * m.chance, 0.35 * m.train), curve="val_accuracy",
     ),
     Rule(
-        "validation never learned", "eval_mismatch",
+        "validation never learned", "eval_mismatch", 0.8,
         lambda m, _: m.val_least > (1.5 if m.spike > RISE else 1.05) and m.end < 0.9, curve="val_loss",
     ),
     Rule(
-        "validation above training", "wrong_labels",
+        "validation above training", "wrong_labels", 0.89,
         lambda m, c: m.below > 0.1 and m.steps >= 50 and not c.mixed, curve="val_accuracy",
     ),
     Rule(
-        "validation falls again", "wrong_labels",
+        "validation falls again", "wrong_labels", 0.75,
         lambda m, _: m.val_drop > 0.05 and m.gap > 0.1 and m.val_rise > 0.1 and m.end < 0.3, curve="val_accuracy",
     ),
     Rule(
-        "rose, small batch", "batch_too_small",
+        "rose, small batch", "batch_too_small", 0.67,
         lambda m, c: m.end > 0.15 and m.spike > RISE and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("rose", "lr_too_high", lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
+    Rule("rose", "lr_too_high", 0.75, lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
     Rule(
-        "falls with its rate", "lr_too_high",
+        "falls with its rate", "lr_too_high", 0.67,
         lambda m, _: 0.15 < m.end < 0.7 and m.half_at > 0.3 and m.gain > 1.8 and m.spike > 1.05,
         at=lambda m: m.half_at * m.steps,
     ),
-    Rule("rises", "lr_too_high", lambda m, _: m.end > 0.15 and m.slope < -0.1, at=_last_fifth),
-    Rule("wide, small batch", "batch_too_small", lambda m, c: m.width > 0.45 and m.end > 0.1 and _small(c)),
+    Rule("rises", "lr_too_high", 0.67, lambda m, _: m.end > 0.15 and m.slope < -0.1, at=_last_fifth),
+    Rule("wide, small batch", "batch_too_small", 0.5, lambda m, c: m.width > 0.45 and m.end > 0.1 and _small(c)),
     Rule(
-        "gap", "overfits",
+        "gap", "overfits", 0.89,
         lambda m, _: m.gap > 0.08 and (m.train > 0.97 or m.val_rise > 0.1), curve="val_loss", at=lambda m: m.val_low_at,
     ),
-    Rule("wide gap", "overfits", lambda m, _: m.gap > max(0.12, 0.25 * m.train), curve="val_accuracy"),
+    Rule("wide gap", "overfits", 0.67, lambda m, _: m.gap > max(0.12, 0.25 * m.train), curve="val_accuracy"),
     Rule(
-        "dropped", "lr_dropped_early",
+        "dropped", "lr_dropped_early", 0.88,
         lambda m, _: m.jump < 0.3 and m.at_top < 0.3 and m.end > 0.25, at=lambda m: m.dropped_at,
     ),
-    Rule("still falls", "lr_too_low", lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
-    Rule("little fall", "lr_too_low", lambda m, _: m.end > 0.62 and _slow(m), at=_last_fifth),
-    Rule("slowed by its rate", "lr_too_low", lambda m, _: m.end > 0.3 and m.half_at > 0.15 and m.gain < 0.6),
+    Rule("still falls", "lr_too_low", 0.7, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
+    Rule("little fall", "lr_too_low", 0.71, lambda m, _: m.end > 0.62 and _slow(m), at=_last_fifth),
+    Rule("slowed by its rate", "lr_too_low", 0.67, lambda m, _: m.end > 0.3 and m.half_at > 0.15 and m.gain < 0.6),
     Rule(
-        "agree and flat", "underfits",
+        "agree and flat", "underfits", 0.67,
         lambda m, _: 0.25 < m.end < 0.65 and m.slope < 0.045 and m.gap < 0.08 and not m.gain > 1.8, at=_last_fifth,
     ),
-    Rule("nothing found", "healthy", lambda m, _: m.end < 0.65),
+    Rule("nothing found", "healthy", 0.92, lambda m, _: m.end < 0.65),
 )  # fmt: skip
 
 
