@@ -58,7 +58,12 @@ def _knows(m: Measures) -> bool:
 
 def _slow(m: Measures) -> bool:
     """Whether the fall of the loss took long, and not because it only came with the fall of the rate."""
-    return m.half_at > 0.085 and not m.gain > 1.8
+    return m.half_at > 0.085 and not (m.gain > 1.8 and m.slope > 0.015)
+
+
+def _agrees_and_is_flat(m: Measures) -> bool:
+    """Whether training and validation agree, and neither falls any more, nor fell because the rate did."""
+    return m.slope < 0.045 and m.gap < 0.08 and not m.gain > 1.8
 
 
 RULES = (
@@ -114,9 +119,9 @@ RULES = (
     Rule("slowed by its rate", "lr_too_low", 0.67, lambda m, _: m.end > 0.3 and m.half_at > 0.15 and m.gain < 0.6),
     Rule(
         "agree and flat", "underfits", 0.67,
-        lambda m, _: 0.25 < m.end < 0.65 and m.slope < 0.045 and m.gap < 0.08 and not m.gain > 1.8, at=_last_fifth,
+        lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,
     ),
-    Rule("nothing found", "healthy", 0.92, lambda m, _: m.end < 0.65),
+    Rule("nothing found", "healthy", 0.92, lambda m, _: m.end < 0.65 and not (m.end >= 0.5 and _agrees_and_is_flat(m))),
 )  # fmt: skip
 
 
