@@ -188,8 +188,9 @@ def _spike(curves: Curves, loss: Series, level: Array, window: float) -> tuple[f
         most = scaled(curves.largest.at(loss.steps), curves) if len(curves.largest) else level
         peaks = level + (most - level) / 2  # the mean of three steps around the largest one is about half as high
         base = max(1.0, min(float(level[0]), HIGHEST_START))
-        if level[0] > HIGHEST_START * 1.12:
-            return float(level[0]) / HIGHEST_START, float(loss.steps[0])
+        first = max(float(level[0]) / HIGHEST_START, float(most[0]) / (1.25 * HIGHEST_START))
+        if first > 1.12:
+            return first, float(loss.steps[0])
     else:
         peaks, base = box(level, 3), max(1.0, float(level[0]))
     place = 1 + int(peaks[1:].argmax())

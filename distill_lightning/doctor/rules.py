@@ -58,67 +58,80 @@ def _knows(m: Measures) -> bool:
 
 def _slow(m: Measures) -> bool:
     """Whether the fall of the loss took long, and not because it only came with the fall of the rate."""
-    return m.half_at > 0.085 and not (m.gain > 1.8 and m.slope > 0.015)
+    return m.half_at > 0.085 and not _annealed(m)
+
+
+def _annealed(m: Measures) -> bool:
+    """Whether the loss fell at the end because the rate did."""
+    return m.gain > 1.8 and m.slope > 0.015
+
+
+def _harder_to_learn(m: Measures) -> bool:
+    """Whether the training pictures are harder than those of validation, by accuracy and by loss."""
+    return m.below > 0.07 or (m.below > 0.03 and m.end - m.val_loss > 0.035 and m.end > 0.6)
 
 
 def _agrees_and_is_flat(m: Measures) -> bool:
     """Whether training and validation agree, and neither falls any more, nor fell because the rate did."""
-    return m.slope < 0.045 and m.gap < 0.08 and not m.gain > 1.8
+    return m.slope < 0.045 and m.gap < 0.08 and not _annealed(m)
 
 
 RULES = (
     Rule("not finite", "diverged", 0.99, lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
     Rule("ends above", "diverged", 0.95, lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
-    Rule("few steps", "lr_too_low", 0.8, lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
+    Rule("few steps", "lr_too_low", 0.83, lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
     Rule(
-        "collapsed, small batch", "batch_too_small", 0.75,
+        "collapsed, small batch", "batch_too_small", 0.86,
         lambda m, c: m.end > CHANCE and _was_lower(m) and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("collapsed", "lr_too_high", 0.92, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
-    Rule("hardly falls", "lr_too_low", 0.8, lambda m, _: m.end > CHANCE and (m.fallen > 5 or _knows(m))),
-    Rule("flat", "no_learning", 0.83, lambda m, _: m.end > CHANCE),
+    Rule("collapsed", "lr_too_high", 0.93, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
+    Rule("hardly falls", "lr_too_low", 0.8, lambda m, _: m.end > CHANCE and (m.fallen > 3.5 or _knows(m))),
+    Rule("flat", "no_learning", 0.57, lambda m, _: m.end > CHANCE),
     Rule(
-        "validation at chance", "eval_mismatch", 0.86,
+        "validation at chance", "eval_mismatch", 0.88,
         lambda m, _: m.val_loss > 1.1 and m.val < max(1.6 * m.chance, 0.35 * m.train), curve="val_accuracy",
     ),
     Rule(
-        "validation never learned", "eval_mismatch", 0.8,
+        "validation never learned", "eval_mismatch", 0.83,
         lambda m, _: m.val_least > (1.5 if m.spike > RISE else 1.05) and m.end < 0.9, curve="val_loss",
     ),
     Rule(
-        "validation above training", "wrong_labels", 0.89,
-        lambda m, c: m.below > 0.1 and m.steps >= 50 and not c.mixed, curve="val_accuracy",
+        "validation above training", "wrong_labels", 0.94,
+        lambda m, c: _harder_to_learn(m) and m.steps >= 50 and not c.mixed, curve="val_accuracy",
     ),
     Rule(
         "validation falls again", "wrong_labels", 0.75,
         lambda m, _: m.val_drop > 0.05 and m.gap > 0.1 and m.val_rise > 0.1 and m.end < 0.3, curve="val_accuracy",
     ),
     Rule(
-        "rose, small batch", "batch_too_small", 0.67,
+        "rose, small batch", "batch_too_small", 0.75,
         lambda m, c: m.end > 0.15 and m.spike > RISE and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("rose", "lr_too_high", 0.75, lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
+    Rule("rose", "lr_too_high", 0.83, lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
     Rule(
-        "falls with its rate", "lr_too_high", 0.67,
+        "falls with its rate", "lr_too_high", 0.5,
         lambda m, _: 0.15 < m.end < 0.7 and m.half_at > 0.3 and m.gain > 1.8 and m.spike > 1.05,
         at=lambda m: m.half_at * m.steps,
     ),
     Rule("rises", "lr_too_high", 0.67, lambda m, _: m.end > 0.15 and m.slope < -0.1, at=_last_fifth),
     Rule("wide, small batch", "batch_too_small", 0.5, lambda m, c: m.width > 0.45 and m.end > 0.1 and _small(c)),
     Rule(
-        "gap", "overfits", 0.89,
+        "gap", "overfits", 0.83,
         lambda m, _: m.gap > 0.08 and (m.train > 0.97 or m.val_rise > 0.1), curve="val_loss", at=lambda m: m.val_low_at,
     ),
-    Rule("wide gap", "overfits", 0.67, lambda m, _: m.gap > max(0.12, 0.25 * m.train), curve="val_accuracy"),
+    Rule("wide gap", "overfits", 0.62, lambda m, _: m.gap > max(0.12, 0.15 * m.train), curve="val_accuracy"),
     Rule(
-        "dropped", "lr_dropped_early", 0.88,
+        "dropped", "lr_dropped_early", 0.91,
         lambda m, _: m.jump < 0.3 and m.at_top < 0.3 and m.end > 0.25, at=lambda m: m.dropped_at,
     ),
-    Rule("still falls", "lr_too_low", 0.7, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
-    Rule("little fall", "lr_too_low", 0.71, lambda m, _: m.end > 0.62 and _slow(m), at=_last_fifth),
-    Rule("slowed by its rate", "lr_too_low", 0.67, lambda m, _: m.end > 0.3 and m.half_at > 0.15 and m.gain < 0.6),
+    Rule("still falls", "lr_too_low", 0.71, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
     Rule(
-        "agree and flat", "underfits", 0.67,
+        "little fall", "lr_too_low", 0.79,
+        lambda m, _: m.end > 0.62 and _slow(m) and (m.steps < 800 or m.slope > 0.03), at=_last_fifth,
+    ),
+    Rule("slowed by its rate", "lr_too_low", 0.75, lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4),
+    Rule(
+        "agree and flat", "underfits", 0.83,
         lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,
     ),
     Rule("nothing found", "healthy", 0.92, lambda m, _: m.end < 0.65 and not (m.end >= 0.5 and _agrees_and_is_flat(m))),

@@ -5,6 +5,8 @@ import math
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.measures import Measures
 
+MANY = 10.0
+"""A loss of more times ln K is not written in percent."""
 TITLES = {
     "diverged": "the training diverged",
     "lr_too_high": "the learning rate is too high",
@@ -24,7 +26,8 @@ TITLES = {
 
 def evidence(rule: str, m: Measures, curves: Curves) -> str:
     """The sentence with the statistic of a rule and its threshold. ``rule`` is the name of one in `rules`."""
-    nats = f"{m.end * math.log(1 / m.chance):.3g} nats, {m.end:.0%} of ln K" if m.chance == m.chance else "?"
+    share = f"{m.end:.0%} of ln K" if m.end < MANY else f"{m.end:.2g} times ln K"
+    nats = f"{m.end * math.log(1 / m.chance):.3g} nats, {share}" if m.chance == m.chance else "?"
     ends, batch = f"the loss ends at {nats}", f"at a batch of {curves.batch_size}"
     nothing = f"{ends} (above 97 %, a network knows nothing)"
     both = f"training accuracy {_percent(m.train)}, validation accuracy {_percent(m.val)}"
@@ -38,10 +41,10 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         "collapsed, small batch": [f"{nothing}, {batch}", f"before, it was at {m.low:.0%}", rose],
         "collapsed": [nothing, f"before, it was at {m.low:.0%}", rose],
         "hardly falls": [
-            f"{ends}, but it falls: by {m.fallen:.1f} standard errors (threshold 5)",
+            f"{ends}, but it falls: by {m.fallen:.1f} standard errors (threshold 3.5)",
             f"training accuracy {_percent(m.train)}, where chance is {m.chance:.1%}",
         ],
-        "flat": [nothing, f"from the first to the last tenth it fell by {m.fallen:.1f} standard errors (threshold 5)"],
+        "flat": [nothing, f"between first and last tenth it fell by {m.fallen:.1f} standard errors (threshold 3.5)"],
         "validation at chance": [
             f"{both}, where chance is {m.chance:.1%}",
             f"the validation loss is {m.val_loss:.0%} of ln K (threshold 110 %)",
@@ -49,7 +52,11 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         "validation never learned": [
             f"the lowest validation loss is {m.val_least:.0%} of ln K (threshold 105 %), the training loss {m.end:.0%}"
         ],
-        "validation above training": [both, f"validation is better by {m.below:.1%} of all pictures (threshold 10 %)"],
+        "validation above training": [
+            both,
+            f"validation is better by {m.below:.1%} of all pictures (threshold 7 %), and its loss by "
+            f"{m.end - m.val_loss:.0%} of ln K",
+        ],
         "validation falls again": [
             f"validation accuracy fell by {m.val_drop:.1%} of all pictures from its best (threshold 5 %), while "
             f"training went to {_percent(m.train)}"
@@ -61,7 +68,7 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "slowed by its rate": [
             f"{ends}, and {half}",
-            f"at the end it fell {m.gain:.1f} times as fast as before for the same rate (threshold 0.6)",
+            f"at the end it fell {m.gain:.1f} times as fast as before for the same rate (threshold 1.4)",
         ],
         "rises": [ends, f"in its last fifth it is {-m.slope:.0%} higher than in the fifth before (threshold 10 %)"],
         "wide, small batch": [
@@ -71,7 +78,7 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             both,
             f"the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (threshold 10 %)",
         ],
-        "wide gap": [f"{both} (threshold: a difference of {max(0.12, 0.25 * m.train):.1%})"],
+        "wide gap": [f"{both} (threshold: a difference of {max(0.12, 0.15 * m.train):.1%})"],
         "dropped": [f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %)", ends],
         "still falls": [f"the loss {fell} (threshold 5 %), and {half}"],
         "little fall": [f"{ends} (threshold 62 %), and {half}"],
