@@ -129,7 +129,10 @@ RULES = (
         "little fall", "lr_too_low", 0.79,
         lambda m, _: m.end > 0.62 and _slow(m) and (m.steps < 800 or m.slope > 0.03), at=_last_fifth,
     ),
-    Rule("slowed by its rate", "lr_too_low", 0.75, lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4),
+    Rule(
+        "slowed by its rate", "lr_too_low", 0.75,
+        lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4, at=_last_fifth,
+    ),
     Rule(
         "agree and flat", "underfits", 0.83,
         lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,

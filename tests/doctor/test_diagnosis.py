@@ -54,7 +54,9 @@ def counts(runs: list[tuple[str, Curves]]) -> dict[str, int]:
 
 
 def test_the_counts_are_those_of_the_page(known):
-    rows = re.findall(r"^\| (calibration|held out) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", PAGE.read_text(), re.M)
+    rows = re.findall(
+        r"^\| (calibration|held out) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", PAGE.read_text(), re.M
+    )
     assert {row[0]: list(map(int, row[1:])) for row in rows} == {
         half: list(counts(runs).values()) for half, runs in known.items()
     }
@@ -109,7 +111,7 @@ def test_siblings_say_on_which_side_a_rate_lies():
 
 def test_runs_that_differ_in_more_are_no_siblings():
     alone = [diagnose(one).verdict for one in (fallen(0.9, 0.01), fallen(0.1, 0.1))]
-    assert verdicts([fallen(0.9, 0.01), fallen(0.1, 0.1, **{"model": "KD"})]) == alone
+    assert verdicts([fallen(0.9, 0.01), fallen(0.1, 0.1, model="KD")]) == alone
     assert verdicts([fallen(0.9, 0.01, seed_everything=1), fallen(0.1, 0.1)]) == ["lr_too_low", "healthy"]
 
 
