@@ -73,11 +73,12 @@ class _Turns(Callback):
         self.loader = pl_module.image_data.train_loader_from(lambda: (1, 0))
         self.network = copy.deepcopy(pl_module.model).train()
         self.call = torch.compile(self.network) if pl_module.compiled else self.network
-        self.optimizer = pl_module.make_optimizer(self.network.parameters())
+        self.optimizer = pl_module.optimization.make(self.network.parameters())
         self.format = pl_module.memory_format
         made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
         self.rows, self.fresh = len(made[-1].labels), made[-1].num_new
-        whole = [(batch.images, batch.labels) for batch in made if len(batch.labels) == self.rows]
+        # pictures without labels, -1, take as long with any label
+        whole = [(batch.images, batch.labels.clamp(min=0)) for batch in made if len(batch.labels) == self.rows]
         self.batches = [(images.contiguous(memory_format=self.format), labels) for images, labels in whole]
         self.fresh_batches = [(images[: self.fresh], labels[: self.fresh]) for images, labels in self.batches]
         _forget_peak(pl_module.device)
