@@ -54,8 +54,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "validation above training": [
             both,
-            f"validation is better by {m.below:.1%} of all pictures (threshold 7 %), and its loss by "
-            f"{m.end - m.val_loss:.0%} of ln K",
+            f"validation is better by {m.below:.1%} of all pictures, and its loss by {m.end - m.val_loss:.1%} of ln K "
+            "(threshold 7 %, or 3 % and 3.5 %)",
         ],
         "validation falls again": [
             f"validation accuracy fell by {m.val_drop:.1%} of all pictures from its best (threshold 5 %), while "
@@ -76,7 +76,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "gap": [
             both,
-            f"the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (threshold 10 %)",
+            f"the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (thresholds: "
+            "8 % apart, and 97 % in training or 10 % above the best loss)",
         ],
         "wide gap": [f"{both} (threshold: a difference of {max(0.12, 0.15 * m.train):.1%})"],
         "dropped": [f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %)", ends],
@@ -130,7 +131,7 @@ def advice(verdict: str, curves: Curves) -> str:
         ],
         "underfits": [
             "a wider or deeper network", "less weight decay, dropout and augmentation",
-            lr(3, "three times the rate") + " once",
+            lr(3, "three times the rate"),
         ],
         "no_learning": [
             "other initial weights (He's for ReLU, Glorot's for tanh)", "ReLU in place of sigmoid", "batch norm",
