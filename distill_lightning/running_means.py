@@ -34,7 +34,8 @@ class RunningMeans:
         """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
         window, weight = self.window, batch.weight
         values = {f"loss_{name}": term.detach() for name, term in output.terms.items()} | {"loss": loss.detach()}
-        values[SQUARES] = loss.detach().double().square()
+        exact = loss.detach().double()
+        values[SQUARES] = exact.square()
         if weight != 1.0:
             values = {key: value * weight for key, value in values.items()}
         counted = right_answers(output.logits.detach().argmax(1), batch)
@@ -45,8 +46,7 @@ class RunningMeans:
             else:
                 window[key] = value.to(torch.float64, copy=True)
         if weight:
-            worst = loss.detach().double()
-            window[WORST] = torch.maximum(window[WORST], worst) if WORST in window else worst  # type: ignore[arg-type]
+            window[WORST] = torch.maximum(window[WORST], exact) if WORST in window else exact  # type: ignore[arg-type]
         # the running sum is not finite from the first bad step on, so this counts the steps since then
         window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type,operator]
         counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
