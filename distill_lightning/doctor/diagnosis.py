@@ -21,7 +21,7 @@ class Diagnosis:
         verdict: a key of `words.TITLES`.
         evidence: a sentence with the statistic and its threshold.
         advice: what to change, most useful first, separated by "; ".
-        sure: the share of the runs of the calibration half with this sign that had this illness, in [0, 1].
+        sure: the share of the runs whose illness is known, with this sign, that had this illness, in [0, 1].
         curve: the curve that the sentence is about: "loss", "val_loss" or "val_accuracy".
         at: the step of this curve that it is about; None if there is none.
     """

@@ -24,7 +24,7 @@ class Rule:
     Args:
         name: its name in the table of the documentation.
         verdict: what it says.
-        sure: of n runs of the calibration half for which it decides, r are right: (r + 1) / (n + 2), in [0, 1].
+        sure: of n runs whose illness is known, for which it decides, r are right: (r + 1) / (n + 2), in [0, 1].
         holds: whether it holds for the statistics of these curves.
         curve: the curve that it is about.
         at: the step where its sign is.
@@ -84,9 +84,9 @@ RULES = (
         "collapsed, small batch", "batch_too_small", 0.86,
         lambda m, c: m.end > CHANCE and _was_lower(m) and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("collapsed", "lr_too_high", 0.93, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
-    Rule("hardly falls", "lr_too_low", 0.8, lambda m, _: m.end > CHANCE and (m.fallen > 3.5 or _knows(m))),
-    Rule("flat", "no_learning", 0.57, lambda m, _: m.end > CHANCE),
+    Rule("collapsed", "lr_too_high", 0.94, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
+    Rule("hardly falls", "lr_too_low", 0.63, lambda m, _: m.end > CHANCE and (m.fallen > 3.5 or _knows(m))),
+    Rule("flat", "no_learning", 0.64, lambda m, _: m.end > CHANCE),
     Rule(
         "validation at chance", "eval_mismatch", 0.88,
         lambda m, _: m.val_loss > 1.1 and m.val < max(1.6 * m.chance, 0.35 * m.train), curve="val_accuracy",
@@ -96,11 +96,11 @@ RULES = (
         lambda m, _: m.val_least > (1.5 if m.spike > RISE else 1.05) and m.end < 0.9, curve="val_loss",
     ),
     Rule(
-        "validation above training", "wrong_labels", 0.94,
+        "validation above training", "wrong_labels", 0.91,
         lambda m, c: _harder_to_learn(m) and m.steps >= 50 and not c.mixed, curve="val_accuracy",
     ),
     Rule(
-        "validation falls again", "wrong_labels", 0.75,
+        "validation falls again", "wrong_labels", 0.6,
         lambda m, _: m.val_drop > 0.05 and m.gap > 0.1 and m.val_rise > 0.1 and m.end < 0.3, curve="val_accuracy",
     ),
     Rule(
@@ -121,23 +121,23 @@ RULES = (
     ),
     Rule("wide gap", "overfits", 0.62, lambda m, _: m.gap > max(0.12, 0.15 * m.train), curve="val_accuracy"),
     Rule(
-        "dropped", "lr_dropped_early", 0.91,
+        "dropped", "lr_dropped_early", 0.92,
         lambda m, _: m.jump < 0.3 and m.at_top < 0.3 and m.end > 0.25, at=lambda m: m.dropped_at,
     ),
-    Rule("still falls", "lr_too_low", 0.71, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
+    Rule("still falls", "lr_too_low", 0.69, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
     Rule(
-        "little fall", "lr_too_low", 0.79,
+        "little fall", "lr_too_low", 0.8,
         lambda m, _: m.end > 0.62 and _slow(m) and (m.steps < 800 or m.slope > 0.03), at=_last_fifth,
     ),
     Rule(
-        "slowed by its rate", "lr_too_low", 0.75,
+        "slowed by its rate", "lr_too_low", 0.5,
         lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4, at=_last_fifth,
     ),
     Rule(
-        "agree and flat", "underfits", 0.83,
+        "agree and flat", "underfits", 0.62,
         lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,
     ),
-    Rule("nothing found", "healthy", 0.92, lambda m, _: m.end < 0.65 and not (m.end >= 0.5 and _agrees_and_is_flat(m))),
+    Rule("nothing found", "healthy", 0.89, lambda m, _: m.end < 0.65 and not (m.end >= 0.5 and _agrees_and_is_flat(m))),
 )  # fmt: skip
 
 
