@@ -25,9 +25,20 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {
+    "confusion",
+    "depth_figures",
+    "losses",
+    "masks",
+    "schedules",
+    "schedulers",
+    "metrics",
+    "plots",
+    "feature_hooks",
+    "frozen_copies",
+}
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
+METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "learning_rates", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -57,11 +68,13 @@ MAY_IMPORT = {
     "metrics": set(),
     "confusion": set(),
     "plots": set(),
+    "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": {"errors"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
+    "learning_rates": {"errors", "optimizers", "schedules", "schedulers"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics", "confusion"},
     # networks and files
@@ -106,7 +119,7 @@ MAY_IMPORT = {
     },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
-    "report": {"errors", "files", "runs", "plots", "doctor"},
+    "report": {"errors", "files", "runs", "plots", "depth_figures", "doctor"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
