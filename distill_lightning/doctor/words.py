@@ -139,7 +139,8 @@ def advice(verdict: str, curves: Curves) -> str:
         ],
         "eval_mismatch": [
             "the same preprocessing of training and validation pictures",
-            "batch norm with momentum 0.1 and a batch of 16 or more, or its statistics estimated again after training",
+            "batch norm with momentum 0.1 and a batch of 16 or more",
+            option("distill test RUN --reestimate_batch_norm 1000", "its statistics estimated again before the test"),
             option("--trainer.callbacks+ EMA, or --model.schedule Cosine", "averaged weights, or a falling rate"),
         ],
         "wrong_labels": [
