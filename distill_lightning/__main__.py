@@ -12,7 +12,7 @@ from types import FrameType
 from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
 
-WITHOUT_TORCH = ("report", "configs", "list", "show")
+WITHOUT_TORCH = ("report", "configs", "list", "show", "doctor")
 """The verbs that answer at once; each is a module of the same name in ``cli``."""
 EXPORTED = (".onnx", ".pt2")
 """The ends of exported files. Those of ONNX are read where there may be no torch."""

@@ -1,5 +1,6 @@
 """Means of the loss and the training metrics: over an epoch, and over a window (the steps since the last log)."""
 
+import functools
 import time
 from typing import Any
 
@@ -10,6 +11,9 @@ from distill_lightning.distributed import largest, sum_over_processes
 from distill_lightning.values import Batch, StepOutput
 
 Sums = dict[str, Tensor | float]
+
+SQUARES, WORST = "squares", "worst"
+"""The keys of the sum of squared losses and of the largest loss: the only key whose values are not added."""
 
 
 class RunningMeans:
@@ -30,6 +34,8 @@ class RunningMeans:
         """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
         window, weight = self.window, batch.weight
         values = {f"loss_{name}": term.detach() for name, term in output.terms.items()} | {"loss": loss.detach()}
+        exact = loss.detach().double()
+        values[SQUARES] = exact.square()
         if weight != 1.0:
             values = {key: value * weight for key, value in values.items()}
         counted = right_answers(output.logits.detach().argmax(1), batch)
@@ -39,6 +45,8 @@ class RunningMeans:
                 window[key].add_(value)  # type: ignore[union-attr]
             else:
                 window[key] = value.to(torch.float64, copy=True)
+        if weight:
+            window[WORST] = torch.maximum(window[WORST], exact) if WORST in window else exact  # type: ignore[arg-type]
         # the running sum is not finite from the first bad step on, so this counts the steps since then
         window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type,operator]
         counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
@@ -83,7 +91,7 @@ class RunningMeans:
         window, self.window = self.window, {}
         if not window:
             return {}
-        self.epoch |= {k: self.epoch.get(k, 0) + v for k, v in window.items()}
+        self.epoch = _added(self.epoch, window)
         return _means(window)
 
     def close_epoch(self) -> dict[str, float]:
@@ -119,8 +127,10 @@ def shared_out(states: list[dict[str, Any]], rank: int, world: int) -> dict[str,
     """
 
     def merged(part: str) -> Sums:
-        sums = {k: sum(state[part][k] for state in states) * (rank == 0) for k in states[0][part]}
-        return {k: v * world / len(states) if k == "steps" or k.startswith("loss") else v for k, v in sums.items()}
+        whole: Sums = functools.reduce(_added, (state[part] for state in states))
+        sums = {k: v if k == WORST else v * (rank == 0) for k, v in whole.items()}
+        each = {k for k in sums if k in ("steps", SQUARES) or k.startswith("loss")}
+        return {k: v * world / len(states) if k in each else v for k, v in sums.items()}
 
     return {"window": merged("window"), "epoch": merged("epoch"), "exposures": states[0]["exposures"]}
 
@@ -154,11 +164,25 @@ def _device_of(sums: Sums) -> torch.device:
     return next(value.device for value in sums.values() if isinstance(value, Tensor))
 
 
+def _added(first: Sums, second: Sums) -> Sums:
+    """The sums of the steps of both, with the larger of their largest losses."""
+    sums: Sums = first | {k: first.get(k, 0) + v for k, v in second.items()}
+    if WORST in first and WORST in second:
+        sums[WORST] = torch.maximum(first[WORST], second[WORST])  # type: ignore[arg-type]
+    return sums
+
+
 def _means(sums: Sums) -> dict[str, float]:
-    names, device = list(sums), _device_of(sums)
+    names, device = [name for name in sums if name != WORST], _device_of(sums)
     summed = sum_over_processes(torch.stack([torch.as_tensor(sums[k], device=device).double() for k in names]))
-    values: dict[str, float] = dict(zip(names, summed.tolist(), strict=True))
+    none_yet = torch.tensor(-torch.inf, dtype=torch.float64, device=device)
+    worst = largest(torch.as_tensor(sums.get(WORST, none_yet)).to(none_yet))
+    *added, most = torch.cat([summed, worst.reshape(1)]).tolist()
+    values: dict[str, float] = dict(zip(names, added, strict=True))
     means = {name: values[name] / values["steps"] for name in names if name.startswith("loss")}
+    if SQUARES in values and most > -torch.inf:
+        variance = values[SQUARES] / values["steps"] - means["loss"] ** 2
+        means |= {"loss_max": most, "loss_std": max(variance, 0.0) ** 0.5}
     means["accuracy"] = values["right"] / values["fresh"]
     if "flipped" in values:
         flipped, kept = values["flipped"], values["fresh"] - values["flipped"]

@@ -98,12 +98,13 @@ MAY_IMPORT = {
     "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
     # runs
     "runs": {"environment", "errors", "files"},
+    "doctor": {"errors", "plots", "runs"},
     "loggers": {"files", "runs"},
     "trackers": {"lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
     "bench_stages": {"data", "methods"},
     "training": METHODS
-    | {"predictions", "methods", "callbacks", "files", "runs", "loggers", "trackers", "specs", "version"},
+    | {"predictions", "methods", "callbacks", "files", "runs", "doctor", "loggers", "trackers", "specs", "version"},
     # files for other programs
     "narrowing": {"errors", "models"},
     "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
@@ -120,7 +121,7 @@ MAY_IMPORT = {
     },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
-    "report": {"errors", "files", "runs", "plots", "depth_figures"},
+    "report": {"errors", "files", "runs", "plots", "depth_figures", "doctor"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
@@ -257,7 +258,7 @@ def test_a_plan_does_not_know_who_carries_it_out():
 
 WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
 WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files", "cli.list", "cli.show"]
-WITHOUT_TORCH += ["catalogue"]
+WITHOUT_TORCH += ["catalogue", "doctor", "cli.doctor"]
 ONLY_TO_WRITE = {"plotly", "matplotlib", "jinja2"}
 """What is only imported when a page or a picture is written."""
 

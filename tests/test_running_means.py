@@ -1,5 +1,7 @@
 """Means over a window and over an epoch."""
 
+import math
+
 import pytest
 import torch
 from helpers import batch_of
@@ -25,17 +27,20 @@ def test_windows_are_part_of_their_epoch():
     step(means, 1.0, [0, 0, 0, 0])
     step(means, 2.0, [0, 1, 0, 0])
     assert means.mean_loss() == 1.5
-    assert means.close_window() == {"loss_ce": 1.5, "loss": 1.5, "accuracy": 3 / 8}
+    assert means.close_window() == {"loss_ce": 1.5, "loss": 1.5, "loss_max": 2.0, "loss_std": 0.5, "accuracy": 3 / 8}
     assert means.close_window() == {}
     step(means, 6.0, [0, 1, 2, 2])
     assert means.mean_loss() == 3.0
-    assert means.close_window() == {"loss_ce": 6.0, "loss": 6.0, "accuracy": 1.0}
-    epoch = {"epoch_loss_ce": 3.0, "epoch_loss": 3.0, "epoch_accuracy": 7 / 12, "exposures": 12}
-    assert means.close_epoch() == epoch
+    assert means.close_window() == {"loss_ce": 6.0, "loss": 6.0, "loss_max": 6.0, "loss_std": 0.0, "accuracy": 1.0}
+    spread = {"epoch_loss_max": 6.0, "epoch_loss_std": math.sqrt(14 / 3)}
+    epoch = {"epoch_loss_ce": 3.0, "epoch_loss": 3.0, "epoch_accuracy": 7 / 12, "exposures": 12} | spread
+    assert means.close_epoch() == pytest.approx(epoch)
     assert means.mean_loss() is None
     step(means, 1.0, [0, 0, 0, 0])
     means.close_window()
-    assert means.close_epoch() == {"epoch_loss_ce": 1.0, "epoch_loss": 1.0, "epoch_accuracy": 0.25, "exposures": 16}
+    spread = {"epoch_loss_max": 1.0, "epoch_loss_std": 0.0}
+    epoch = {"epoch_loss_ce": 1.0, "epoch_loss": 1.0, "epoch_accuracy": 0.25, "exposures": 16} | spread
+    assert means.close_epoch() == epoch
 
 
 def test_rows_that_are_not_new_are_exposures_and_no_answers():
@@ -48,10 +53,12 @@ def test_rows_that_are_not_new_are_exposures_and_no_answers():
 def test_shares_of_another_size_weigh_by_their_weight():
     means = RunningMeans()
     step(means, 4.0, [0, 1, 2, 2], batch(weight=0.5))
-    assert means.close_window() == {"loss_ce": 2.0, "loss": 2.0, "accuracy": 1.0}
-    step(means, 4.0, [0], batch(1, weight=0.0))  # a process with nothing to do takes the step, and nothing counts
+    window = means.close_window()
+    assert window == {"loss_ce": 2.0, "loss": 2.0, "loss_max": 4.0, "loss_std": 2.0, "accuracy": 1.0}
+    step(means, 9.0, [0], batch(1, weight=0.0))  # a process with nothing to do takes the step, and nothing counts
     step(means, 4.0, [1, 1, 1, 1], batch())
-    assert means.close_window() == {"loss_ce": 2.0, "loss": 2.0, "accuracy": 0.25}
+    window = means.close_window()
+    assert window == {"loss_ce": 2.0, "loss": 2.0, "loss_max": 4.0, "loss_std": 2.0, "accuracy": 0.25}
     assert means.close_epoch()["exposures"] == 8
 
 
@@ -88,9 +95,10 @@ def test_sums_go_on_from_a_checkpoint():
         if one is other:
             step(one, 3.0, [0, 1, 0, 0])
         assert one.close_window()["loss"] == 2.5
-        assert one.close_epoch() == {
-            "epoch_loss_ce": 2.0, "epoch_loss": 2.0, "epoch_accuracy": 5 / 12, "exposures": 12,
-        }  # fmt: skip
+        assert one.close_epoch() == pytest.approx({
+            "epoch_loss_ce": 2.0, "epoch_loss": 2.0, "epoch_loss_max": 3.0, "epoch_loss_std": math.sqrt(2 / 3),
+            "epoch_accuracy": 5 / 12, "exposures": 12,
+        })  # fmt: skip
 
 
 def test_what_counts_as_right():
@@ -108,9 +116,12 @@ def test_sums_go_on_with_another_number_of_processes():
 
     def sums(loss: float, late: float) -> dict:
         window = {"loss": torch.tensor(loss), "loss_late": torch.tensor(late), "right": torch.tensor(3)}
+        window |= {"squares": torch.tensor(loss**2), "worst": torch.tensor(loss)}
         return {"window": window | {"steps": 4, "fresh": 8, "rows": 16}, "epoch": {}, "exposures": 100}
 
     shares = [shared_out([sums(1.0, 0.5), sums(3.0, 1.5)], rank, 3) for rank in range(3)]
     whole = {k: float(sum(share["window"][k] for share in shares)) for k in shares[0]["window"]}
-    assert whole == {"loss": 6.0, "loss_late": 3.0, "right": 6.0, "steps": 12.0, "fresh": 16.0, "rows": 32.0}
-    assert all(list(share["window"]) == list(whole) and share["exposures"] == 100 for share in shares)
+    assert whole.pop("worst") == 9.0  # each has the largest, 3
+    sums_of_steps = {"loss": 6.0, "loss_late": 3.0, "squares": 15.0, "steps": 12.0}
+    assert whole == sums_of_steps | {"right": 6.0, "fresh": 16.0, "rows": 32.0}
+    assert all(list(share["window"]) == list(shares[0]["window"]) and share["exposures"] == 100 for share in shares)

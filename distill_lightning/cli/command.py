@@ -142,6 +142,12 @@ class DistillCommand(CommandLine):
             help="Whether the state of the optimizer is taken along from the checkpoint in start_from.",
         )
         parser.add_argument(
+            "--doctor",
+            type=bool,
+            default=True,
+            help="Whether a line at the end of a fit says what the curves show, as `distill doctor` does.",
+        )
+        parser.add_argument(
             "--trust",
             type=str | None,
             help="The dotted name of a class or function of yours that a file may use, as my_package.Net. "

@@ -52,6 +52,7 @@ PARTS: dict[str, Any] = {
     "name": str | None,
     "start_from": str | dict[str, str | None] | None,
     "start_optimizer": bool,
+    "doctor": bool,
     "weights_only": bool | None,
     "model": Method,
     "data": ImageData,

@@ -35,6 +35,7 @@ HELP = {
     "name": "The name of the run; its network and seed by default.",
     "start_from": "What a new run takes its first weights from: a run's folder, a checkpoint, or a file of weights.",
     "start_optimizer": "Whether the state of the optimizer is taken along from the checkpoint in start_from.",
+    "doctor": "Whether a line at the end of a fit says what the curves show, as `distill doctor` does.",
     "ckpt_path": "What to resume or to evaluate: a run's folder, a checkpoint, last, best. For fit also auto.",
     "trust": "A class or function of yours that a file may use, as my_package.Net. May be given several times.",
     "print_config": "Print the resolved options, and train nothing.",
@@ -49,6 +50,7 @@ PLAIN: dict[str, tuple[Any, Any]] = {
     "name": (str | None, None),
     "start_from": (str | dict[str, str | None] | None, None),  # config.yaml also says which weights they were
     "start_optimizer": (bool, False),
+    "doctor": (bool, True),
     "ckpt_path": (str | None, None),
     "trust": (str | None, None),
     "print_config": (str | None, None),

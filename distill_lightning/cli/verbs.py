@@ -18,6 +18,7 @@ OTHER_VERBS = {
     "list": "List runs: their state, their accuracy, and the options that differ.",
     "show": "Show one run: its state, metrics, options, what it was made from, and its next commands.",
     "report": "Make one HTML page from any run folders.",
+    "doctor": "Say in words what the curves of runs show, how sure it is, and what to change.",
     "configs": "List, print or copy the configuration files that come with the program.",
     "data": "Show what the data look like, and draw a sheet of training pictures as the network sees them.",
     "schedule": "Draw the learning rate of a training before it begins.",

@@ -12,6 +12,7 @@ from distill_lightning.plots import COLOURS, Plot
 from distill_lightning.report import tickets
 from distill_lightning.report.charts import FEWEST, by_density, by_depth, confusion, curve, reliability
 from distill_lightning.report.comparisons import baseline
+from distill_lightning.report.doctor import examined
 from distill_lightning.report.groups import Group, by_data_set
 from distill_lightning.report.page_charts import Chart, Legend, confusion_chart, figure, line_chart
 from distill_lightning.report.rendering import read, render
@@ -62,7 +63,9 @@ class Page:
             Section.of(f"part-{number}", name, groups, letters, self.baselines)
             for number, (name, groups) in enumerate(by_data_set(self.groups).items(), start=1)
         ]
-        charts = list(chain(figures, *(section.charts for section in sections)))
+        records = [record for group in self.groups for record in group.records]
+        seen, ill = examined(records)
+        charts = list(chain(figures, ill, *(section.charts for section in sections)))
         scripts = [_plotly(), read("page.js")] if charts else []
         places = {key[0]: key for section in sections for key in section.keys}
         return render(
@@ -75,6 +78,8 @@ class Page:
             overview=overview(self.groups) if self.groups else None,
             keys=[places[letters[group]] for group in self.groups],
             sections=sections,
+            doctor=seen,
+            doctor_charts=ill,
             runs=all_runs(self.groups) if self.groups else None,
             left_out=self.left_out,
             charts=[chart.data for chart in charts],

@@ -7,8 +7,10 @@ import lightning.pytorch as pl
 from distill_lightning.callbacks.run_checkpoint import OutOfTimeError
 from distill_lightning.callbacks.start_from import Start, StartFrom
 from distill_lightning.distributed import from_first
+from distill_lightning.doctor import examine
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import read_json
+from distill_lightning.loggers import TensorBoard
 from distill_lightning.runs import Run, RunConfig, identity, resume, start
 from distill_lightning.runs.config import file_to_start_from
 from distill_lightning.runs.slurm import folder_of_job, mark_folder
@@ -132,11 +134,21 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
         summary = summarise(parts, config, record.latest)
         outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
         board.log_outcome(config.settings(), outcome)
+        if method.trains and parts.config.options.get("doctor", True):
+            _ask_doctor(run, board, trainer.global_step)
         board.save()
         if method.confusion:
             write_confusion(run.folder, data.class_names, method.confusion)
         write_summary(run.summary, summary)
     return from_first(record.latest), True
+
+
+def _ask_doctor(run: Run, board: TensorBoard, step: int) -> None:
+    """Says in a line what the curves show, here and in TensorBoard. It is silent where they do not tell."""
+    for _, found in examine([run.metrics.parent]):
+        if found.verdict != "unsure":
+            print(f"doctor: {found.line}", flush=True)
+            board.experiment.add_text("doctor", found.line, step)
 
 
 def _say(trainer: pl.Trainer, line: str) -> None:

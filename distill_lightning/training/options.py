@@ -29,6 +29,7 @@ def options_of(
     log_dir: str,
     name: str | None,
     start: Mapping[str, Any],
+    doctor: bool = True,
 ) -> RunConfig:
     """Describes a run by its options, as the command does.
 
@@ -42,6 +43,7 @@ def options_of(
         log_dir: the option log_dir.
         name: the option name.
         start: the options start_from and start_optimizer.
+        doctor: the option doctor.
 
     Raises:
         InputError: the class of the method or of the data cannot be imported by its name.
@@ -70,6 +72,7 @@ def options_of(
         "log_dir": log_dir,
         "name": name,
         **start,
+        "doctor": doctor,
         "checkpoint": (description.of(checkpoint, "checkpoint") or {}).get("init_args"),
     }
     if description.unnamed:

@@ -40,6 +40,7 @@ class Trainer:
         log_dir: the folder of all runs.
         seed: the seed of the run: of new weights, of the order of samples, of all random draws.
         checkpoint: when checkpoints are written, and which metric decides ``best.ckpt``.
+        doctor: whether a line at the end says what the curves show, as ``distill doctor`` does.
         options: other options of ``lightning.pytorch.Trainer``, such as ``callbacks``, ``devices``, ``precision``.
     """
 
@@ -51,11 +52,12 @@ class Trainer:
         log_dir: str | Path = "logs",
         seed: int = 0,
         checkpoint: RunCheckpoint | None = None,
+        doctor: bool = True,
         **options: Any,
     ) -> None:
         self.options = {"max_epochs": max_epochs, **options}
         self.name, self.log_dir, self.seed = name, str(log_dir), seed
-        self.checkpoint = checkpoint
+        self.checkpoint, self.doctor = checkpoint, doctor
         self.lightning: pl.Trainer | None = None
         """Lightning's trainer of the last call."""
 
@@ -113,7 +115,8 @@ class Trainer:
         shape = dict(zip(SHAPE, (data.num_classes, data.channels, data.image_size), strict=True))
         networks = method.make_networks(shape, data.name)
         checkpoint = RunCheckpoint(**(self.checkpoint.given_arguments if self.checkpoint else {}))
-        config = options_of(method, data, networks, self.options, checkpoint, self.seed, self.log_dir, self.name, start)
+        of_run = (self.seed, self.log_dir, self.name, start, self.doctor)
+        config = options_of(method, data, networks, self.options, checkpoint, *of_run)
         described = config.options["model"]
         method.hparams.update({"_class_path": described["class_path"], **described["init_args"]})
         trainer, equipment = self._lightning(method, checkpoint)

@@ -1,0 +1,85 @@
+"""What the doctor says of a run: a verdict, its evidence, how sure it is, and what to change."""
+
+import math
+from dataclasses import dataclass
+
+from distill_lightning.doctor.curves import Curves
+from distill_lightning.doctor.measures import Measures, measure
+from distill_lightning.doctor.rules import DIVERGED, decide
+from distill_lightning.doctor.words import TITLES, advice, evidence
+
+FEWEST_POINTS = 5
+SURE, LIKELY = 0.9, 0.7
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the doctor says of one run.
+
+    Args:
+        file: the file or folder, as it was given.
+        verdict: a key of `words.TITLES`.
+        evidence: a sentence with the statistic and its threshold.
+        advice: what to change, most useful first, separated by "; ".
+        sure: the share of the runs whose illness is known, with this sign, that had this illness, in [0, 1].
+        curve: the curve that the sentence is about: "loss", "val_loss" or "val_accuracy".
+        at: the step of this curve that it is about; None if there is none.
+    """
+
+    file: str
+    verdict: str
+    evidence: str
+    advice: str
+    sure: float = 0.0
+    curve: str = "loss"
+    at: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The verdict in words, and how sure it is."""
+        if self.verdict == "unsure":
+            return TITLES["unsure"]
+        degree = "sure" if self.sure >= SURE else "likely" if self.sure >= LIKELY else "a guess"
+        return f"{TITLES[self.verdict]} ({degree})"
+
+    @property
+    def line(self) -> str:
+        """All in one line."""
+        ending = f" Try: {self.advice}." if self.advice else ""
+        return f"{self.words[:1].upper()}{self.words[1:]}. {self.evidence}{ending}"
+
+
+def diagnose(curves: Curves) -> Diagnosis:
+    """The diagnosis of one run by its curves alone."""
+    measures = measure(curves)
+    if missing := _missing(measures):
+        return unsure(curves.file, missing, curves)
+    rule = decide(measures, curves)
+    if rule is None or rule.verdict == "unsure":
+        ends = f"The loss ends at {measures.end:.0%} of ln K and fell by {measures.slope:.0%} in the last fifth"
+        return unsure(curves.file, f"{ends}: no rule fits.", curves)
+    return Diagnosis(
+        curves.file,
+        rule.verdict,
+        evidence(rule.name, measures, curves),
+        advice(rule.verdict, curves),
+        rule.sure,
+        rule.curve,
+        step if math.isfinite(step := rule.at(measures)) else None,
+    )
+
+
+def unsure(file: str, why: str, curves: Curves | None = None) -> Diagnosis:
+    """A diagnosis that says why there is none."""
+    return Diagnosis(file, "unsure", why, advice("unsure", curves or Curves(file)))
+
+
+def _missing(measures: Measures) -> str:
+    """Why the curves are too little for any rule; empty if they are not."""
+    if not measures.points and math.isnan(measures.broken_at):
+        return "No training loss was found."
+    if math.isnan(measures.chance):
+        return "The number of classes is not known: give --num_classes."
+    if measures.points < FEWEST_POINTS and math.isnan(measures.broken_at) and not measures.end > DIVERGED:
+        return f"There are {measures.points} points of the training loss, and {FEWEST_POINTS} are needed."
+    return ""

@@ -1,0 +1,147 @@
+"""What the doctor says: of the runs whose illness is known, of siblings, and at the end of a fit."""
+
+import collections
+import csv
+import gzip
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import fit
+
+from distill_lightning.doctor import Curves, Series, diagnose, picture
+from distill_lightning.doctor.rules import RULES
+from distill_lightning.doctor.siblings import compared
+from distill_lightning.doctor.tags import curves_of
+from distill_lightning.doctor.words import TITLES
+
+CURVES = Path(__file__).parent / "curves.csv.gz"
+PAGE = Path(__file__).parents[2] / "docs" / "explanations" / "doctor.md"
+HIGH, LOW = {"lr_too_high", "diverged"}, {"lr_too_low"}
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, list[tuple[str, Curves]]]:
+    """The runs whose illness is known, by half: the illness and the curves of each."""
+    of_runs: dict[str, dict] = {}
+    with gzip.open(CURVES, "rt", newline="") as file:
+        for row in csv.DictReader(file):
+            tags = of_runs.setdefault(row["run"], {})
+            if row["tag"] == "meta":
+                tags["meta"] = json.loads(row["value"])
+            else:
+                tags.setdefault(row["tag"], []).append((float(row["step"]), float(row["value"])))
+    halves: dict[str, list[tuple[str, Curves]]] = {"calibration": [], "held out": []}
+    for name, tags in of_runs.items():
+        meta = tags.pop("meta")
+        series = curves_of({tag: Series.of(points) for tag, points in tags.items()})
+        facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed")}
+        halves[meta["half"]].append((meta["illness"], Curves(name, **series, **facts)))
+    return halves
+
+
+def counts(runs: list[tuple[str, Curves]]) -> dict[str, int]:
+    found = [(truth, diagnose(curves).verdict) for truth, curves in runs]
+    return {
+        "runs": len(found),
+        "right": sum(truth == verdict for truth, verdict in found),
+        "unsure": sum(verdict == "unsure" for _, verdict in found),
+        "contrary": sum((t in HIGH and v in LOW) or (t in LOW and v in HIGH) for t, v in found),
+        "ill for healthy": sum(t == "healthy" and v not in ("healthy", "unsure") for t, v in found),
+    }
+
+
+def test_the_counts_are_those_of_the_page(known):
+    rows = re.findall(
+        r"^\| (calibration|held out) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \| (\d+) \|", PAGE.read_text(), re.M
+    )
+    assert {row[0]: list(map(int, row[1:])) for row in rows} == {
+        half: list(counts(runs).values()) for half, runs in known.items()
+    }
+
+
+def test_the_confusion_table_is_that_of_the_page(known):
+    found = collections.Counter((truth, diagnose(curves).verdict) for truth, curves in known["held out"])
+    for illness in {truth for truth, _ in found}:
+        said = [f"{verdict} {n}" for (truth, verdict), n in sorted(found.items()) if truth == illness]
+        assert f"| {illness} | {', '.join(said)} |" in PAGE.read_text(), said
+
+
+def test_every_sentence_can_be_said_and_drawn(known):
+    """Every rule that decides somewhere gives a sentence with its numbers, and a place on a curve."""
+    for _, curves in known["calibration"] + known["held out"]:
+        found = diagnose(curves)
+        assert found.verdict in TITLES and "nan" not in found.line.lower().split(), found
+        plot = picture(curves, found)
+        assert found.verdict == "unsure" or plot.lines[-1].label == "what the sentence is about"
+    assert {rule.verdict for rule in RULES} | {"unsure"} == TITLES.keys()
+
+
+def test_noise_of_a_few_percent_changes_few_verdicts(known):
+    runs = known["calibration"]
+    noise = np.random.default_rng(0)
+    changed = 0
+    for _, curves in runs:
+        loss = Series(curves.loss.steps, curves.loss.values * (1 + 0.01 * noise.standard_normal(len(curves.loss))))
+        other = Curves(**{**vars(curves), "loss": loss})
+        changed += diagnose(other).verdict != diagnose(curves).verdict
+    assert changed <= 0.15 * len(runs)
+
+
+def fallen(end: float, rate: float, **more) -> Curves:
+    """A run that falls from ln 10 to ``end``, with an option each."""
+    steps = np.arange(1.0, 201.0)
+    loss = Series(steps, end + (2.3 - end) * np.exp(-steps / 20))
+    settings = {"model.optimizer.lr": rate, "data.batch_size": 64, "seed_everything": 0} | more
+    return Curves(f"lr{rate}", loss, num_classes=10, batch_size=settings["data.batch_size"], settings=settings)
+
+
+def verdicts(runs: list[Curves]) -> list[str]:
+    return [one.verdict for one in compared(runs, [diagnose(one) for one in runs])]
+
+
+def test_siblings_say_on_which_side_a_rate_lies():
+    runs = [fallen(0.9, 0.01), fallen(0.1, 0.1), fallen(1.0, 1.0)]
+    assert verdicts(runs) == ["lr_too_low", "healthy", "lr_too_high"]
+    found = compared(runs, [diagnose(one) for one in runs])[2]
+    assert "--model.optimizer.lr 0.1" in found.advice and "lr0.1 differs in model.optimizer.lr alone" in found.evidence
+
+
+def test_runs_that_differ_in_more_are_no_siblings():
+    alone = [diagnose(one).verdict for one in (fallen(0.9, 0.01), fallen(0.1, 0.1))]
+    assert verdicts([fallen(0.9, 0.01), fallen(0.1, 0.1, model="KD")]) == alone
+    assert verdicts([fallen(0.9, 0.01, seed_everything=1), fallen(0.1, 0.1)]) == ["lr_too_low", "healthy"]
+
+
+def test_a_sibling_with_a_larger_batch():
+    runs = [fallen(0.9, 0.1, **{"data.batch_size": 4}), fallen(0.1, 0.1, **{"data.batch_size": 64})]
+    found = compared(runs, [diagnose(one) for one in runs])
+    assert [one.verdict for one in found] == ["batch_too_small", "healthy"]
+    assert "--trainer.accumulate_grad_batches 8" in found[0].advice
+
+
+SHIPPED = {"digits/baseline.yaml": ["--trainer.max_epochs", "8"], "digits/dlb.yaml": ["--trainer.max_epochs", "8"]}
+
+
+@pytest.mark.parametrize("config", SHIPPED)
+def test_a_shipped_run_is_healthy_and_says_so_in_a_line(config, capsys):
+    folder = fit(config, *SHIPPED[config])
+    line = [line for line in capsys.readouterr().out.splitlines() if line.startswith("doctor: ")]
+    assert len(line) == 1 and "Nothing wrong was found" in line[0]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    assert "doctor/text_summary" in events.Tags()["tensors"]
+
+
+def test_the_line_can_be_switched_off_and_counts_for_no_id(capsys):
+    from distill_lightning.runs import RunConfig
+
+    few = ["--trainer.max_epochs", "3", "--trainer.log_every_n_steps", "5", "--name"]
+    said = fit("digits/baseline.yaml", *few, "said")
+    assert "doctor: " in capsys.readouterr().out
+    silent = fit("digits/baseline.yaml", *few, "silent", "--doctor", "false")
+    assert "doctor: " not in capsys.readouterr().out
+    assert RunConfig.read(said).id() == RunConfig.read(silent).id()
