@@ -5,10 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill_lightning.data.decoding import BadPictureError
 from distill_lightning.data.stores import shown
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
+from distill_lightning.pillow_decoding import BadPictureError
 
 
 def refuse_bad(bad: dict[str, str], count: int, where: str | Path) -> None:

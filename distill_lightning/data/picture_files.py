@@ -16,19 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill_lightning.data.bad_pictures import refuse_bad, sentence_of
-from distill_lightning.data.decoding import (
-    BadPictureError,
-    ChooseBox,
-    Header,
-    decode,
-    deepest_value,
-    read_header,
-)
+from distill_lightning.data.decoding import decode
 from distill_lightning.data.picture_cache import cache_file, from_cache, write_cache
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import ChooseBoxes, MemorySource, Source, mean_and_std
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError, ChooseBox, Header, deepest_value, read_header
 
 LARGEST_IN_MEMORY = 4 << 30
 """The largest size of all decoded pictures, in bytes, that is held in memory."""

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws, Transform, augment
-from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.random_crops import RandomResizedCrop
+from distill_lightning.pillow_decoding import ChooseBox
 from distill_lightning.seeds import MIX
 
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.plans import BatchPlan
+from distill_lightning.pillow_decoding import ChooseBox
 
 ChooseBoxes = Callable[[BatchPlan], list[ChooseBox]]
 """For each picture that a plan fetches, what chooses the part of it that is decoded."""
