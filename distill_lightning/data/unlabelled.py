@@ -13,7 +13,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.options import REST, DataOptions
 from distill_lightning.data.picture_files import Pictures
 from distill_lightning.data.plans import BatchPlan
@@ -23,6 +22,7 @@ from distill_lightning.data.splits import without_classes
 from distill_lightning.data.training_part import TrainingPart, good
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import ChooseBox
 from distill_lightning.seeds import UNLABELLED, epoch_order, seed_for
 
 START = 1 << 40
