@@ -3,25 +3,27 @@
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 
 class FeatureHook:
-    """Holds the last output of a module in training mode, until ``take`` is called.
+    """Holds the last output of a module, in training mode unless it says otherwise, until ``take`` is called.
 
     Args:
         inputs: whether to hold the input of the module instead of its output.
+        in_eval: whether to hold it in eval mode, too.
     """
 
-    def __init__(self, inputs: bool = False) -> None:
-        self.inputs = inputs
+    def __init__(self, inputs: bool = False, in_eval: bool = False) -> None:
+        self.inputs, self.in_eval = inputs, in_eval
         self._held: Tensor | None = None
 
-    def watch(self, module: nn.Module) -> None:
+    def watch(self, module: nn.Module) -> RemovableHandle:
         """Registers this hook with a module. A deep copy of the module gets its own hook."""
-        module.register_forward_hook(self)
+        return module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if module.training:
+        if module.training or self.in_eval:
             self._held = inputs[0] if self.inputs else output
 
     def take(self) -> Tensor:
@@ -36,4 +38,4 @@ class FeatureHook:
         return held
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureHook, (self.inputs,)  # a copy or a pickle does not contain the held tensor
+        return FeatureHook, (self.inputs, self.in_eval)  # a copy or a pickle does not contain the held tensor

@@ -1,5 +1,6 @@
 """Trained networks without training: teachers, and the members of an ensemble."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +15,9 @@ from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.features import Features, layer_shapes, stage_ends
 from distill_lightning.models.outputs import input_type, main_output
-from distill_lightning.values import TrainedOn
+from distill_lightning.values import TeacherOutput, TrainedOn
 
 if TYPE_CHECKING:
     TrainedNetwork = str | Path | PlainNetwork | nn.Module
@@ -56,7 +58,11 @@ class FrozenNetwork(nn.Module):
 
     @classmethod
     def open(
-        cls, given: str | PlainNetwork | nn.Module, data: ImageData, role: Literal["teacher", "member"]
+        cls,
+        given: str | PlainNetwork | nn.Module,
+        data: ImageData,
+        role: Literal["teacher", "member"],
+        same_classes: bool = True,
     ) -> "FrozenNetwork":
         """Opens the checkpoint of any method, or uses a network that has its weights already.
 
@@ -65,6 +71,7 @@ class FrozenNetwork(nn.Module):
                 pictures as they are.
             data: the data that the network is used on; after ``setup``.
             role: the word for the network in error messages.
+            same_classes: whether the network must have the classes of the data.
 
         Raises:
             InputError: the file cannot be opened, the network has other channels, picture sizes or classes than
@@ -80,12 +87,12 @@ class FrozenNetwork(nn.Module):
             own = None
             if trained_on is not None:
                 own = Normaliser(torch.tensor(trained_on.info.mean), torch.tensor(trained_on.info.std))
-                _check_data(trained_on, data, who)
+                _check_data(trained_on, data, who, same_classes)
         else:
             network, own = given.network, _normaliser_of(given, normaliser)
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
             raise InputError(f"{who} was trained on {len(own.mean)} channels, {data.name} has {data.channels}")
-        _check_classes(network, data, who)
+        _check_classes(network, data, who, same_classes)
         return cls(network, normaliser, own)
 
     @classmethod
@@ -114,6 +121,7 @@ class Teachers:
 
     def __init__(self, members: list[FrozenNetwork]) -> None:
         self.members = members
+        self._features: Features | None = None
 
     @classmethod
     def of_plain(cls, given: list[str | PlainNetwork | nn.Module]) -> "Teachers":
@@ -140,6 +148,34 @@ class Teachers:
             member.to(trainer.strategy.root_device)
             member.network = self.precision.convert_module(member.network)
 
+    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+        """From now on, ``answer`` also gives features; see ``TeacherGiver.watch``.
+
+        Raises:
+            InputError: there are several teachers, or the teacher has no such layers.
+        """
+        self.unwatch()
+        if len(self.members) != 1:
+            raise InputError(f"features are those of one teacher, and there are {len(self.members)}: give one")
+        network = self.members[0].network
+        layers = stage_ends(network) if layers is None else layers
+        shapes = layer_shapes(network, layers, shape)
+        self._features = Features(network, layers, in_eval=True)
+        return shapes
+
+    def unwatch(self) -> None:
+        """Takes the hooks off the teacher."""
+        if self._features is not None:
+            self._features.remove()
+        self._features = None
+
+    def answer(self, images: Tensor) -> TeacherOutput:
+        """Logits and, if some are watched, features for pictures (B, C, H, W), by one forward pass, without gradient.
+        Needs ``prepare``.
+        """
+        logits = self.logits(images)  # no_grad, not inference_mode: losses save what they multiply with it
+        return TeacherOutput(logits, self._features.take() if self._features is not None else ())
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """The mean of the logits, (B, K) float32, for pictures (B, C, H, W). Needs ``prepare``."""
@@ -163,9 +199,9 @@ def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]
     return checkpoints.open_network(path, checkpoint), checkpoints.trained_on(checkpoint, path)
 
 
-def _check_data(trained_on: TrainedOn, data: ImageData, who: str) -> None:
+def _check_data(trained_on: TrainedOn, data: ImageData, who: str, same_classes: bool) -> None:
     theirs, ours = trained_on.info.class_names, tuple(data.class_names)
-    if theirs != ours:
+    if same_classes and theirs != ours:
         odd = [a for a, b in zip(theirs, ours, strict=False) if a != b] or [*theirs[len(ours) :], "none more"]
         raise InputError(
             f"{who} was trained on other classes: {trained_on.info.name} has {len(theirs)}, {data.name} has "
@@ -175,14 +211,14 @@ def _check_data(trained_on: TrainedOn, data: ImageData, who: str) -> None:
 
 
 @torch.no_grad()
-def _check_classes(network: nn.Module, data: ImageData, who: str) -> None:
+def _check_classes(network: nn.Module, data: ImageData, who: str, same_classes: bool) -> None:
     blank = torch.zeros(1, data.channels, data.image_size, data.image_size).to(*input_type(network))
     try:
         logits = main_output(network.eval()(blank))
     except Exception as error:
         size = f"{data.channels}x{data.image_size}x{data.image_size}"
         raise InputError(f"{who} cannot take pictures of {size}: use one that was trained on this data") from error
-    if logits.shape != (1, data.num_classes):
+    if same_classes and logits.shape != (1, data.num_classes):
         raise InputError(
             f"{who} has {logits.shape[-1]} classes, {data.name} has {data.num_classes}: they must be the same"
         )

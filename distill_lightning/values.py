@@ -5,7 +5,7 @@ does not accept frozen dataclasses.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -23,9 +23,11 @@ class TeacherOutput(NamedTuple):
 
     Args:
         logits: (B, K) float32, raw: no temperature is applied.
+        features: the features of the layers that the method asked for, (B, ...) each, in the precision of the run.
     """
 
     logits: Tensor
+    features: tuple[Tensor, ...] = ()
 
 
 class Batch(NamedTuple):
@@ -69,6 +71,8 @@ class Batch(NamedTuple):
         def moved(value: Any) -> Any:
             if isinstance(value, TeacherOutput):
                 return TeacherOutput(*map(moved, value))
+            if isinstance(value, tuple):
+                return tuple(map(moved, value))
             return value.to(device, **kwargs) if isinstance(value, Tensor) else value
 
         return type(self)(*map(moved, self))
@@ -93,6 +97,7 @@ class BatchNeeds:
         repeats_last_batch: whether a batch also contains the new samples of the last batch, in another view.
         pairs_classes: whether a batch also contains another sample of the same class for each new sample.
         teacher_logits: whether the loss uses the logits of a teacher.
+        teacher_features: whether the loss uses features of a teacher.
         allows_mixing: whether the loss is valid for pictures that are mixtures of two samples.
         allows_unlabelled: whether the loss is valid for a batch in which some pictures have no labels.
     """
@@ -101,6 +106,7 @@ class BatchNeeds:
     repeats_last_batch: bool = False
     pairs_classes: bool = False
     teacher_logits: bool = False
+    teacher_features: bool = False
     allows_mixing: bool = True
     allows_unlabelled: bool = False
 
@@ -201,6 +207,21 @@ class TeacherGiver(ABC):
         """The number of views per sample that the teacher has outputs for. View numbers are taken modulo this number;
         None means no limit.
         """
+
+    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+        """From now on, ``teach`` also gives the features of layers of the teacher.
+
+        Args:
+            layers: module paths or words, see ``features``; None for the ends of the stages.
+            shape: (C, H, W) of a picture.
+
+        Returns:
+            The shape of the features of a picture, without the batch, for each layer.
+
+        Raises:
+            InputError: the teacher has no features, or not these.
+        """
+        raise InputError(f"{type(self).__name__} gives no features of its teacher: use SoftTargets")
 
     @abstractmethod
     def teach(self, batch: Batch) -> TeacherOutput:

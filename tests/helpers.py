@@ -29,18 +29,23 @@ from distill_lightning.data.loaders import TrainLoader
 from distill_lightning.data.training_samples import Share
 from distill_lightning.files import atomic_write
 from distill_lightning.loggers import MetricsCSV
+from distill_lightning.methods.at import AT
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
+from distill_lightning.methods.dist import DIST
+from distill_lightning.methods.dkd import DKD
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.snapshot import Snapshot
+from distill_lightning.methods.sp import SP
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
@@ -54,8 +59,13 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
+    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD,
 }  # fmt: skip
 METHODS = list(CLASSES)
+FEATURE_TAUGHT = ("at", "sp", "rkd")
+"""Those that learn from the features of a teacher."""
+TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", *FEATURE_TAUGHT)
+"""Those that have a teacher."""
 
 
 def distill(*args: Any) -> int:
@@ -193,7 +203,7 @@ def sgd(parameters):
 
 def make(name: str, network: nn.Module | None = None, **options) -> Method:
     torch.manual_seed(0)
-    network = network or (ConvNet() if name == "byot" else LeNet300100(image_size=8))
+    network = network or (ConvNet() if name in ("byot", *FEATURE_TAUGHT) else LeNet300100(image_size=8))
     if name == "mr_kd":
         options.setdefault("every_n_steps", 3)
     if name == "dml":
@@ -314,7 +324,10 @@ def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, re
     kills = 0
     for _ in range(times):
         hook = rng.choice(HOOKS)
-        count = rng.randint(1, 2 if "epoch" in hook or "validation" in hook else reach)
+        seldom = "epoch" in hook or "validation" in hook
+        count = rng.randint(1, 2 if seldom else reach)
+        if seldom and kills < 2:
+            count = 1  # so that two cuts fall before the run ends
         with monkeypatch.context() as patch:
             Kill(patch, hook, count)
             status = distill("fit", *given, "--name", "killed", *resume)

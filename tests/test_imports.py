@@ -25,9 +25,21 @@ GROUND = {
     "lightning_internals",
     "distributed",
 }
-PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {
+    "confusion",
+    "depth_figures",
+    "losses",
+    "masks",
+    "schedules",
+    "schedulers",
+    "metrics",
+    "plots",
+    "feature_hooks",
+    "frozen_copies",
+}
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
+METHODS = DATA | PURE | {"features", "networks", "teachers", "optimizers", "learning_rates", "running_means"}
+METHODS |= {"evaluation"}
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -57,11 +69,13 @@ MAY_IMPORT = {
     "metrics": set(),
     "confusion": set(),
     "plots": set(),
+    "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": {"errors"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
+    "learning_rates": {"errors", "optimizers", "schedules", "schedulers"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics", "confusion"},
     # networks and files
@@ -69,13 +83,14 @@ MAY_IMPORT = {
     "weights": {"errors", "distributed", "tensor_files"},
     "models": {"errors", "ranges", "discovery", "distributed", "weights"},
     "networks": {"errors", "models"},
+    "features": {"errors", "feature_hooks", "models"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
     | {"tensor_files"},
     # data and teachers
     "data": (GROUND - {"lightning_internals"}) | {"pillow_decoding"},
     "soft_targets": {"errors", "files"},
-    "teachers": {"errors", "values", "digests", "models", "checkpoints", "data"},
+    "teachers": {"errors", "values", "digests", "features", "models", "checkpoints", "data"},
     # training
     "methods": METHODS,
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
@@ -105,7 +120,7 @@ MAY_IMPORT = {
     },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
-    "report": {"errors", "files", "runs", "plots"},
+    "report": {"errors", "files", "runs", "plots", "depth_figures"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
@@ -199,6 +214,7 @@ SHARED_BY_METHODS = {
     "optimization": {"foreign_callbacks"},
     "foreign_callbacks": set(),
     "taught": {"base"},
+    "feature_taught": {"taught"},
     "evaluated": {"plain_batches"},
     "checks": set(),
     "memory": set(),
@@ -209,7 +225,9 @@ SHARED_BY_METHODS = {
 def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
-        assert siblings <= SHARED_BY_METHODS.get(path.stem, {"base", "checks", "evaluated", "taught"}), path
+        assert siblings <= SHARED_BY_METHODS.get(
+            path.stem, {"base", "checks", "evaluated", "feature_taught", "taught"}
+        ), path
 
 
 def modules_of(room: str) -> dict[str, set[str]]:

@@ -17,6 +17,7 @@ import pytest
 from helpers import (
     CONFIGS,
     METHODS,
+    TAUGHT,
     Kill,
     Killed,
     assert_same_run,
@@ -50,9 +51,6 @@ def options(method: str, teacher: Path, mode: str = "online") -> list:
     taught = ["--trainer.callbacks.teacher", teacher, "--trainer.callbacks.mode", mode, "--trainer.callbacks.views", 2]
     more = taught if method in TAUGHT else ["--model.every_n_steps", 3] if method == "mr_kd" else []
     return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *more]
-
-
-TAUGHT = ("kd", "born_again", "tf_kd_self")
 
 
 @pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])

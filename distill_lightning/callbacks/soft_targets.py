@@ -8,7 +8,7 @@ every epoch.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
@@ -77,10 +77,13 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         if stage != "fit":
             return
         name, needs = type(pl_module).__name__, _method(pl_module).needs
-        if not needs.teacher_logits:
+        if not needs.teacher_logits and not needs.teacher_features:
             raise InputError(f"{name} reads no teacher's logits: leave SoftTargets out, or use KD")
+        if needs.teacher_features and self.mode == "table":
+            raise InputError(f"a table holds logits, and {name} needs the teacher's features: give the mode online")
         data = _method(pl_module).image_data
-        self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher") for given in self.teacher])
+        same = needs.teacher_logits
+        self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher", same) for given in self.teacher])
         self.digests = [member.digest for member in self.teachers.members]
         if self.mode == "table" and (data.augment or data.mix) and self.views % needs.views_per_epoch:
             raise InputError(
@@ -118,10 +121,17 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         for board in boards:
             board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 
+    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+        """See ``TeacherGiver``."""
+        return self.teachers.watch(layers, shape)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.teachers.unwatch()
+
     def teach(self, batch: Batch) -> TeacherOutput:
-        """The teacher's logits for the rows of a training batch."""
+        """The teacher's logits, and features if the method asked for them, for the rows of a training batch."""
         if self.mode == "online":
-            return TeacherOutput(self.teachers.logits(batch.images))
+            return self.teachers.answer(batch.images)
         assert batch.view is not None
         rows = batch.view * self.table.shape[1] + self._rows_of(batch.index)
         logits = self.logits.index_select(0, rows.to(self.logits.device))

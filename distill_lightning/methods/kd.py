@@ -12,6 +12,10 @@ multiplies them by T^2 if both terms are used. In another common form the hard t
 term has none: L' = L / T^2. Both forms have the same minimum. With plain SGD they also have the same trajectory, if L'
 is used with T^2 times the learning rate and 1 / T^2 times the weight decay.
 
+With ``standardise``, s and t are replaced by (z - mean(z)) / std(z) of each sample: only the shape of the teacher's
+logits is learned, not their size (Sun et al., CVPR 2024, arXiv:2403.01427). Its authors then take the weights 0.1 and
+9 at T = 2.
+
 The paper uses cross-entropy with soft targets. It differs from KL by the entropy of the teacher, which has no gradient.
 The paper gives no weights; the defaults (0.1 and 0.9 at T = 4) are usual in comparisons on CIFAR-100.
 
@@ -23,7 +27,8 @@ labels: the hard term is a mean over these B_l rows, the soft term a mean over a
 State between steps: none. The teacher is not part of the method.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from distill_lightning.errors import InputError
 from distill_lightning.losses import kd
@@ -41,11 +46,14 @@ class KD(Taught):
         temperature: T, by which logits are divided before the softmax.
         soft_weight: w_soft, the weight of the teacher's soft targets.
         hard_weight: w_hard, the weight of the labels.
+        standardise: whether the logits of each sample are standardised first.
         kwargs: see Taught.
 
     Raises:
         InputError: an option is out of range, or both weights are 0.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"standardise": False}
 
     def __init__(
         self,
@@ -53,18 +61,21 @@ class KD(Taught):
         temperature: Positive = 4.0,
         soft_weight: NonNegative = 0.9,
         hard_weight: NonNegative = 0.1,
+        standardise: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
         if not soft_weight and not hard_weight:
             raise InputError("KD.soft_weight and KD.hard_weight are both 0: one of them must be above 0")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
+        self.standardise = standardise
         self.needs = BatchNeeds(teacher_logits=True, allows_unlabelled=soft_weight > 0)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``hard`` (labels) and ``soft`` (teacher)."""
         logits = self(batch.images)
-        soft = kd(logits, self.teacher_logits(batch), temperature=self.temperature)
+        teacher_logits = self.teacher_logits(batch)
+        soft = kd(logits, teacher_logits, temperature=self.temperature, standardise=self.standardise)
         hard = self.cross_entropy(logits, batch)
         terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
         return StepOutput(terms, logits[: batch.num_new])

@@ -6,12 +6,13 @@ import io
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import CLASSES, METHODS, at, bare_trainer, batch_of, make, same, sgd, train_loader
+from helpers import CLASSES, FEATURE_TAUGHT, METHODS, at, bare_trainer, batch_of, make, same, sgd, train_loader
 from torch import nn
 
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
+from distill_lightning.features import Features, layer_shapes
 from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
@@ -21,12 +22,25 @@ from distill_lightning.values import StepOutput, TeacherGiver, TeacherOutput
 
 
 class Teacher(pl.Callback, TeacherGiver):
-    """Random logits, the same for the same sample."""
+    """Random logits, the same for the same sample, and the features of a random network."""
 
     view_cycle = None
 
+    def __init__(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(3)
+            self.network, self.features = ConvNet(width=8).eval(), None
+
+    def watch(self, layers, shape):
+        layers = ["stage1", "stage2", "stage3"] if layers is None else layers
+        self.features = Features(self.network, layers, in_eval=True)
+        return layer_shapes(self.network, layers, shape)
+
+    @torch.no_grad()
     def teach(self, batch):
-        return TeacherOutput(torch.stack([torch.sin(batch.index * (k + 1.0)) * 3 for k in range(10)], 1))
+        logits = torch.stack([torch.sin(batch.index * (k + 1.0)) * 3 for k in range(10)], 1)
+        self.network(batch.images)
+        return TeacherOutput(logits, self.features.take() if self.features else ())
 
 
 def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
@@ -119,7 +133,7 @@ def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
 def test_the_last_partial_batch_may_be_one_sample(name):
     """In training; where batch norm or a repeated batch need two, it is refused instead."""
     network = LeNet300100(image_size=8)
-    if name == "byot":
+    if name in ("byot", *FEATURE_TAUGHT):
         with pytest.raises(InputError, match="needs 2 samples"):
             train(make(name), keep_last=True, train_part=301)
         return

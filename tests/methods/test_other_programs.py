@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import METHODS, make, sgd
+from helpers import FEATURE_TAUGHT, METHODS, TAUGHT, make, sgd
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -23,8 +23,8 @@ NEEDS_MORE = {
     "byot": "a description of the data",
     "mr_kd": "a description of the data",
     "ps_kd": "a description of the data",
+    **dict.fromkeys(FEATURE_TAUGHT, "needs a data module of distill_lightning"),
 }
-TAUGHT = ("kd", "born_again", "tf_kd_self")
 
 
 def loader(**options):

@@ -1,12 +1,4 @@
-"""Losses as pure functions of logits. All are means over the batch, in nats.
-
-Symbols: s logits of the student, (B, K); t logits of a teacher, (B, K); both raw. T is the temperature, greater than 0.
-p^T(z) = softmax(z / T); p = p^1. y are the labels, (B,). The gradient flows into the first argument alone, unless the
-function says something else.
-
-Each function is one term of a loss without its weight: for example ``kd`` is the soft term alone, and the loss of
-Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=T)``.
-"""
+"""Terms for networks that teach themselves or each other. The symbols are those of ``losses.logits``."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -15,64 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def cross_entropy(
-    logits: Tensor, target: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
-) -> Tensor:
-    """-sum_k w_k q_k log p_k(s), mean over the batch.
-
-    With weights, the sum is divided by the number of rows. torch divides by the sum of their weights, so that the loss
-    of a row depends on the others in its batch.
-
-    Args:
-        logits: s, (B, K).
-        target: class numbers (B,), or a distribution q (B, K).
-        label_smoothing: eps in [0, 1]; q becomes (1 - eps) q + eps / K
-            (Szegedy et al. 2016, section 7, with the uniform prior).
-        class_weights: w, (K,), 0 or more; 1 by default.
-    """
-    if class_weights is not None:
-        each = F.cross_entropy(logits, target, class_weights, reduction="none", label_smoothing=label_smoothing)
-        return each.mean()
-    return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
-
-
-def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
-    """KL(p^T(t) || p^T(s)), summed over classes, mean over the batch.
-
-    Args:
-        logits: s, (B, K).
-        teacher_logits: t, (B, K).
-        temperature: T.
-
-    Raises:
-        ValueError: T is not positive.
-    """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}: it must be greater than 0")
-    return F.kl_div(
-        F.log_softmax(logits / temperature, dim=1),
-        F.log_softmax(teacher_logits.detach() / temperature, dim=1),
-        reduction="batchmean",  # "mean" would divide by K too
-        log_target=True,
-    )
-
-
-def kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
-    """T^2 KL(p^T(t) || p^T(s)), the soft term of distillation (Hinton et al. 2015, section 2).
-
-    The factor T^2 keeps the size of the gradient as T grows. DLB, CS-KD, Tf-KD, Mr-KD and BYOT use the same term with
-    logits of the network itself as t.
-
-    Args:
-        logits: s, (B, K).
-        teacher_logits: t, (B, K).
-        temperature: T.
-
-    Raises:
-        ValueError: T is not positive.
-    """
-    return temperature**2 * kl_divergence(logits, teacher_logits, temperature=temperature)
+from distill_lightning.losses.logits import cross_entropy, kd, kl_divergence
 
 
 def symmetric_kl(logits_a: Tensor, logits_b: Tensor, *, temperature: float) -> Tensor:

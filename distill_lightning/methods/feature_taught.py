@@ -1,0 +1,115 @@
+"""The base class of the methods that learn from a teacher's features.
+
+    L = w_hard CE(y, s) + sum of the method's terms of (f_1, g_1), (f_2, g_2), ... + w_soft T^2 KL(p^T(t) || p^T(s))
+
+f_j are the features of the student at its layer j, g_j those of the teacher at its own, which have no gradient. Both
+are of the same pictures: the callback SoftTargets asks the teacher once for a batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.features import Features, layer_shapes, stage_ends
+from distill_lightning.losses import kd
+from distill_lightning.methods.taught import Taught
+from distill_lightning.networks import Network
+from distill_lightning.ranges import NonNegative, Positive
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput, TeacherGiver
+
+
+class FeatureTaught(Taught):
+    """A method with a teacher's features. The teacher may have other classes, unless ``soft_weight`` is above 0.
+
+    Args:
+        network: the student; see Method.
+        layers: the student's layers: module paths as ``stages.1``, ``stage1`` to ``last_stage`` for the ends of stages,
+            ``pooled`` for the input of the last linear layer. By default those that are usual for the method. The
+            stages are known for networks of this program, ResNets of torchvision, and networks of timm.
+        teacher_layers: the teacher's layers, one for each of the student's, likewise.
+        hard_weight: w_hard, the weight of the labels.
+        soft_weight: w_soft, the weight of the teacher's soft targets, as in KD.
+        temperature: T, by which logits are divided before the softmax of the soft targets.
+        kwargs: see Taught.
+    """
+
+    usual_layers: ClassVar[list[str] | None] = None
+    """The layers of both networks by default; None for the ends of all stages."""
+    takes: ClassVar[str] = "maps"
+    """What the features of a layer must be: "maps" (C, H, W), or "any"."""
+
+    def __init__(
+        self,
+        network: Network,
+        layers: list[str] | None = None,
+        teacher_layers: list[str] | None = None,
+        hard_weight: NonNegative = 1.0,
+        soft_weight: NonNegative = 0.0,
+        temperature: Positive = 4.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(network, **kwargs)
+        self.layers, self.teacher_layers = layers, teacher_layers
+        self.hard_weight, self.soft_weight, self.temperature = hard_weight, soft_weight, temperature
+        self.needs = BatchNeeds(teacher_logits=soft_weight > 0, teacher_features=True)
+        self.features: Features | None = None
+
+    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The terms of the loss of features, by name.
+
+        Args:
+            features: those of the student, one for each layer.
+            teacher_features: those of the teacher, as many.
+        """
+        raise NotImplementedError
+
+    def check_networks(self, data: ImageData) -> None:
+        """See Method; finds the layers of both networks before a fit.
+
+        Raises:
+            InputError: there is no teacher; a layer does not exist; or the layers cannot be compared.
+        """
+        super().check_networks(data)
+        if self.trainer.state.fn == "fit":
+            self._find_features(data)
+
+    def _find_features(self, data: ImageData) -> None:
+        name, shape = type(self).__name__, data.info.shape
+        givers = [c for c in self.trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
+        if not givers:
+            raise InputError(f"{name} needs a teacher: add the callback SoftTargets to trainer.callbacks")
+        if self.optimization.fine_tuning is not None:
+            raise InputError(f"{name} reads layers that fine_tuning may freeze: leave fine_tuning out")
+        layers = self.usual_layers if self.layers is None else self.layers
+        layers = stage_ends(self.model) if layers is None else layers
+        shapes = layer_shapes(self.model, layers, shape)
+        of_teacher = givers[0].watch(self.usual_layers if self.teacher_layers is None else self.teacher_layers, shape)
+        if len(shapes) != len(of_teacher):
+            raise InputError(
+                f"{name}: the student has {len(shapes)} layers and the teacher {len(of_teacher)}: give layers and "
+                "teacher_layers with as many each"
+            )
+        for layer, *both in zip(layers, shapes, of_teacher, strict=True):
+            if self.takes == "maps" and not all(len(one) == 3 for one in both):
+                raise InputError(
+                    f"{name} compares maps (C, H, W), and at {layer} the student has {both[0]}, the teacher {both[1]}"
+                )
+        if self.features is None:  # torch.compile would not see hooks that come after the first call
+            self.features = Features(self.model, layers)
+
+    def find_plain_teacher(self) -> None:
+        """Refuses plain batches: the layers are found with the shape of the data."""
+        raise InputError(f"{type(self).__name__} needs a data module of distill_lightning, to find the layers")
+
+    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
+        """The terms ``hard`` (labels), those of the features and, if its weight is above 0, ``soft`` (teacher)."""
+        assert self.features is not None and batch.teacher is not None
+        logits = self(batch.images)
+        terms = {"hard": self.hard_weight * self.cross_entropy(logits, batch)}
+        terms |= self.feature_terms(self.features.take(), batch.teacher.features)
+        if self.soft_weight:
+            terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
+        return StepOutput(terms, logits)

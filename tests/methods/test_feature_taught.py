@@ -1,0 +1,185 @@
+"""Methods with a teacher's features: their golden values, the live teacher, and what cannot be compared."""
+
+import pytest
+import torch
+from helpers import at, bare_trainer, batch_of, sgd
+from torch import nn
+
+from distill_lightning.callbacks.soft_targets import SoftTargets
+from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.data.augment import RandomCrop
+from distill_lightning.data.digits import Digits
+from distill_lightning.data.mixing import Mixup
+from distill_lightning.errors import InputError
+from distill_lightning.features import Features
+from distill_lightning.losses import cross_entropy, kd
+from distill_lightning.methods.at import AT
+from distill_lightning.methods.kd import KD
+from distill_lightning.methods.rkd import RKD
+from distill_lightning.methods.sp import SP
+from distill_lightning.models import ConvNet, LeNet300100
+from distill_lightning.optimizers import FineTuning
+from distill_lightning.values import TeacherOutput
+
+
+def made(function, factor, offset, *shape):
+    return (
+        function(factor * torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + offset).reshape(shape).float()
+    )
+
+
+A, B = made(torch.sin, 0.7, 0.3, 3, 2, 4, 4), made(torch.cos, 0.37, 0, 3, 3, 4, 4)
+V, W = made(torch.sin, 1, 1, 3, 4), made(torch.cos, 0.5, 0, 3, 5)
+S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
+T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]])
+
+
+class Says(nn.Module):
+    """Gives this, for any input."""
+
+    def __init__(self, what: torch.Tensor) -> None:
+        super().__init__()
+        self.what = nn.Parameter(what.clone())
+
+    def forward(self, x):
+        return self.what + 0
+
+
+@pytest.mark.parametrize(
+    ("method", "features", "of_teacher", "golden"),
+    [
+        (AT, A, B, 1000 * 0.018061653),
+        (SP, A, B, 3000 * 0.607362913),
+        (RKD, V, W, 0.375577426),
+    ],
+)
+def test_golden_values(method, features, of_teacher, golden):
+    network = nn.Sequential(Says(features), Says(S))
+    made = method(network, layers=["0"], soft_weight=0.5)
+    made.features = Features(network, ["0"])
+    batch = batch_of(torch.zeros(3, 1, 8, 8), torch.arange(3), teacher=TeacherOutput(T, (of_teacher,)))
+    terms = made.training_loss(batch, at()).terms
+    hard, soft = terms.pop("hard").item(), terms.pop("soft").item()
+    assert sum(terms.values()).item() == pytest.approx(golden, rel=2e-6)
+    assert hard == pytest.approx(cross_entropy(S, torch.arange(3)).item())
+    assert soft == pytest.approx(0.5 * kd(S, T, temperature=4).item())
+
+
+def teacher(width: int = 8, **options) -> ConvNet:
+    torch.manual_seed(1)
+    return ConvNet(width=width, **options)
+
+
+def fit(method, given=None, callback=None, **data):
+    """The batches, as the method had them."""
+    callback = callback or SoftTargets(PlainNetwork(teacher()) if given is None else given)
+    batches, original = [], method.training_loss
+    method.training_loss = lambda batch, position: (batches.append(batch), original(batch, position))[1]
+    bare_trainer(max_epochs=1, num_sanity_val_steps=1, callbacks=[callback]).fit(
+        method, datamodule=Digits(batch_size=100, train_part=300, augment=[RandomCrop(1)], **data)
+    )
+    return batches
+
+
+def student(method=AT, **options):
+    torch.manual_seed(0)
+    return method(ConvNet(), optimizer=sgd, **options)
+
+
+def test_the_live_teacher_sees_the_very_pictures_once_a_step_and_is_not_part_of_the_method():
+    live = teacher()
+    calls = []
+    live.register_forward_hook(lambda *_: calls.append(1))
+    method = student(soft_weight=0.5)
+    statistics = {name: value.clone() for name, value in live.state_dict().items()}
+    batches = fit(method, PlainNetwork(live, mean=[0.1], std=[0.5]))
+    assert len(calls) == len(batches) + 2  # and two blank pictures, for its classes and the shapes of its layers
+    assert not [key for key in method.state_dict() if not key.startswith("model.")]
+    assert all(value.equal(statistics[name]) for name, value in live.state_dict().items())
+    assert not any(p.requires_grad for p in live.parameters())
+    data = Digits()
+    data.setup("fit")
+    for batch in batches:
+        pixels = (batch.images * data.normaliser.std + data.normaliser.mean - 0.1) / 0.5
+        with torch.no_grad():
+            first = nn.Sequential(*list(live)[:3])(pixels)
+            assert torch.allclose(batch.teacher.logits, live(pixels), atol=1e-4)
+        assert torch.allclose(batch.teacher.features[0], first, atol=1e-4)
+        assert not batch.teacher.features[0].is_inference() and not batch.teacher.features[0].requires_grad
+    assert not live[2]._forward_hooks
+
+
+def test_a_teacher_may_have_other_classes_unless_its_logits_are_used():
+    fit(student(), PlainNetwork(teacher(num_classes=7)))
+    with pytest.raises(InputError, match="7 classes"):
+        fit(student(soft_weight=1.0), PlainNetwork(teacher(num_classes=7)))
+
+
+def test_the_gradient_of_the_features_reaches_the_student_below_them_alone():
+    method = student(layers=["stage1"], teacher_layers=["stage1"], hard_weight=0.0)
+    before = {name: p.detach().clone() for name, p in method.model.named_parameters()}
+    fit(method)
+    moved = {name.partition(".")[0] for name, p in method.model.named_parameters() if not p.equal(before[name])}
+    assert moved == {"0", "1"}
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}])
+def test_a_second_fit_and_accumulation(options):
+    method = student(RKD)
+    for _ in range(2):
+        trainer = bare_trainer(max_epochs=1, callbacks=[SoftTargets(PlainNetwork(teacher()))], **options)
+        trainer.fit(method, datamodule=Digits(batch_size=100, train_part=300))
+    assert sum(len(m._forward_hooks) for m in method.model.modules()) == 1
+
+
+def table():
+    return SoftTargets(PlainNetwork(teacher()), "table")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "given", "words"),
+    [
+        (AT, {"layers": ["7x"]}, {}, "ConvNet has no layer 7x"),
+        (AT, {"teacher_layers": ["stage1", "stage2", "stage33"]}, {}, "ConvNet has no stage33: it has 3 stages"),
+        (AT, {"layers": ["stage1"]}, {}, "the student has 1 layers and the teacher 3: give layers and teacher_layers"),
+        (AT, {"layers": ["pooled"], "teacher_layers": ["stage3"]}, {}, r"AT compares maps \(C, H, W\), and at pooled"),
+        (
+            AT,
+            {},
+            {"callback": SoftTargets([PlainNetwork(teacher()), PlainNetwork(teacher())])},
+            "one teacher.* 2: give",
+        ),
+        (AT, {}, {"given": PlainNetwork(LeNet300100(image_size=8))}, "LeNet300100 names no stages: give layers"),
+        (
+            SP,
+            {},
+            {"callback": table},
+            "a table holds logits, and SP needs the teacher's features: give the mode online",
+        ),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_before_the_first_batch(method, options, given, words):
+    given = {key: value() if value is table else value for key, value in given.items()}
+    with pytest.raises(InputError, match=words) as error:
+        fit(student(method, **options), **given)
+    assert len(str(error.value)) < 200 and "\n" not in str(error.value)
+
+
+def test_fine_tuning_may_freeze_what_is_read():
+    with pytest.raises(InputError, match="AT reads layers that fine_tuning may freeze: leave fine_tuning out"):
+        fit(student(fine_tuning=FineTuning(frozen=["0"])))
+
+
+def test_no_teacher_at_all():
+    with pytest.raises(InputError, match="AT needs a teacher: add the callback SoftTargets"):
+        bare_trainer(max_epochs=1).fit(student(), datamodule=Digits(batch_size=100))
+
+
+def test_mixtures_are_shown_to_both():
+    for batch in fit(student(SP), mix=Mixup()):
+        assert batch.label_probs is not None and len(batch.teacher.features[0]) == len(batch.images)
+
+
+def test_kd_asks_for_no_features():
+    torch.manual_seed(0)
+    assert all(batch.teacher.features == () for batch in fit(KD(ConvNet(), optimizer=sgd)))
