@@ -221,6 +221,9 @@ def test_class_folders_alone_in_any_form_are_split_alike(plain, tmp_path):
     assert numbers(opened(tmp_path / "train.zip"))[1:] == expected[1:]
 
 
+# P1: names of parts
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [
@@ -354,6 +357,9 @@ def test_tables_that_are_damaged_or_lack_labels_are_named(plain, tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"image": [b"x"], "text": ["y"]}), file)
     with pytest.raises(InputError, match="has the columns image, text"):
         opened(root)
+
+
+# P5: classes that a part lacks, or has more
 
 
 def test_a_part_that_lacks_a_class_or_has_one_more(plain, tmp_path, capsys):
