@@ -1,3 +1,4 @@
+from . import initializers as initializers
 from . import losses as losses
 from . import masks as masks
 from . import models as models

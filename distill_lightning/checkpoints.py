@@ -16,6 +16,7 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
+from distill_lightning.models.activations import replace_activations
 from distill_lightning.ranges import Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
@@ -170,8 +171,25 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
             "by --model.network, or as the network of a PlainNetwork with these weights"
         )
     network = build_network(config, str(path), count_numbers(checkpoint["state_dict"], str(path)))
+    put_activation(network, checkpoint, str(path))
     load_weights(network, network_weights(checkpoint, network), str(path))
     return network.eval()
+
+
+def put_activation(network: nn.Module, checkpoint: dict[str, Any], where: str) -> None:
+    """Puts the activation that a checkpoint names into its network, if it names one.
+
+    Args:
+        network: the network, which is changed.
+        checkpoint: the content of the checkpoint.
+        where: the checkpoint's file, for errors.
+
+    Raises:
+        InputError: see ``build_network`` and ``replace_activations``.
+    """
+    activation = checkpoint["hyper_parameters"].get("activation")
+    if activation is not None:
+        replace_activations(network, lambda: build_network(activation, where))
 
 
 def build_network(config: Any, where: str, weights: int | None = None) -> nn.Module:

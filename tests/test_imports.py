@@ -27,7 +27,7 @@ GROUND = {
 }
 PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "running_means", "evaluation"}
+METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "initializers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -59,6 +59,7 @@ MAY_IMPORT = {
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": {"errors"},
+    "initializers": {"errors", "ranges", "recorded", "seeds"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
     "running_means": {"distributed", "values"},
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "networks": {"errors", "models"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
-    | {"tensor_files"},
+    | {"tensor_files", "models"},
     # data and teachers
     "data": GROUND - {"lightning_internals"},
     "soft_targets": {"errors", "files"},

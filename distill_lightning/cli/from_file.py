@@ -20,6 +20,7 @@ from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
+from distill_lightning.initializers import Initializer
 from distill_lightning.methods.base import Method
 from distill_lightning.optimizers import FineTuning
 from distill_lightning.schedulers import TorchSchedule
@@ -41,6 +42,7 @@ offer(Mixing, "distill_lightning.data")
 offer(EvaluationViews, "distill_lightning.data")
 offer(Schedule, "distill_lightning.schedules")
 offer(FineTuning, "distill_lightning.optimizers", itself=True)
+offer(Initializer, "distill_lightning.initializers")
 offer(TorchSchedule, "distill_lightning.schedulers", itself=True)
 offer(PlainNetwork, "distill_lightning.checkpoints", itself=True)
 offer(Callback, "distill_lightning.callbacks", package="lightning.pytorch.callbacks", names=CALLBACKS)

@@ -122,11 +122,14 @@ def _of_checkpoint(path: Path, folder: Path | None, network: nn.Module | None) -
     if network is None:
         network = checkpoints.open_network(path, checkpoint)
     else:
+        checkpoints.put_activation(network, checkpoint, str(path))
         load_weights(network, checkpoints.network_weights(checkpoint, network), str(path))
     config = checkpoints.config_of(checkpoint, str(path)) if checkpoint.get("config") else {}
     info, spec = trained_on.info, checkpoint["hyper_parameters"].get("network")
     lineage = _lineage(config, info, folder, path.name, type(network).__name__)
     lineage |= {"epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step")}
+    if activation := checkpoint["hyper_parameters"].get("activation"):
+        lineage["activation"] = activation
     classifier = PictureClassifier(network, normaliser_of(info), _bias(config, info, str(path)))
     return Opened(classifier, info, trained_on, lineage, spec, config, folder, str(path))
 

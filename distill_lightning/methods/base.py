@@ -8,8 +8,8 @@ the epoch.
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.provenance import refuse_other
 from distill_lightning.distributed import gather_objects, say
 from distill_lightning.errors import InputError
+from distill_lightning.initializers import Initializer, initialise
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import (
     depends_on_process_count,
@@ -29,9 +30,10 @@ from distill_lightning.methods.checks import (
     refuse_small_auxiliary,
     refuse_untrainable,
     smallest_batch,
+    warn_of_other_activations,
     warn_of_softmax,
 )
-from distill_lightning.methods.evaluated import Evaluated
+from distill_lightning.methods.evaluated import Evaluated, Unregistered
 from distill_lightning.methods.foreign_callbacks import (
     SET_RATES,
     give_one_of,
@@ -40,6 +42,7 @@ from distill_lightning.methods.foreign_callbacks import (
 )
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
+from distill_lightning.models.activations import replace_activations
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import (
     FineTuning,
@@ -84,7 +87,14 @@ class Method(Evaluated):
         compile: whether the network is compiled with torch.compile.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
             classes with no or too few training samples (Hinton et al. 2015, section 3).
+        initializer: rules for the first weights of the network, see Initializer. The first rule that matches a
+            parameter draws it. Weights of ``start_from`` replace what is drawn; what is drawn replaces weights that an
+            option of the network has loaded.
+        activation: makes the activation that replaces the network's own, such as torch.nn.GELU, at every place; see
+            ``models.activations``. By default the network keeps its own.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"initializer": None, "activation": None}
 
     needs = BatchNeeds()
     """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
@@ -105,6 +115,8 @@ class Method(Evaluated):
         compile: bool = False,
         class_bias: dict[str | int, Finite] | None = None,
         fine_tuning: FineTuning | None = None,
+        initializer: list[Initializer] | None = None,
+        activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -113,8 +125,9 @@ class Method(Evaluated):
         self.maker = None if isinstance(network, nn.Module) else maker(network)
         """What makes the network; None if it was given ready-made."""
         self._layout = {"channels_last": channels_last, "compile": compile}
+        self.activation = activation
         if isinstance(network, nn.Module):
-            self.set_network(network, **self._layout)
+            self.set_network(self.with_activation(network), **self._layout)
         self.make_optimizer = optimizer
         self.schedule: Schedule | TorchSchedule = Constant()
         if schedule is not None:
@@ -123,6 +136,8 @@ class Method(Evaluated):
         self._scheduler_state: dict[str, Any] | None = None
         self.decay_norms_and_biases = decay_norms_and_biases
         self.fine_tuning = fine_tuning
+        self.initializer = initializer or []
+        self._initialised: Unregistered | None = None
         self._held: list[nn.Module] = []
         self._held_in: int | None = None
         self.class_bias = class_bias or {}
@@ -191,7 +206,7 @@ class Method(Evaluated):
         if self.maker is None:
             return {}
         made_by = with_shape(self.maker, shape, data)
-        self.set_network(made_by(), **self._layout)
+        self.set_network(self.with_activation(made_by()), **self._layout)
         return {"network": made_by}
 
     def setup(self, stage: str) -> None:
@@ -212,10 +227,13 @@ class Method(Evaluated):
             self.data_info = data.info
             self._find_givers(data)
             self._check_batches(data)
+            self.initialise()
             self.build_once(data.info)
             self.freeze_parts()
             if self.trains:
                 refuse_untrainable(self, self.model)
+                if self.activation is not None:
+                    warn_of_other_activations(self.model, self.activation, data)
                 refuse_small_auxiliary(self.model, data)
                 warn_of_softmax(self.model, data)
             self._forget()
@@ -233,6 +251,7 @@ class Method(Evaluated):
             refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
             self.timeline, self._teacher = TrainerTimeline(self.trainer), None
             self.find_plain_teacher()
+            self.initialise()
             self.freeze_parts()
             self._forget()
 
@@ -248,6 +267,31 @@ class Method(Evaluated):
             InputError: a network cannot take the pictures, or does not return K logits.
         """
         refuse_misfit(self.model, data)
+
+    def with_activation(self, network: nn.Module) -> nn.Module:
+        """The same network, with ``activation`` in place of its own.
+
+        Raises:
+            InputError: the network has no activation that can be replaced.
+        """
+        if self.activation is not None:
+            replace_activations(network, self.activation)
+        return network
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The networks that ``initializer`` draws, by the prefix of their names in the method; "" for ``model``."""
+        return {"": self.model}
+
+    def initialise(self) -> None:
+        """Draws the first weights by ``initializer``, once for each network.
+
+        Raises:
+            InputError: see ``initializers.initialise``.
+        """
+        # wrapped, so that the network is not registered a second time
+        if self.initializer and (self._initialised is None or self._initialised.module is not self.model):
+            initialise(self.trained_networks(), self.initializer, run_seed())
+            self._initialised = Unregistered(self.model)
 
     def _find_givers(self, data: ImageData) -> None:
         """Takes the timeline and the teacher from the callbacks, if they provide one."""
@@ -526,4 +570,4 @@ def trained_batches(trainer: pl.Trainer, batches: int) -> int:
 def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_object, value))
-    return isinstance(value, nn.Module | Schedule | TorchSchedule | FineTuning) or callable(value)
+    return isinstance(value, nn.Module | Schedule | TorchSchedule | FineTuning | Initializer) or callable(value)
