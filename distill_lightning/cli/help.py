@@ -147,9 +147,7 @@ def _page(verb: str, path: str, made_by: Any, hint: Any) -> str:
     if own:
         parts.append(_section("Its options:", _options(path, made_by, own)))
     if shared:
-        owner = known[shared[0]].owner
-        shown = _options(path, made_by, shared, short=True)
-        parts.append(_section(f"Options that it shares with every {owner.__name__}:", shown))
+        parts.append(_section("Options that it shares with others:", _options(path, made_by, shared, short=True)))
     source = inspect.getmodule(made_by)
     if source is not None and source.__name__.startswith("distill_lightning."):
         parts.append(_wrapped(f"More: the top of {source.__name__.replace('.', '/')}.py, with equations and sources."))
