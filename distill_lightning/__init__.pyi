@@ -2,6 +2,7 @@ from . import initializers as initializers
 from . import losses as losses
 from . import masks as masks
 from . import models as models
+from . import preprocessing as preprocessing
 from .callbacks.consistency import Consistency as Consistency
 from .callbacks.ema import EMA as EMA
 from .callbacks.lottery import Lottery as Lottery

@@ -17,6 +17,7 @@ from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
 from distill_lightning.models.activations import replace_activations
+from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.ranges import Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
@@ -247,7 +248,8 @@ def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
     if held_out.ndim != 1 or held_out.is_floating_point() or held_out.is_complex():
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
-    return TrainedOn(DataInfo.from_dict(content["info"], where), held_out)
+    info, fitted = DataInfo.from_dict(content["info"], where), content.get("preprocessing")
+    return TrainedOn(info, held_out, None if fitted is None else Fitted.from_dict(fitted, info.shape, where))
 
 
 def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:

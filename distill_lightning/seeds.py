@@ -73,7 +73,7 @@ def run_seed() -> int:
 
 
 # the purposes of random draws; each purpose is the first name of its hashes, so that two purposes never share numbers
-PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE, BALANCE = range(1, 11)
+PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE, BALANCE, PATCHES = range(1, 12)
 
 
 def seed_of_order(seed: int, order: int) -> int:

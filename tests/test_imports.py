@@ -24,6 +24,7 @@ GROUND = {
     "digests",
     "lightning_internals",
     "distributed",
+    "preprocessing",
 }
 PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
 DATA = GROUND | {"models", "weights", "checkpoints", "data"}
@@ -43,9 +44,10 @@ MAY_IMPORT = {
     "recorded": {"ranges"},
     "files": {"errors"},
     "config_files": {"errors", "files"},
-    "values": {"errors"},
-    "lightning_internals": {"values"},
     "distributed": {"errors", "files"},
+    "preprocessing": {"digests", "distributed", "errors", "ranges", "recorded", "seeds", "signatures"},
+    "values": {"errors", "preprocessing"},
+    "lightning_internals": {"values"},
     # predictions without torch
     "predictions": {"html_tables"},
     "pillow_pixels": {"errors"},
@@ -71,11 +73,11 @@ MAY_IMPORT = {
     "networks": {"errors", "models"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
-    | {"tensor_files", "models"},
+    | {"tensor_files", "models", "preprocessing"},
     # data and teachers
     "data": GROUND - {"lightning_internals"},
     "soft_targets": {"errors", "files"},
-    "teachers": {"errors", "values", "digests", "models", "checkpoints", "data"},
+    "teachers": {"errors", "values", "digests", "models", "checkpoints", "data", "preprocessing"},
     # training
     "methods": METHODS,
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},

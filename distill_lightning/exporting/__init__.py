@@ -16,6 +16,7 @@ from typing import Any, Literal
 from torch import nn
 
 from distill_lightning.data.base import ImageData
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.exported import FORMAT, ExportedClassifier
 from distill_lightning.exporting import onnx_files, parity, torch_files
@@ -83,6 +84,10 @@ def export(
     if format.startswith("onnx"):
         onnx_files.needs("onnx", "onnxscript", "onnxruntime")
     opened = open_source(source, network)
+    if (fitted := opened.classifier.preprocessing) is not None:
+        if format in ("onnx-int8", "safetensors"):
+            raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")
+        say(f"{fitted.words} is in the file: {fitted.num_bytes / 1e6:.2f} MB")
     if data is None:
         data = open_data(opened, root)
     check_shape(data, opened)
@@ -149,7 +154,7 @@ def _write(opened: Opened, format: str, made: Path, calibrated: parity.Pictures 
 
 def _metadata(opened: Opened, format: str) -> dict[str, str]:
     """See ``exported``."""
-    info = opened.info
+    info, fitted = opened.info, opened.classifier.preprocessing
     preprocessing = {
         "channels": info.channels,
         "size": info.image_size,
@@ -157,7 +162,7 @@ def _metadata(opened: Opened, format: str) -> dict[str, str]:
         "resize": "the shorter side to size, bilinear with antialiasing, as Pillow",
         "crop": "centre, size x size",
         "input": "uint8 (B, C, H, W)",
-        "in_the_graph": "(x / 255 - mean) / std",
+        "in_the_graph": "(x / 255 - mean) / std" if fitted is None else f"x / 255, then {fitted.words}",
         "mean": info.mean,
         "std": info.std,
     }

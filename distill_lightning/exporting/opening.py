@@ -16,6 +16,7 @@ from distill_lightning.data.rendering import Normaliser
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.methods.ensemble import Ensemble, Members
+from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import CONFIG
 from distill_lightning.specs import lookup, offer, refuse_untrusted
@@ -25,7 +26,7 @@ from distill_lightning.weights import load_weights
 
 offer(ImageData, "distill_lightning.data")
 ENSEMBLE = f"{Ensemble.__module__}.{Ensemble.__name__}"
-NOT_FOR_EVALUATION = ("augment", "mix", "seed", "pictures")
+NOT_FOR_EVALUATION = ("augment", "mix", "seed", "pictures", "preprocess")
 """Options of the data that evaluation does not need."""
 
 
@@ -35,6 +36,7 @@ class PictureClassifier(nn.Module):
     Args:
         network: a network that returns logits (B, K) for normalised pictures.
         normaliser: the normalisation that it was trained with.
+        preprocessing: the preprocessing that it was trained with, in the place of ``normaliser``; None for none.
         bias: (K,), added to the logits; None for no bias.
     """
 
@@ -42,10 +44,18 @@ class PictureClassifier(nn.Module):
     shift: Tensor
     bias: Tensor | None
 
-    def __init__(self, network: nn.Module, normaliser: Normaliser, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        normaliser: Normaliser,
+        bias: Tensor | None = None,
+        preprocessing: Fitted | None = None,
+    ) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.preprocessing = network, preprocessing
         mean, std = normaliser.mean[:, None, None], normaliser.std[:, None, None]
+        if preprocessing is not None:
+            mean, std = torch.zeros_like(mean), torch.ones_like(std)
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         self.register_buffer("bias", bias)
@@ -53,7 +63,10 @@ class PictureClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits and probabilities, (B, K) float32 each, for uint8 pictures (B, C, H, W)."""
-        logits = self.network(torch.addcmul(self.shift, images.float(), self.scale)).float()
+        pictures = torch.addcmul(self.shift, images.float(), self.scale)
+        if self.preprocessing is not None:
+            pictures = self.preprocessing(pictures)
+        logits = self.network(pictures).float()
         if self.bias is not None:
             logits = logits + self.bias
         return logits, logits.softmax(1)
@@ -130,7 +143,9 @@ def _of_checkpoint(path: Path, folder: Path | None, network: nn.Module | None) -
     lineage |= {"epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step")}
     if activation := checkpoint["hyper_parameters"].get("activation"):
         lineage["activation"] = activation
-    classifier = PictureClassifier(network, normaliser_of(info), _bias(config, info, str(path)))
+    classifier = PictureClassifier(
+        network, normaliser_of(info), _bias(config, info, str(path)), trained_on.preprocessing
+    )
     return Opened(classifier, info, trained_on, lineage, spec, config, folder, str(path))
 
 
@@ -147,7 +162,10 @@ def _of_ensemble(folder: Path, config: RunConfig) -> Opened:
         if (one.info.class_names, one.info.shape) != (info.class_names, info.shape):
             raise InputError(f"{one.where} has other classes or pictures than {opened[0].where}: they must be the same")
     given = normaliser_of(info)
-    frozen = [FrozenNetwork(one.classifier.network, given, normaliser_of(one.info)) for one in opened]
+    frozen = [
+        FrozenNetwork(one.classifier.network, given, normaliser_of(one.info), one.classifier.preprocessing)
+        for one in opened
+    ]
     members = Members(list(frozen), "probs" if arguments.get("average") == "probs" else "logits")
     names = {type(one.classifier.network).__name__ for one in opened}
     lineage = _lineage(config.options, info, folder, None, f"{len(opened)} x {' + '.join(sorted(names))}")

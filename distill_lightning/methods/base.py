@@ -40,6 +40,7 @@ from distill_lightning.methods.foreign_callbacks import (
     refuse_foreign,
     refuse_unknown_monitors,
 )
+from distill_lightning.methods.insights import show_preprocessing
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.models.activations import replace_activations
@@ -399,6 +400,11 @@ class Method(Evaluated):
 
     # Training
 
+    def on_train_start(self) -> None:
+        """Adds a picture of the preprocessing to TensorBoard, when a run begins."""
+        if not self.plain_batches and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+            show_preprocessing(self.image_data, self.trainer.loggers)
+
     def position(self, batch_idx: int) -> Position:
         """The position of training before batch ``batch_idx`` of the trainer's current epoch."""
         assert self.timeline is not None
@@ -416,6 +422,7 @@ class Method(Evaluated):
         position = self.position(batch_idx)
         self._start_step(position)
         batch = self.with_teacher(as_batch(batch))
+        batch = batch._replace(images=self.preprocessed(batch.images))  # after the teacher, which has its own
         output = self.training_loss(batch, position)
         if not isinstance(output, StepOutput):
             raise InputError(
@@ -514,6 +521,8 @@ class Method(Evaluated):
         data = self.trainer.datamodule if self.has_trainer else None  # type: ignore[attr-defined]
         if self.data_info is not None and isinstance(data, ImageData):
             checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
+            if data.preprocessing is not None:
+                checkpoint["data"]["preprocessing"] = data.preprocessing.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the modules that depend on the data and, in a fit, restores the memory.
@@ -528,6 +537,9 @@ class Method(Evaluated):
             return
         if of_run is not None:
             refuse_other(self.image_data.info, of_run)
+            if of_run.preprocessing is not None:  # fitted on another machine, it may differ in the last digits
+                self.image_data.preprocessing = of_run.preprocessing
+                self.data_info = self.image_data.info
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in callbacks}:
             raise InputError(
