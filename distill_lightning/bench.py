@@ -73,7 +73,7 @@ class _Turns(Callback):
         self.loader = pl_module.image_data.train_loader_from(lambda: (1, 0))
         self.network = copy.deepcopy(pl_module.model).train()
         self.call = torch.compile(self.network) if pl_module.compiled else self.network
-        self.optimizer = pl_module.make_optimizer(self.network.parameters())
+        self.optimizer = pl_module.optimization.make(self.network.parameters())
         self.format = pl_module.memory_format
         made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
         self.rows, self.fresh = len(made[-1].labels), made[-1].num_new

@@ -75,7 +75,7 @@ class _Stages(Callback):
         times = {"decode": _intervals(keep, self.batches)}
         rows = len(plans[0].fetched)
         network = copy.deepcopy(pl_module.model).train()
-        optimizer = pl_module.make_optimizer(network.parameters())
+        optimizer = pl_module.optimization.make(network.parameters())
         labels = data.training_split.labels
         assert labels is not None
 

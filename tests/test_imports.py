@@ -187,7 +187,8 @@ def test_networks_are_plain_modules():
 
 
 SHARED_BY_METHODS = {
-    "base": {"checks", "evaluated", "foreign_callbacks", "memory", "plain_batches"},
+    "base": {"checks", "evaluated", "foreign_callbacks", "memory", "optimization", "plain_batches"},
+    "optimization": {"foreign_callbacks"},
     "foreign_callbacks": set(),
     "taught": {"base"},
     "evaluated": {"plain_batches"},

@@ -18,6 +18,7 @@ import zipfile
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -1069,6 +1070,12 @@ def test_honest_networks_of_torchvision_are_built(name):
 def test_honest_schedules_of_torch_are_accepted(name, arguments):
     kind = torch.optim.lr_scheduler.LRScheduler
     specs.refuse_untrusted({"s": spec(f"torch.optim.lr_scheduler.{name}", **arguments)}, {"s": kind}, "a.ckpt")
+
+
+@pytest.mark.parametrize("hint", [Any, object])
+def test_an_argument_without_a_type_is_named(hint):
+    with pytest.raises(InputError, match="ConvNet as network, whose type its class does not say"):
+        specs.refuse_untrusted({"network": spec(f"{OURS}.models.ConvNet")}, {"network": hint}, "a.ckpt")
 
 
 def test_an_honest_checkpoint_is_tested_and_inspected(honest, capsys):

@@ -156,7 +156,7 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
             return
         method = _method(pl_module)
         refuse_what_breaks_rounds(trainer)
-        method.freeze_parts()
+        method.optimization.freeze(method.model)
         method.check_networks(method.image_data)  # lazy layers have no weights to prune before this
         self._forget()  # drops what an earlier fit left; a checkpoint is loaded after this
         self.opened = None

@@ -6,6 +6,7 @@ import textwrap
 import webbrowser
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -21,6 +22,7 @@ from distill_lightning.errors import InputError, LineParser, nearest
 from distill_lightning.files import printable
 from distill_lightning.report.records import Record
 from distill_lightning.runs import SHAPE
+from distill_lightning.runs.config import RunConfig
 
 LOGS = Path("logs")
 """Where a run is looked for by its name."""
@@ -29,6 +31,8 @@ CURVES = (("loss", ("train/epoch_loss", "val/nll")), ("accuracy", ("train/epoch_
 LINE_COLOURS = ("bright_blue", "bright_red")
 HEIGHT, WIDEST = 8, 90
 """The lines of a picture, and the largest number of columns of a paragraph or a picture."""
+KNOWN_PACKAGES = ("distill_lightning", "lightning", "pytorch_lightning", "torch", "torchvision", "timm")
+"""The packages whose classes are allowed or refused without ``--trust``."""
 MARGIN = 18
 """The columns of a picture left and right of the curves."""
 LARGEST_DRAWN = 1e30
@@ -133,11 +137,12 @@ def next_commands(info: RunInfo) -> list[str]:
     place = started_in(info)
     folder = info.folder if place == Path.cwd() else info.folder.absolute().relative_to(place)
     last, best, config = (folder / name for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "config.yaml"))
+    trust: list[str | Path] = [word for path in _classes_of_ones_own(info) for word in ("--trust", path)]
     commands: list[tuple[str, list[str | Path]]] = []
     if info.state == "running":
         commands.append(("watch", ["tensorboard", "--logdir", folder]))
     elif info.state == "interrupted":
-        commands.append(("resume", ["distill", "fit", "--ckpt_path", last]))
+        commands.append(("resume", ["distill", "fit", "--ckpt_path", last, *trust]))
     elif info.state == "failed":
         words: list[str | Path] = ["distill", "fit", "--config", config]
         if (info.data_set, info.method) == info.folder.absolute().parts[-3:-1]:  # else it would not be found again
@@ -146,12 +151,31 @@ def next_commands(info: RunInfo) -> list[str]:
         commands.append(("start again", words))
     if (place / last).is_file():
         used = best if (place / best).is_file() and info.state != "finished" else last
-        commands.append(("test", ["distill", "test", "--ckpt_path", used]))
-        commands.append(("predict", ["distill", "predict", "--ckpt_path", used, "--data.pictures", "FOLDER"]))
+        if "test/accuracy" in info.metrics or info.state != "finished":  # else the data have no test part
+            commands.append(("test", ["distill", "test", "--ckpt_path", used, *trust]))
+        predict: list[str | Path] = ["distill", "predict", "--ckpt_path", used, "--data.pictures", "FOLDER"]
+        commands.append(("predict", predict + trust))
     elif info.state == "finished":  # a method without weights of its own, such as an ensemble
         commands.append(("test", ["distill", "test", "--config", config]))
     commands.append(("page", ["distill", "show", folder, "--page", f"{info.name}.html"]))
     return [f"{what:<12}{shlex.join(map(str, words))}" for what, words in commands]
+
+
+def _classes_of_ones_own(info: RunInfo) -> list[str]:
+    """The class paths in a run's configuration that a checkpoint may use only with ``--trust``."""
+    try:
+        left: list[Any] = [RunConfig.read(info.folder).options]
+    except InputError:
+        return []
+    found = set()
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            found.add(str(value.get("class_path", "torch")))
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return sorted(path for path in found if path.partition(".")[0] not in KNOWN_PACKAGES)
 
 
 def _summary(info: RunInfo) -> str:

@@ -20,7 +20,7 @@ from distill_lightning import losses
 from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.provenance import refuse_other
-from distill_lightning.distributed import gather_objects, say
+from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
 from distill_lightning.initializers import Initializer, initialise
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
@@ -28,35 +28,24 @@ from distill_lightning.methods.checks import (
     depends_on_process_count,
     refuse_misfit,
     refuse_small_auxiliary,
+    refuse_small_batches,
     refuse_untrainable,
-    smallest_batch,
     warn_of_other_activations,
     warn_of_softmax,
 )
 from distill_lightning.methods.evaluated import Evaluated, Unregistered
-from distill_lightning.methods.foreign_callbacks import (
-    SET_RATES,
-    give_one_of,
-    refuse_foreign,
-    refuse_unknown_monitors,
-)
+from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreign, refuse_unknown_monitors
 from distill_lightning.methods.insights import show_preprocessing
 from distill_lightning.methods.memory import Memory
+from distill_lightning.methods.optimization import Optimization
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
 from distill_lightning.models.activations import replace_activations
 from distill_lightning.networks import Network, maker, with_shape
-from distill_lightning.optimizers import (
-    FineTuning,
-    default_optimizer,
-    describe_groups,
-    drop_gradients,
-    make_optimizer,
-    parameter_groups,
-)
+from distill_lightning.optimizers import FineTuning, default_optimizer
 from distill_lightning.ranges import Finite
 from distill_lightning.running_means import RunningMeans, shared_out
-from distill_lightning.schedulers import MakeScheduler, RunningScheduler, TorchSchedule
-from distill_lightning.schedules import Constant, Schedule
+from distill_lightning.schedulers import MakeScheduler, TorchSchedule
+from distill_lightning.schedules import Schedule
 from distill_lightning.seeds import BUILD, STEP, run_seed, seed_for, seed_of_order
 from distill_lightning.values import (
     Batch,
@@ -123,24 +112,15 @@ class Method(Evaluated):
         self.save_hyperparameters(logger=False)
         for name in [k for k, v in self.hparams.items() if _is_object(v)]:
             del self.hparams[name]  # an object cannot be read from a checkpoint without executing code
+        self.optimization = Optimization(optimizer, schedule, decay_norms_and_biases, fine_tuning)
         self.maker = None if isinstance(network, nn.Module) else maker(network)
         """What makes the network; None if it was given ready-made."""
         self._layout = {"channels_last": channels_last, "compile": compile}
         self.activation = activation
         if isinstance(network, nn.Module):
             self.set_network(self.with_activation(network), **self._layout)
-        self.make_optimizer = optimizer
-        self.schedule: Schedule | TorchSchedule = Constant()
-        if schedule is not None:
-            self.schedule = schedule if isinstance(schedule, Schedule | TorchSchedule) else TorchSchedule(schedule)
-        self.scheduler: RunningScheduler | None = None
-        self._scheduler_state: dict[str, Any] | None = None
-        self.decay_norms_and_biases = decay_norms_and_biases
-        self.fine_tuning = fine_tuning
         self.initializer = initializer or []
         self._initialised: Unregistered | None = None
-        self._held: list[nn.Module] = []
-        self._held_in: int | None = None
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
         self.timeline: Timeline | None = None
@@ -227,10 +207,11 @@ class Method(Evaluated):
         if stage == "fit":
             self.data_info = data.info
             self._find_givers(data)
-            self._check_batches(data)
+            needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
+            refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
             self.initialise()
             self.build_once(data.info)
-            self.freeze_parts()
+            self.optimization.freeze(self.model)
             if self.trains:
                 refuse_untrainable(self, self.model)
                 if self.activation is not None:
@@ -253,7 +234,7 @@ class Method(Evaluated):
             self.timeline, self._teacher = TrainerTimeline(self.trainer), None
             self.find_plain_teacher()
             self.initialise()
-            self.freeze_parts()
+            self.optimization.freeze(self.model)
             self._forget()
 
     def find_plain_teacher(self) -> None:
@@ -306,11 +287,8 @@ class Method(Evaluated):
         plain = PlainTimeline(
             trained_batches(trainer, samples.batches), trainer.max_epochs or 0, trainer.accumulate_grad_batches
         )
-        if timelines and isinstance(self.schedule, TorchSchedule):
-            raise InputError(
-                "Lottery rewinds the learning rate, and a scheduler of torch cannot be rewound: give a schedule of "
-                "this program, such as Cosine or MultiStep"
-            )
+        if timelines:
+            self.optimization.refuse_rewinding()
         self.timeline = timelines[0] if timelines else plain
         self._teacher = teachers[0] if teachers else None
         data.begin_fit(self.needs, self.timeline, self._teacher.view_cycle if self._teacher else None)
@@ -331,72 +309,25 @@ class Method(Evaluated):
         self._memory.forget()
         self.means = RunningMeans()
         self.evaluation = None
-        self.scheduler, self._scheduler_state = None, None
-
-    def _check_batches(self, data: ImageData) -> None:
-        smallest = smallest_batch(data, self.trainer.world_size)
-        norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in self.model.modules())
-        if smallest < 2 and (norms or self.needs.repeats_last_batch):
-            what = "batch norm" if norms else type(self).__name__
-            raise InputError(
-                f"{what} needs 2 samples per process in each batch, there is only {smallest}: make batch_size larger"
-            )
+        self.optimization.forget()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
-        groups = parameter_groups(self, self.decay_norms_and_biases, self.fine_tuning, self.model)
-        optimizer = make_optimizer(self.make_optimizer, groups)
-        if self.fine_tuning is not None:
-            frozen = sum(p.numel() for p in self.parameters() if not p.requires_grad)
-            names = {id(p): name.removeprefix("model.") for name, p in self.named_parameters()}
-            for line in describe_groups(optimizer, frozen, names):
-                say(line)
-        if isinstance(self.schedule, TorchSchedule):
-            if self.fine_tuning is not None and self.fine_tuning.rate_after_head != 1:
-                raise InputError("fine_tuning.rate_after_head needs a schedule of this program, such as Cosine")
+        optimizer = self.optimization.optimizer(self, self.model)
+        if isinstance(self.optimization.schedule, TorchSchedule):
             assert self.timeline is not None
-            epochs, steps = self.trainer.max_epochs or 0, 0  # in another program the number of steps may not be known
-            if not self.plain_batches:
-                steps = epochs * math.ceil(self.timeline.batches_per_epoch / self.trainer.accumulate_grad_batches)
-            self.scheduler = self.schedule.start(optimizer, epochs, steps)
-            monitor, tags = self.scheduler.monitor, set() if self.plain_batches else self.validation_tags
-            if monitor is not None and monitor not in tags and not self.plain_batches:
-                raise InputError(f"ReduceLROnPlateau monitors {monitor}: {give_one_of(tags)}")
-            if self._scheduler_state is not None:
-                self.scheduler.load(self._scheduler_state)
+            # in another program, the loader may have no length, and validation may log anything
+            batches = math.inf if self.plain_batches else self.timeline.batches_per_epoch
+            monitors = None if self.plain_batches else self.validation_tags
+            epochs, accumulated = self.trainer.max_epochs or 0, self.trainer.accumulate_grad_batches
+            self.optimization.start_schedule(optimizer, batches, epochs, accumulated, monitors)
         return optimizer
-
-    # Fine-tuning
-
-    def freeze_parts(self) -> None:
-        """Freezes the parameters that ``fine_tuning`` names.
-
-        Raises:
-            InputError: see ``FineTuning.freeze``.
-        """
-        if self.fine_tuning is not None:
-            self.fine_tuning.freeze(self.model)
 
     def train(self, mode: bool = True) -> "Method":
         """Sets training or eval mode, as for every module. Frozen parts stay in eval mode."""
         super().train(mode)
-        self._held_in = None
+        self.optimization.forget_modes()
         return self
-
-    def _hold(self, epoch: int) -> None:
-        """Sets the parts that are not trained in an epoch to eval mode, and those that are to training mode."""
-        if self.fine_tuning is None or self._held_in == epoch:
-            return
-        for module in self._held:
-            module.training = True
-        self._held, self._held_in = self.fine_tuning.held(self.model, epoch), epoch
-        for module in self._held:
-            module.training = False
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Drops the gradients of parameters that are not trained yet."""
-        if self._held_in is not None:
-            drop_gradients(optimizer, self._held_in)
 
     # Training
 
@@ -436,6 +367,10 @@ class Method(Evaluated):
         logits = output.logits.detach()
         return {"loss": loss if batch.weight == 1.0 else loss * batch.weight, "logits": logits}
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Drops the gradients of parameters that are not trained yet."""
+        self.optimization.drop_gradients(optimizer)
+
     def _with_auxiliary(self, output: StepOutput, batch: Batch) -> StepOutput:
         """Adds the loss of auxiliary classifiers, for networks whose authors train with them (``models.outputs``)."""
         if not self.auxiliary:
@@ -463,23 +398,14 @@ class Method(Evaluated):
             torch.default_generator.manual_seed(seed)
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
-        if self.fine_tuning is not None:
-            self._hold(position.epoch)
-        if self.scheduler is not None:
-            self.scheduler.before_step(trainer.current_epoch, trainer.global_step)
-            return
-        assert self.timeline is not None and isinstance(self.schedule, Schedule)
-        a_step = 1 / self.timeline.batches_per_epoch
-        factor = self.schedule.factor(position.schedule_epoch, position.epochs, a_step)
-        if self.fine_tuning is not None:
-            factor *= self.fine_tuning.rate_factor(position.epoch)
-        for group in trainer.optimizers[0].param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        assert self.timeline is not None
+        self.optimization.hold(self.model, position.epoch)
+        optimizer = trainer.optimizers[0]
+        self.optimization.set_rates(optimizer, position, self.timeline, trainer.current_epoch, trainer.global_step)
 
     def after_validation(self, results: dict[str, float]) -> None:
         """See Evaluated; steps ReduceLROnPlateau."""
-        if self.scheduler is not None:
-            self.scheduler.after_validation(results)
+        self.optimization.after_validation(results)
 
     def _log_if_due(self) -> None:
         trainer = self.trainer
@@ -515,9 +441,7 @@ class Method(Evaluated):
         """Adds the memory of all processes and the description of the data. All processes must call it."""
         memory = self._memory or Memory(self, self.memory, self.shared_memory)
         everyones = gather_objects(memory.own() | {"account": memory.on_cpu(self.means.state_dict())})
-        checkpoint["method"] = {"of_ranks": everyones, "shared": memory.shared()}
-        if self.scheduler is not None:
-            checkpoint["method"]["schedule"] = self.scheduler.state()
+        checkpoint["method"] = {"of_ranks": everyones, "shared": memory.shared()} | self.optimization.state()
         data = self.trainer.datamodule if self.has_trainer else None  # type: ignore[attr-defined]
         if self.data_info is not None and isinstance(data, ImageData):
             checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
@@ -546,7 +470,7 @@ class Method(Evaluated):
                 "this run is pruned, and without the callback Lottery its zeros would grow again: add Lottery to "
                 "trainer.callbacks"
             )
-        self._scheduler_state = checkpoint["method"].get("schedule")  # loaded when there is an optimizer
+        self.optimization.load(checkpoint["method"])
         self._take_up(checkpoint["method"]["of_ranks"], checkpoint["method"]["shared"])
 
     def _take_up(self, everyones: list[dict[str, Any]], shared: dict[str, Any]) -> None:

@@ -112,15 +112,26 @@ def _logits(network: nn.Module, pictures: Tensor, data: ImageData) -> Any:
         network.train(training)
 
 
-def smallest_batch(data: ImageData, world: int) -> int:
-    """The smallest number of new samples of a process in a training batch.
+def refuse_small_batches(network: nn.Module, data: ImageData, world: int, needs_two: str | None) -> None:
+    """Checks that each process gets at least 2 new samples in each training batch, where something needs them.
 
     Args:
+        network: the network; batch norm needs 2 samples.
         data: the data; after ``setup``.
         world: the number of processes.
+        needs_two: the name of a method that needs 2 samples whatever the network is; None for other methods.
+
+    Raises:
+        InputError: there is a batch with a single sample.
     """
     rows, rest = data.batch_size // world, len(data.training_split) % data.batch_size
-    return min(rows, max(rest // world, 1)) if data.keep_last and rest else rows
+    smallest = min(rows, max(rest // world, 1)) if data.keep_last and rest else rows
+    norms = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+    what = "batch norm" if norms else needs_two
+    if smallest < 2 and what is not None:
+        raise InputError(
+            f"{what} needs 2 samples per process in each batch, there is only {smallest}: make batch_size larger"
+        )
 
 
 def depends_on_process_count(module: nn.Module, synchronised: bool) -> str | None:

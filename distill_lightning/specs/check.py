@@ -227,7 +227,9 @@ def _check_spec(spec: dict[str, Any], hint: Any, key: str, found: _Found) -> Non
     if made_by is None:
         state = _anywhere(path)
         if state == "allowed":
-            found.faults.append(f"{path} as {key}, where it does not belong")
+            untyped = any(kind in (Any, object) for kind in leaves(hint)[0])
+            why = "whose type its class does not say: write its type there" if untyped else "where it does not belong"
+            found.faults.append(f"{path} as {key}, {why}")
         else:
             found.asked.append(Demand(path, key, state))
         # the arguments are searched too, so that the list of classes is complete

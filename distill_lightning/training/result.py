@@ -37,6 +37,14 @@ class Result:
             for name in names
         ]
 
+    def __str__(self) -> str:
+        """The table and the folder, as text."""
+        columns, rows = self.table
+        first = max((len(name) for name, *_ in rows), default=0)
+        lines = [("", *columns), *rows] if rows else []
+        texts = [f"{name:<{first}}" + "".join(f"  {value:>6}" for value in values) for name, *values in lines]
+        return "\n".join([*texts, f"run: {self.folder}"])
+
     def _repr_html_(self) -> str:
         """The table, as notebooks show it."""
         columns, rows = self.table

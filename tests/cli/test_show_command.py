@@ -69,6 +69,15 @@ def test_the_next_commands_work(capsys):
     assert not Path("logs").exists()
 
 
+def test_the_next_commands_trust_classes_of_ones_own():
+    run = fit("digits/baseline.yaml", "--trainer.max_epochs", 1)
+    assert not any("--trust" in line for line in next_commands(read(run)))
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("distill_lightning.models.convnet.ConvNet", "my_net.MyNet"))
+    trusting = [line.split()[0] for line in next_commands(read(run)) if line.endswith("--trust my_net.MyNet")]
+    assert trusting == ["test", "predict"]
+
+
 def test_what_is_shown(capsys, monkeypatch):
     made_run("logs/digits/baseline/teacher", accuracy=0.95)
     options = {"teacher": "logs/digits/baseline/teacher/checkpoints/last.ckpt"}

@@ -54,6 +54,8 @@ def test_a_run_in_python_is_the_run_of_the_command():
     assert ours["hyper_parameters"]["network"] == others["hyper_parameters"]["network"]
     assert result.metrics["test/accuracy"] == {tag: value for _, tag, value in rows(folder)}["test/accuracy"]
     assert f"{result.metrics['test/accuracy']:.4f}" in result._repr_html_()
+    lines = str(result).splitlines()
+    assert lines[1].startswith("accuracy  ") and lines[-1] == f"run: {result.folder}"
 
 
 @pytest.mark.parametrize("file", sorted((CONFIGS / "digits").glob("*.yaml")), ids=lambda path: path.stem)
