@@ -187,13 +187,14 @@ def test_networks_are_plain_modules():
 
 
 SHARED_BY_METHODS = {
-    "base": {"checks", "evaluated", "foreign_callbacks", "memory", "optimization", "plain_batches"},
+    "base": {"checks", "evaluated", "foreign_callbacks", "insights", "memory", "optimization", "plain_batches"},
     "optimization": {"foreign_callbacks"},
     "foreign_callbacks": set(),
     "taught": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
     "memory": set(),
+    "insights": set(),
     "plain_batches": set(),
 }
 

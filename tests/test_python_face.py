@@ -67,4 +67,10 @@ def test_the_import_loads_nothing_heavy():
 def test_no_name_hides_behind_a_module_of_the_same_name():
     """Python sets a package's module as its attribute, when somebody imports the module."""
     modules = {module.name for module in pkgutil.iter_modules(dl.__path__)}
-    assert {name for name in dl.__all__ if name in modules} == {"losses", "masks", "models"}
+    assert {name for name in dl.__all__ if name in modules} == {
+        "initializers",
+        "losses",
+        "masks",
+        "models",
+        "preprocessing",
+    }

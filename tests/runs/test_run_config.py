@@ -35,7 +35,12 @@ class Birds(ImageData):
 def test_options_are_free_where_their_class_says_so():
     config = resolve(["fit", "--config", str(CONFIGS / "digits/kd.yaml")]).config
     names = {name.rpartition(".")[2] for name in config.declared.free}
-    later = {"balanced"}  # with its default, which means the same as no such option
+    later = {
+        "balanced",
+        "activation",
+        "initializer",
+        "preprocess",
+    }  # with its default, which means the same as no such option
     assert names == {"root", "num_workers", "pictures", "eval_batch_size", "folder"} | later
     assert config.declared.pictures is None and not config.declared.validation_decides
     assert "trainer.callbacks.0.init_args.folder" not in config.result_options
