@@ -14,8 +14,8 @@ from distill_lightning.errors import first_input_error
 
 WITHOUT_TORCH = ("report", "configs", "list", "show")
 """The verbs that answer at once; each is a module of the same name in ``cli``."""
-EXPORTED = (".onnx",)
-"""The ends of exported files that are read where there may be no torch."""
+EXPORTED = (".onnx", ".pt2")
+"""The ends of exported files. Those of ONNX are read where there may be no torch."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

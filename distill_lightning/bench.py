@@ -77,7 +77,8 @@ class _Turns(Callback):
         self.format = pl_module.memory_format
         made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
         self.rows, self.fresh = len(made[-1].labels), made[-1].num_new
-        whole = [(batch.images, batch.labels) for batch in made if len(batch.labels) == self.rows]
+        # pictures without labels, -1, take as long with any label
+        whole = [(batch.images, batch.labels.clamp(min=0)) for batch in made if len(batch.labels) == self.rows]
         self.batches = [(images.contiguous(memory_format=self.format), labels) for images, labels in whole]
         self.fresh_batches = [(images[: self.fresh], labels[: self.fresh]) for images, labels in self.batches]
         _forget_peak(pl_module.device)

@@ -63,7 +63,7 @@ class _Stages(Callback):
         loader = data.train_loader_from(lambda: (1, 0))
         plans = [loader.plan(1 + number // len(loader), number % len(loader)) for number in range(self.batches)]
         boxes = None if data.renderer.first_crop is None else data.renderer.boxes
-        stream = loader.images.stream(plans, data.training_split.taken, boxes)
+        stream = loader.images.stream(plans, loader.samples.groups, boxes)
         made: list[tuple[Tensor, BatchPlan]] = []
 
         def keep() -> bool:
@@ -84,7 +84,8 @@ class _Stages(Callback):
             with trainer.precision_plugin.forward_context():
                 logits = network(images.contiguous(memory_format=pl_module.memory_format))
             optimizer.zero_grad()
-            F.cross_entropy(logits.float(), labels[plan.index.cpu()].to(device)).backward()
+            labelled = len(plan.index) - plan.num_unlabelled
+            F.cross_entropy(logits[:labelled].float(), labels[plan.index[:labelled].cpu()].to(device)).backward()
             optimizer.step()
 
         moved = [images.to(device) for images, _ in made]

@@ -153,6 +153,28 @@ def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None
     return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
 
 
+def with_averaged_weights(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
+    """A checkpoint in which the network has the weights that the callback EMA has averaged.
+
+    Args:
+        checkpoint: the content of the checkpoint. It is not changed.
+        where: the checkpoint's file, for the error.
+
+    Raises:
+        InputError: the run has no EMA, or the average is of other weights.
+    """
+    state = (checkpoint.get("callbacks") or {}).get("EMA")
+    averaged = state.get("weights") if isinstance(state, dict) else None
+    if not averaged:
+        raise InputError(
+            f"{where} has no averaged weights: its run had no callback EMA (--trainer.callbacks EMA); leave use_ema out"
+        )
+    own = {name: value.shape for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
+    if not _are_weights(averaged) or {f"model.{name}": value.shape for name, value in averaged.items()} != own:
+        raise InputError(f"{where} has averaged weights of another network: it is damaged")
+    return checkpoint | {"state_dict": checkpoint["state_dict"] | {f"model.{k}": v for k, v in averaged.items()}}
+
+
 def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> nn.Module:
     """Builds the network of a checkpoint with its weights, in eval mode, on the CPU.
 

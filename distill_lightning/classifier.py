@@ -6,36 +6,48 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from distill_lightning.data.decoding import BadPictureError, decode
+from distill_lightning.data.decoding import decode
 from distill_lightning.errors import InputError
-from distill_lightning.exported import ExportedClassifier
-from distill_lightning.exporting.opening import Opened, open_source
-from distill_lightning.pillow_pixels import Pixels, printable, read_pictures
+from distill_lightning.exported import Exported, ExportedClassifier
+from distill_lightning.exporting.opening import Networks, Opened, open_source
+from distill_lightning.exporting.torch_files import ExportedProgram
+from distill_lightning.pillow_decoding import Pixels
+from distill_lightning.pillow_pixels import Form, printable, read_pictures
 from distill_lightning.predictions import Predictions
 from distill_lightning.specs import trusting
 
 
 def load(
-    path: str | Path, *, network: nn.Module | None = None, trust: str | type | Iterable[str | type] = ()
-) -> "Classifier | ExportedClassifier":
+    path: str | Path,
+    *,
+    network: Networks = None,
+    use_ema: bool = False,
+    trust: str | type | Iterable[str | type] = (),
+) -> "Classifier | Exported":
     """Opens a trained classifier.
 
     Args:
-        path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), a checkpoint, or an ONNX file that
-            ``export`` wrote.
-        network: the network, for a run that was given a ready-made one in Python. It gets the weights of the run.
+        path: the folder of a run (its ``last.ckpt``, or the members of an ensemble), a checkpoint, or an ONNX or .pt2
+            file that ``export`` wrote. Reading a .pt2 can run code, so it needs ``trust="torch.export.load"``.
+        network: the network, for a run that was given a ready-made one in Python. It gets the weights of the run. For
+            an ensemble, a list of the members that were made in Python.
+        use_ema: whether the network gets the weights that the callback EMA has averaged, and not those of the last
+            step.
         trust: networks of your own that the file may use: a class or its dotted name, "my_package.Net", or several of
             these. A file may not name others than those of this program, of torchvision and of timm.
 
     Raises:
         InputError: there is nothing that can be opened, or the file uses a class that is not trusted.
     """
-    if Path(path).suffix.lower() == ".onnx":
-        return ExportedClassifier(path)
+    is_exported = Path(path).suffix.lower() in (".onnx", ".pt2")
+    if is_exported and use_ema:
+        raise InputError(f"{printable(path)} has only the weights that it was exported with: leave use_ema out")
     with trusting(trust):
-        return Classifier(open_source(path, network))
+        if is_exported:
+            return ExportedProgram(path) if Path(path).suffix.lower() == ".pt2" else ExportedClassifier(path)
+        return Classifier(open_source(path, network, use_ema))
 
 
 class Classifier:
@@ -86,25 +98,19 @@ class Classifier:
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
-        info = self.info
-        batches, files = read_pictures(
-            _as_arrays(pictures), info.channels, info.image_size, batch_size, self._decode_file
-        )
+        form = Form(self.info.channels, self.info.image_size, self.info.bit_depth)
+        batches, files = read_pictures(_as_arrays(pictures), form, batch_size, _decode)
         probs = [self._whole(torch.from_numpy(pixels).to(self.device))[1].cpu().numpy() for pixels in batches]
         return Predictions(np.concatenate(probs), self.class_names, files)
-
-    def _decode_file(self, path: str | Path, channels: int, size: int) -> Pixels:
-        """Decodes a file as the data modules do."""
-        try:
-            return decode(Path(path).read_bytes(), channels, size, self.info.bit_depth).numpy()
-        except FileNotFoundError as error:
-            raise InputError(f"there is no picture {printable(path)}") from error
-        except (OSError, BadPictureError) as error:
-            raise InputError(f"{printable(path)} is no picture that can be read: remove or replace it") from error
 
     def __repr__(self) -> str:
         info = self.info
         return f"Classifier({info.num_classes} classes of {info.name}, {self.lineage['network']}, from {self.where})"
+
+
+def _decode(data: bytes, channels: int, size: int, bits: int) -> Pixels:
+    """Decodes a file as the data modules do: faster for some JPEGs."""
+    return decode(data, channels, size, bits).numpy()
 
 
 def _as_arrays(pictures: Any) -> Any:

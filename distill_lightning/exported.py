@@ -5,7 +5,7 @@ It needs numpy, Pillow and onnxruntime, and no torch. The metadata of such a fil
     distill_lightning    the version of this format
     format               "onnx" or "onnx-int8"
     class_names          JSON, a list, in the order of the outputs
-    preprocessing        JSON: channels, size, how a picture is resized, and what the graph does with its pixels
+    preprocessing        JSON: channels, size, bit_depth, how a picture is resized, what the graph does with its pixels
     lineage              JSON: run, run id, checkpoint, method, data, network
     weights_digest       the digest of the network's weights
     program_version      the version of this program
@@ -15,6 +15,7 @@ It needs numpy, Pillow and onnxruntime, and no torch. The metadata of such a fil
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,8 @@ import numpy as np
 import numpy.typing as npt
 
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_pixels import Pixels, printable, read_pictures
+from distill_lightning.pillow_decoding import Pixels
+from distill_lightning.pillow_pixels import Form, printable, read_pictures
 from distill_lightning.predictions import Predictions
 
 FORMAT = 1
@@ -45,7 +47,8 @@ class ExportedInfo:
         image_size: the side of the pictures in pixels.
         lineage: run, run id, checkpoint, method, data and network that the file was made from.
         weights_digest: the digest of the network's weights.
-        format: "onnx" or "onnx-int8".
+        format: "onnx", "onnx-int8" or "torch-export".
+        bit_depth: how many bits the values of pictures with 16 bits use.
     """
 
     class_names: list[str]
@@ -54,6 +57,7 @@ class ExportedInfo:
     lineage: dict[str, Any]
     weights_digest: str
     format: str
+    bit_depth: int = 16
 
 
 def stamped(content: bytes) -> bytes:
@@ -73,17 +77,61 @@ def _refuse_damaged(content: bytes, path: Path) -> None:
         raise InputError(f"{printable(path)} is damaged, its digest does not hold: export it again")
 
 
-class ExportedClassifier:
+class Exported(ABC):
+    """A classifier in a file that ``distill export`` wrote.
+
+    Attributes:
+        info: what the file says about itself.
+    """
+
+    info: ExportedInfo
+
+    @abstractmethod
+    def run(self, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """The network's output for pictures of its own size.
+
+        Args:
+            pixels: (B, C, H, W).
+
+        Returns:
+            Logits and probabilities, (B, K) each.
+        """
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the K classes, in the order of the columns of probabilities."""
+        return self.info.class_names
+
+    def predict(self, pictures: Any, batch_size: int = BATCH) -> Predictions:
+        """Predicts the classes of pictures of any size.
+
+        Args:
+            pictures: the path of a file or of a folder, a Pillow picture, an array, or a list of these. An array
+                (N, H, W) is N grey pictures. See ``pillow_pixels.read_pictures``.
+            batch_size: the number of pictures that are predicted together.
+
+        Raises:
+            InputError: there are no pictures, or one cannot be read.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
+        form = Form(self.info.channels, self.info.image_size, self.info.bit_depth)
+        batches, files = read_pictures(pictures, form, batch_size)
+        probs = np.concatenate([self.run(pixels)[1] for pixels in batches])
+        return Predictions(probs, self.class_names, files)
+
+    def __repr__(self) -> str:
+        made_from = self.info.lineage.get("run") or self.info.lineage.get("checkpoint")
+        return f"{type(self).__name__}({len(self.class_names)} classes, {self.info.format}, made from {made_from})"
+
+
+class ExportedClassifier(Exported):
     """A classifier in an ONNX file that ``distill export`` wrote.
 
     Args:
         path: the file.
         threads: the number of threads of onnxruntime; by default it decides.
         providers: where onnxruntime computes, in the order of preference.
-
-    Attributes:
-        info: what the file says about itself.
-        class_names: the names of the K classes.
 
     Raises:
         InputError: the file does not exist, is damaged or from another program; or onnxruntime is not installed.
@@ -114,46 +162,22 @@ class ExportedClassifier:
         except Exception as error:  # onnxruntime has no common class for its errors
             reason = str(error).splitlines()[0][:80]
             raise InputError(f"{printable(path)} cannot be opened by onnxruntime: {reason}") from error
-        self.info = _info(texts, path)
+        self.info = info_of(texts, path)
         if (expected := texts.get("data_digest")) and file_digest(outside) != expected:
             raise InputError(f"{printable(outside)} is damaged, its digest does not hold: export it again")
-        self.class_names = self.info.class_names
 
     def run(self, pixels: Pixels) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The network's output for pictures of its own size.
-
-        Args:
-            pixels: (B, C, H, W).
-
-        Returns:
-            Logits and probabilities, (B, K) each.
-        """
+        """See ``Exported``."""
         logits, probs = self._session.run(["logits", "probs"], {"images": pixels})
         return logits, probs
 
-    def predict(self, pictures: Any, batch_size: int = BATCH) -> Predictions:
-        """Predicts the classes of pictures of any size.
 
-        Args:
-            pictures: the path of a file or of a folder, a Pillow picture, an array, or a list of these. An array
-                (N, H, W) is N grey pictures. See ``pillow_pixels.read_pictures``.
-            batch_size: the number of pictures that are predicted together.
+def info_of(texts: dict[str, str], path: Path) -> ExportedInfo:
+    """Reads the metadata of a file.
 
-        Raises:
-            InputError: there are no pictures, or one cannot be read.
-        """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
-        batches, files = read_pictures(pictures, self.info.channels, self.info.image_size, batch_size)
-        probs = np.concatenate([self.run(pixels)[1] for pixels in batches])
-        return Predictions(probs, self.class_names, files)
-
-    def __repr__(self) -> str:
-        made_from = self.info.lineage.get("run") or self.info.lineage.get("checkpoint")
-        return f"ExportedClassifier({len(self.class_names)} classes, {self.info.format}, made from {made_from})"
-
-
-def _info(texts: dict[str, str], path: Path) -> ExportedInfo:
+    Raises:
+        InputError: they are not of this program, or of a later version.
+    """
     try:
         if int(texts["distill_lightning"]) > FORMAT:
             raise InputError(f"{printable(path)} was written by a later version: use that version")
@@ -165,6 +189,7 @@ def _info(texts: dict[str, str], path: Path) -> ExportedInfo:
             dict(json.loads(texts["lineage"])),
             texts["weights_digest"],
             texts["format"],
+            int(preprocessing.get("bit_depth", 16)),
         )
     except InputError:
         raise

@@ -1,86 +1,54 @@
 """Turns pictures into the uint8 pixels that networks take, with Pillow and numpy alone.
 
 An exported file predicts with this module where there is no torch. The pixels are those that the data modules decode
-for the same file: equal for every format that Pillow decodes in both, see tests/exporting/test_pillow_pixels.py.
+for the same file, see ``pillow_decoding``.
 """
 
 import os
-import struct
-import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError, Pixels, decode, of_picture
 
-Pixels = npt.NDArray[np.uint8]
-DecodeFile = Callable[[str | Path, int, int], Pixels]
+DecodeFile = Callable[[bytes, int, int, int], Pixels]
 
 
-def decode(path: str | Path, channels: int, size: int) -> Pixels:
-    """Decodes a picture file. It is turned upright, the shorter side is resized to ``size``, and the centre is cropped.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What pictures are decoded to, see ``pillow_decoding.decode``.
 
     Args:
-        path: the file. Values with 16 bits are reduced to 8 bits.
         channels: 1 for grey, 3 for RGB.
-        size: the side of the result in pixels.
+        size: the side of the pictures in pixels. Others are resized and cropped.
+        bits: how many bits the values of pictures with 16 bits use.
+    """
 
-    Returns:
-        (channels, size, size).
+    channels: int
+    size: int
+    bits: int = 16
+
+
+def read_file(path: str | Path, form: Form, decode_file: DecodeFile = decode) -> Pixels:
+    """Decodes a picture file: (channels, size, size).
 
     Raises:
         InputError: the file cannot be read as a picture, is too large, or has 32-bit values, whose scale is unknown.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # only the error refuses a picture
-            opened = Image.open(path)
-        with opened:
-            if opened.format == "JPEG" and opened.mode in ("RGB", "L"):
-                _draft(opened, channels, size)
-            return _checked(ImageOps.exif_transpose(opened), channels, size, printable(path))
+        return decode_file(Path(path).read_bytes(), form.channels, form.size, form.bits)
     except FileNotFoundError as error:
         raise InputError(f"there is no picture {printable(path)}") from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{printable(path)} is too large: {error}") from error
-    except InputError:
-        raise
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, struct.error, KeyError) as error:
+    except (BadPictureError, OSError) as error:
+        if isinstance(error, BadPictureError) and error.kind in ("too large", "of unknown scale"):
+            raise InputError(f"{printable(path)} is {error.kind}: {error.detail}") from error
         raise InputError(f"{printable(path)} is no picture that can be read: remove or replace it") from error
-
-
-def _draft(opened: Any, channels: int, size: int) -> None:
-    """Lets the JPEG decoder scale a picture that is twice as large or more; and give the luma, if that is asked for."""
-    shrink = min(opened.size) // size
-    if shrink >= 2:
-        opened.draft(None, (-(-opened.width // shrink), -(-opened.height // shrink)))
-    elif channels == 1:
-        opened.draft("L", None)
-
-
-def _checked(picture: Image.Image, channels: int, size: int, what: str) -> Pixels:
-    if picture.mode in ("I", "F"):
-        raise InputError(f"{what} has values of 32 bits, whose scale is unknown: save it with 8 or 16 bits")
-    return pixels_of(picture, channels, size)
-
-
-def pixels_of(picture: Image.Image, channels: int, size: int) -> Pixels:
-    """Pixels (channels, size, size) of a Pillow picture: the shorter side is resized, and the centre is cropped."""
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) // 257).astype(np.uint8))
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    if picture.size != (size, size):
-        width, height = picture.size
-        shorter = min(width, height)
-        wide, high = round(width * size / shorter), round(height * size / shorter)
-        left, top = (wide - size) // 2, (high - size) // 2
-        picture = picture.resize((wide, high), Image.Resampling.BILINEAR).crop((left, top, left + size, top + size))
-    pixels = np.asarray(picture)
-    return pixels[None] if channels == 1 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
 
 def pictures_below(folder: Path) -> list[Path]:
@@ -125,7 +93,7 @@ def picture_files(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_pictures(
-    pictures: Any, channels: int, size: int, batch_size: int, decode_file: DecodeFile = decode
+    pictures: Any, form: Form, batch_size: int, decode_file: DecodeFile = decode
 ) -> tuple[Iterator[Pixels], list[str] | None]:
     """Reads pictures of any kind, in batches.
 
@@ -133,10 +101,9 @@ def read_pictures(
         pictures: the path of a file or of a folder; a Pillow picture; an array (H, W), (N, H, W) of N grey pictures,
             (N, C, H, W) or (N, H, W, C); or a list of paths, pictures and arrays (H, W), (H, W, C) or (C, H, W). Values
             are 0 to 255 as uint8, or 0 to 1 as floating-point numbers.
-        channels: 1 for grey, 3 for RGB.
-        size: the side of the pictures in pixels. Others are resized and cropped, see ``decode``.
+        form: what they are decoded to.
         batch_size: the largest number of pictures in a batch.
-        decode_file: decodes a file, as ``decode`` does.
+        decode_file: decodes the bytes of a file, as ``decode`` does.
 
     Returns:
         Batches (B, channels, size, size), which are read when they are needed; and the names of the files, or None if
@@ -161,7 +128,7 @@ def read_pictures(
     def batches() -> Iterator[Pixels]:
         for start in range(0, len(pictures), batch_size):
             rows = pictures[start : start + batch_size]
-            yield np.stack([_one(row, channels, size, decode_file) for row in rows])
+            yield np.stack([_one(row, form, decode_file) for row in rows])
 
     return batches(), names
 
@@ -192,11 +159,11 @@ def _rows(array: npt.NDArray[Any]) -> list[Any]:
     return list(array.transpose(0, 2, 3, 1) if array.shape[1] in (1, 3) else array)
 
 
-def _one(picture: Any, channels: int, size: int, decode_file: DecodeFile) -> Pixels:
+def _one(picture: Any, form: Form, decode_file: DecodeFile) -> Pixels:
     if isinstance(picture, str | Path):
-        return decode_file(picture, channels, size)
+        return read_file(picture, form, decode_file)
     if isinstance(picture, Image.Image):
-        return _checked(ImageOps.exif_transpose(picture), channels, size, "a picture")
+        return _of_picture(picture, form)
     array = _as_bytes(np.asarray(picture))
     if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
         array = array.transpose(1, 2, 0)
@@ -206,7 +173,14 @@ def _one(picture: Any, channels: int, size: int, decode_file: DecodeFile) -> Pix
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3) or not array.size:
         raise InputError(f"a picture has the shape {array.shape}: give (H, W) or (H, W, 3)")
-    return pixels_of(Image.fromarray(np.ascontiguousarray(array)), channels, size)
+    return _of_picture(Image.fromarray(np.ascontiguousarray(array)), form)
+
+
+def _of_picture(picture: Image.Image, form: Form) -> Pixels:
+    try:
+        return of_picture(picture, form.channels, form.size, form.bits)
+    except BadPictureError as error:
+        raise InputError(f"a picture is {error.kind}: {error.detail}") from error
 
 
 def printable(path: str | Path) -> str:

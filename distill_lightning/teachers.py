@@ -96,13 +96,16 @@ class FrozenNetwork(nn.Module):
                 preprocessing = trained_on.preprocessing
                 _check_data(trained_on, data, who)
         else:
-            network = given.network
-            mean = normaliser.mean if given.mean is None else given.mean
-            own = Normaliser(mean, normaliser.std if given.std is None else given.std)
+            network, own = given.network, _normaliser_of(given, normaliser)
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
             raise InputError(f"{who} was trained on {len(own.mean)} channels, {data.name} has {data.channels}")
         _check_classes(network, data, who)
         return cls(network, normaliser, own, preprocessing)
+
+    @classmethod
+    def of_plain(cls, plain: PlainNetwork, given: Normaliser) -> "FrozenNetwork":
+        """A network that has its weights. What it does not say of its normalisation is that of ``given``."""
+        return cls(plain.network, given, _normaliser_of(plain, given))
 
     def train(self, mode: bool = True) -> "FrozenNetwork":
         """Keeps eval mode, also when a module that contains this one is set to training mode."""
@@ -165,6 +168,10 @@ class Teachers:
         images = self.precision.convert_input(images)
         with self.precision.forward_context():
             return torch.stack([member(images) for member in self.members]).mean(0)
+
+
+def _normaliser_of(plain: PlainNetwork, given: Normaliser) -> Normaliser:
+    return Normaliser(given.mean if plain.mean is None else plain.mean, given.std if plain.std is None else plain.std)
 
 
 def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]:

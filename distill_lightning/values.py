@@ -33,13 +33,14 @@ class Batch(NamedTuple):
     """The part of a global batch that one process gets.
 
     The rows are, in this order: the new samples; each further view of the new samples; for each new sample another one
-    of its class; the new samples of the last batch. All but the first are present only if `BatchNeeds` requires them.
+    of its class; the new samples of the last batch; pictures without labels. All but the first are present only if
+    `BatchNeeds` requires them, and the last only if the data have such pictures.
 
     Args:
         images: (B, C, H, W) float32, normalised.
         labels: (B,) int64; `NO_LABEL` for a picture without a label.
         index: (B,) int64, the position of the sample in the full training part, or in the evaluated split.
-        num_new: the number of rows with new samples.
+        num_new: the number of rows with new samples, which have labels.
         view: (B,) int64, the number of the view of each sample; None in evaluation.
         weight: the fraction of the global batch in this process, times the number of processes. It is 1 unless the last
             partial batch of an epoch is kept and cannot be split evenly. It is 0 if no sample is left for this process,
@@ -48,6 +49,7 @@ class Batch(NamedTuple):
         clean_labels: (B,) int64, the correct labels; None without label noise.
         teacher: the output of the teacher for these rows; None without a teacher.
         class_weights: (K,) float32, the weight of each class in the cross-entropy with labels; None for equal weights.
+        num_unlabelled: the number of rows of pictures without labels, which are the last ones.
     """
 
     images: Tensor
@@ -60,6 +62,7 @@ class Batch(NamedTuple):
     clean_labels: Tensor | None = None
     teacher: TeacherOutput | None = None
     class_weights: Tensor | None = None
+    num_unlabelled: int = 0
 
     def to(self, device: torch.device | str, **kwargs: Any) -> Self:
         """The batch with its tensors on a device."""
@@ -76,6 +79,11 @@ class Batch(NamedTuple):
         """The targets of cross-entropy: labels (B,) int64, or with mixing distributions (B, K) float32."""
         return self.labels if self.label_probs is None else self.label_probs
 
+    @property
+    def labelled(self) -> slice:
+        """The rows that have labels: all but the last ``num_unlabelled``."""
+        return slice(len(self.labels) - self.num_unlabelled)
+
 
 @dataclass(frozen=True, slots=True)
 class BatchNeeds:
@@ -87,6 +95,7 @@ class BatchNeeds:
         pairs_classes: whether a batch also contains another sample of the same class for each new sample.
         teacher_logits: whether the loss uses the logits of a teacher.
         allows_mixing: whether the loss is valid for pictures that are mixtures of two samples.
+        allows_unlabelled: whether the loss is valid for a batch in which some pictures have no labels.
     """
 
     views: int = 1
@@ -94,6 +103,7 @@ class BatchNeeds:
     pairs_classes: bool = False
     teacher_logits: bool = False
     allows_mixing: bool = True
+    allows_unlabelled: bool = False
 
     @property
     def views_per_epoch(self) -> int:
@@ -232,6 +242,7 @@ class DataInfo:
         held_out: a digest of the samples that are held out of the training part for validation; empty if none are.
         bit_depth: how many bits the values of pictures with 16 bits use, 8 to 16; 16 if there are no such pictures.
         preprocessing: the preprocessing beyond mean and std, with a digest of its tensors; empty if there is none.
+        unlabelled: a digest of the training pictures without labels; empty if there are none.
     """
 
     name: str
@@ -246,6 +257,7 @@ class DataInfo:
     held_out: str
     bit_depth: int = 16
     preprocessing: str = ""
+    unlabelled: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -293,6 +305,7 @@ class DataInfo:
                 held_out=str(content["held_out"]),
                 bit_depth=min(max(int(content.get("bit_depth", 16)), 8), 16),
                 preprocessing=str(content.get("preprocessing", "")),
+                unlabelled=str(content.get("unlabelled", "")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{where} does not say what data it was trained on: {error}") from error

@@ -25,7 +25,8 @@ from distill_lightning import masks
 from distill_lightning.__main__ import main
 from distill_lightning.callbacks.progress import Lines
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.loaders import Share, TrainLoader
+from distill_lightning.data.loaders import TrainLoader
+from distill_lightning.data.training_samples import Share
 from distill_lightning.files import atomic_write
 from distill_lightning.loggers import MetricsCSV
 from distill_lightning.methods.base import Method

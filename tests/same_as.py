@@ -185,6 +185,7 @@ CASES = [
     digits("kd_table", "kd", TABLE),
     digits("kd_table_mixup", "kd", f"{TABLE} --data.mix Mixup"),
     digits("kd_of_two", "kd", f"--trainer.callbacks.teacher [{OF_BASELINE},{OF_BASELINE_1}]"),
+    digits("kd_unlabelled", "kd_unlabelled", TAUGHT),
     digits("kd_label_noise", "kd", f"{TAUGHT} --data.label_noise 0.3"),
     # labels and mixtures
     digits("label_noise", "baseline", "--data.label_noise 0.4"),

@@ -27,7 +27,7 @@ GROUND = {
     "preprocessing",
 }
 PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
-DATA = GROUND | {"models", "weights", "checkpoints", "data"}
+DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
 METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "initializers", "running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
@@ -50,8 +50,9 @@ MAY_IMPORT = {
     "lightning_internals": {"values"},
     # predictions without torch
     "predictions": {"html_tables"},
-    "pillow_pixels": {"errors"},
-    "exported": {"errors", "pillow_pixels", "predictions"},
+    "pillow_decoding": set(),
+    "pillow_pixels": {"errors", "pillow_decoding"},
+    "exported": {"errors", "pillow_decoding", "pillow_pixels", "predictions"},
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
@@ -75,7 +76,7 @@ MAY_IMPORT = {
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
     | {"tensor_files", "models", "preprocessing"},
     # data and teachers
-    "data": GROUND - {"lightning_internals"},
+    "data": (GROUND - {"lightning_internals"}) | {"pillow_decoding"},
     "soft_targets": {"errors", "files"},
     "teachers": {"errors", "values", "digests", "models", "checkpoints", "data", "preprocessing"},
     # training
@@ -94,7 +95,17 @@ MAY_IMPORT = {
     # files for other programs
     "narrowing": {"errors", "models"},
     "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
-    "classifier": {"errors", "values", "predictions", "pillow_pixels", "data", "exported", "exporting", "specs"},
+    "classifier": {
+        "errors",
+        "values",
+        "predictions",
+        "pillow_decoding",
+        "pillow_pixels",
+        "data",
+        "exported",
+        "exporting",
+        "specs",
+    },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots"},
@@ -174,7 +185,7 @@ def test_the_lowest_rooms_need_torch_and_numpy_alone(name):
     assert outside & HEAVY == set()
 
 
-@pytest.mark.parametrize("name", ["predictions", "pillow_pixels", "exported"])
+@pytest.mark.parametrize("name", ["predictions", "pillow_decoding", "pillow_pixels", "exported"])
 def test_an_exported_file_predicts_with_numpy_pillow_and_onnxruntime(name):
     outside = {n.split(".")[0] for n in imports(PACKAGE / f"{name}.py")} - set(sys.stdlib_module_names)
     assert outside <= {"numpy", "PIL", "onnxruntime", "distill_lightning"}

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.data.base import ImageData
@@ -106,10 +107,10 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         labels, normaliser = data.training_split.labels, data.normaliser
         assert labels is not None and normaliser is not None
         plan = BatchPlan.of_rows(index.to(source.device))
-        ((images, _),) = source.stream([plan], order=data.training_split.taken)
+        ((images, _),) = source.stream([plan], [data.training_split.taken])
         images = images.cpu()
         if self.mode == "table":
-            logits = self.logits[: len(index)].float().cpu()
+            logits = self.logits[self._rows_of(index).to(self.logits.device)].float().cpu()
         else:
             device = trainer.strategy.root_device
             logits = torch.cat([self.teachers.logits(normaliser(i.to(device))).cpu() for i in images.split(64)])
@@ -122,21 +123,26 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         if self.mode == "online":
             return TeacherOutput(self.teachers.logits(batch.images))
         assert batch.view is not None
-        rows = batch.view * self.table.shape[1] + self.row_of[batch.index]
+        rows = batch.view * self.table.shape[1] + self._rows_of(batch.index)
         logits = self.logits.index_select(0, rows.to(self.logits.device))
         return TeacherOutput(logits.to(batch.index.device, non_blocking=True))
+
+    def _rows_of(self, index: Tensor) -> Tensor:
+        """The rows of the table that hold samples, by their positions, (B,) int64 each."""
+        return torch.searchsorted(self.index, index.to(self.index.device)).to(index.device)
 
     # The table
 
     def _open_table(self, trainer: pl.Trainer, data: ImageData) -> None:
-        taken, device = data.training_split.taken, trainer.strategy.root_device
+        index, device, unlabelled = data.samples.index, trainer.strategy.root_device, data.info.unlabelled
         normaliser, views = data.normaliser, data.needs.views_per_epoch
         assert normaliser is not None
         manifest = {
             "teacher": self.digests,
             "precision": str(trainer.precision),
             "data": data.fingerprint,
-            "samples": tensors_digest({"index": taken}),
+            "samples": tensors_digest({"index": index}),
+            **({"unlabelled": unlabelled} if unlabelled else {}),
             "preprocessing": [normaliser.mean.tolist(), normaliser.std.tolist()],
             "teacher_preprocessing": [
                 None if m.scale is None or m.shift is None else [x.flatten().tolist() for x in (m.scale, m.shift)]
@@ -146,7 +152,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             **({"mix": _in_words(data.mix), "views_per_epoch": views} if data.mix else {}),
             "seed": data.seed if data.augment or data.mix else None,
         }
-        self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(taken), data.num_classes)
+        self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(index), data.num_classes)
         first = trainer.is_global_zero
         with table.alone() if first else nullcontext():
             first_decides(table.create)
@@ -159,9 +165,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
             self.logits = self.logits.to(device)
-        self.row_of = torch.full((data.info.num_samples,), -1)
-        self.row_of[taken] = torch.arange(len(taken))
-        self.row_of = self.row_of.to(device)
+        self.index = index.to(device)
 
     def _generate(self, trainer: pl.Trainer, data: ImageData) -> None:
         # blocks are shared out by their fixed number: the list of missing blocks changes while other processes write
@@ -171,12 +175,12 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         if not mine:
             return
         self.teachers.prepare(trainer)
-        device, taken, renderer = trainer.strategy.root_device, data.training_split.taken, data.renderer
-        source = data.training_split.source.on(device)
+        device, samples, renderer = trainer.strategy.root_device, data.samples, data.renderer
+        source, positions = samples.source.on(device), samples.index
 
         def plans() -> Iterator[BatchPlan]:
             for view, block in mine:
-                index = taken[self.table.rows(block)].to(source.device)
+                index = positions[self.table.rows(block)].to(source.device)
                 yield renderer.plan(index, torch.full_like(index, view))
 
         console = Console(stderr=True, quiet=not trainer.is_global_zero)
@@ -184,7 +188,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
         shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
         boxes = None if renderer.first_crop is None else renderer.boxes
-        for (images, plan), (view, block) in zip(source.stream(plans(), taken, boxes), shown, strict=True):
+        for (images, plan), (view, block) in zip(source.stream(plans(), samples.groups, boxes), shown, strict=True):
             self.table.fill(view, block, self.teachers.logits(renderer.render(images.to(device), plan)[0]))
 
     # Resume

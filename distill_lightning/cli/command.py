@@ -45,7 +45,7 @@ from distill_lightning.values import DataInfo
 
 NETWORKS = ("network", "peers")
 """Options of a method that are networks."""
-NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust")
+NO_OPTIONS_OF_A_RUN = ("config", "ckpt_path", "trust", "use_ema")
 """Options of the command that config.yaml does not keep."""
 
 
@@ -141,6 +141,10 @@ class DistillCommand(CommandLine):
             help="The dotted name of a class or function of yours that a file may use, as my_package.Net. "
             "It may be given several times.",
         )
+        if self.verb in ("validate", "test", "predict"):
+            parser.add_argument(
+                "--use_ema", action="store_true", help="Take the weights that the callback EMA has averaged."
+            )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
@@ -263,15 +267,16 @@ class DistillCommand(CommandLine):
         self._evaluate("test", ckpt_path)
 
     def _evaluate(self, verb: str, ckpt_path: str | None) -> None:
-        metrics = evaluate(self.parts, verb, ckpt_path, self.given_checkpoint)
+        metrics = evaluate(self.parts, verb, ckpt_path, self.given_checkpoint, self.option("use_ema"))
         if self.trainer.is_global_zero:
             print_metrics(metrics)
 
     def predict(self, model: Method, datamodule: ImageData, ckpt_path: str | None = None) -> None:
         """See `training.predict`."""
-        if file := predict(self.parts, ckpt_path, self.given_checkpoint):
+        if file := predict(self.parts, ckpt_path, self.given_checkpoint, self.option("use_ema")):
             print(f"predictions: {file}", flush=True)
-            datamodule.refuse_unread(str(file))
+            if datamodule.predicted is not None:
+                datamodule.predicted.refuse_unread(str(file))
 
     def bench(
         self,

@@ -27,9 +27,14 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="the file (default: model.onnx and the like in the run's folder)"
     )
+    parser.add_argument("--use_ema", action="store_true", help="the averaged weights of the callback EMA")
     parser.add_argument("--root", metavar="FOLDER", help="the folder of the data (default: the run's)")
     parser.add_argument(
-        "--pictures", type=int, default=1000, metavar="N", help="compare on N pictures of the test part (default: 1000)"
+        "--pictures",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="compare on N pictures of the test part; 0 for random pixels, without data (default: 1000)",
     )
     parser.add_argument(
         "--calibration", type=int, default=256, metavar="N", help="onnx-int8: N training pictures (default: 256)"

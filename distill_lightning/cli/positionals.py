@@ -10,7 +10,7 @@ from pathlib import Path
 from distill_lightning.config_files import find
 from distill_lightning.errors import InputError
 
-WITHOUT_VALUE = ("--help", "-h", "--print_config")
+WITHOUT_VALUE = ("--help", "-h", "--print_config", "--use_ema")
 LAST = Path("checkpoints", "last.ckpt")
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from distill_lightning.data.decoding import BadPictureError
 from distill_lightning.data.stores import shown
 from distill_lightning.errors import InputError
+from distill_lightning.files import atomic_write
+from distill_lightning.pillow_decoding import BadPictureError
 
 
 def refuse_bad(bad: dict[str, str], count: int, where: str | Path) -> None:
@@ -36,6 +37,13 @@ def refuse_bad(bad: dict[str, str], count: int, where: str | Path) -> None:
 def lines_of_bad(bad: dict[str, str]) -> list[str]:
     """One line for each picture that cannot be decoded."""
     return [f"{shown(name)}: {kind}" for name, kind in bad.items()]
+
+
+def write_bad(folder: Path, bad: dict[str, str], rank: int) -> None:
+    """Writes these lines into ``bad_pictures.txt`` in a folder, or into a file of its own for a process of rank > 0."""
+    text = "".join(f"{line}\n" for line in lines_of_bad(bad))
+    name = "bad_pictures.txt" if rank == 0 else f"bad_pictures-{rank}.txt"
+    atomic_write(folder / name, lambda file: file.write(text.encode()))
 
 
 def counts_of(bad: dict[str, str]) -> str:

@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data import imbalance, overview
-from distill_lightning.data.bad_pictures import counts_of, lines_of_bad
-from distill_lightning.data.loaders import EvalLoader, Share, TrainingSamples, TrainLoader
+from distill_lightning.data.bad_pictures import write_bad
+from distill_lightning.data.loaders import EvalLoader, TrainLoader
 from distill_lightning.data.options import DataOptions
+from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
-from distill_lightning.data.predicted_files import find_pictures
+from distill_lightning.data.predicted_files import Predicted, find_pictures
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
+from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split
 from distill_lightning.data.training_part import (
     NO_SAMPLES,
@@ -28,10 +30,11 @@ from distill_lightning.data.training_part import (
     read_training_part,
     whole,
 )
+from distill_lightning.data.training_samples import Share, TrainingSamples
+from distill_lightning.data.unlabelled import Unlabelled, read_unlabelled
 from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write
 from distill_lightning.preprocessing import Fitted
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
@@ -41,7 +44,9 @@ class ImageData(DataOptions):
 
     Attributes:
         part: the training part, with the validation split; None before it is read.
+        unlabelled_part: the training pictures without labels; None before they are read, or if there are none.
         test: the test split; None before it is read, or if there is none.
+        predicted: the pictures of the option ``pictures``; None before they are read, or without this option.
         normaliser: normalises with the mean and standard deviation of the training pictures or, for a checkpoint, of
             the pictures that it was trained on. Batches have pictures that are normalised so.
         preprocessing: the fitted option ``preprocess`` or, for a checkpoint, that of its run; None for none. Methods
@@ -49,6 +54,8 @@ class ImageData(DataOptions):
     """
 
     part: TrainingPart | None = None
+    unlabelled_part: Unlabelled | None = None
+    predicted: Predicted | None = None
     test: Split | None = None
     normaliser: Normaliser | None = None
     preprocessing: Fitted | None = None
@@ -116,6 +123,7 @@ class ImageData(DataOptions):
             held_out=tensors_digest({"held_out": part.held_out}) if len(part.held_out) else "",
             bit_depth=self.bit_depth,
             preprocessing="" if self.preprocessing is None else self.preprocessing.digest,
+            unlabelled="" if self.unlabelled_part is None else self.unlabelled_part.digest,
         )
 
     # Reading
@@ -140,6 +148,8 @@ class ImageData(DataOptions):
             return
         if self.part is None:
             self.part = read_training_part(self)
+        if stage == "fit" and self.unlabelled_part is None:
+            self.unlabelled_part = read_unlabelled(self, self.part, self.decode_unlabelled)
         if stage == "validate" and self.trained_on is not None:
             refuse_seen(self.info, self.held_out, self.trained_on, "the checkpoint")
         # the normalisation that the network was trained with, also if the pictures in the folder have changed since
@@ -151,7 +161,8 @@ class ImageData(DataOptions):
                 self.preprocessing = fit_preprocessing(self.training_part, self.preprocess)
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
-        if stage == "fit" and self.trainer is not None and self.root_names_the_pictures and is_first():
+        shows = self.root_names_the_pictures or self.unlabelled is not None
+        if stage == "fit" and self.trainer is not None and shows and is_first():
             print("\n".join(self.overview()), flush=True)
 
     def _normalise_as(self, trained_on: TrainedOn) -> None:
@@ -180,13 +191,18 @@ class ImageData(DataOptions):
         shape = (self.channels, self.image_size, self.image_size)
         first = f"{self.name}: {self.num_classes} classes, pictures {size}, {overview.memory(splits, shape)}"
         lines = [first, *overview.of_splits(splits, self.class_names, len(self.held_out) > 0)]
+        if self.unlabelled_part is not None:
+            lines.append(overview.of_unlabelled(self.unlabelled_part, self.batch_size))
         facts, odd = self.describe_files()
         odd = [*overview.imbalance(self.training_split, self.class_names), *odd]
         return [*lines, *facts, *(f"  suspicious: {line}" for line in odd)]
 
     def describe_files(self) -> tuple[list[str], list[str]]:
         """Lines about the files of the pictures, and sentences about what is suspicious in them."""
-        return [], []
+        if self.unlabelled_part is None or self.unlabelled_part.source is None:
+            return [], []
+        self.read_test_part()
+        return [], overview.shared_pictures(self.unlabelled_part.source, {"test": self.test, "val": self.val})
 
     def bad_files(self) -> dict[str, str]:
         """The names of the files that could not be decoded so far, with what is wrong with them."""
@@ -197,10 +213,7 @@ class ImageData(DataOptions):
         loggers = [] if self.trainer is None else self.trainer.loggers
         folder = next((found for logger in loggers if (found := getattr(logger, "log_dir", None))), None)
         if folder is not None and (bad := self.bad_files()):
-            text = "".join(f"{line}\n" for line in lines_of_bad(bad))
-            rank = self._share().rank
-            name = "bad_pictures.txt" if rank == 0 else f"bad_pictures-{rank}.txt"
-            atomic_write(Path(folder) / name, lambda file: file.write(text.encode()))
+            write_bad(Path(folder), bad, self._share().rank)
 
     def begin_fit(self, needs: BatchNeeds, timeline: Timeline, view_cycle: int | None = None) -> None:
         """Sets what the training batches of a fit depend on. The method calls it once, before the first batch.
@@ -217,6 +230,14 @@ class ImageData(DataOptions):
         self.needs, self.timeline, self.view_cycle = needs, timeline, view_cycle
         self.samples.check_batches(self._share().world, needs.repeats_last_batch)
 
+    def decode_unlabelled(self, files: Pictures) -> Source:
+        """Decodes the pictures of the folder ``unlabelled``.
+
+        Raises:
+            InputError: some cannot be decoded.
+        """
+        return read_pictures(files, self.num_workers, default_cache())
+
     def read_test_part(self) -> None:
         """Reads the test part into ``test``. ``test`` stays None if the data set has no such part."""
         if self.test is None and (read := checked(self, "test")) is not None:
@@ -229,16 +250,21 @@ class ImageData(DataOptions):
         """The training samples, and how they are divided into batches."""
         clean = self.clean_labels if self.label_noise is not None else None
         split = self.training_split
-        weights, given = None, self.class_weights
-        if given is not None:
+        weights = None
+        if (given := self.weights_by_number) is not None:
             assert split.labels is not None
             counts = imbalance.counts_by_class(split.labels, split.taken, self.class_names)
-            by_number = (
-                given if isinstance(given, str) else dict(zip(self.class_numbers(given), given.values(), strict=True))
-            )
-            weights = imbalance.class_weights(by_number, counts)
+            weights = imbalance.class_weights(given, counts)
         return TrainingSamples(
-            split, self.num_classes, self.batch_size, self.keep_last, self.seed, clean, weights, self.balanced
+            split=split,
+            num_classes=self.num_classes,
+            batch_size=self.batch_size - self.unlabelled_rows,
+            keep_last=self.keep_last,
+            seed=self.seed,
+            clean_labels=clean,
+            class_weights=weights,
+            balanced=self.balanced,
+            unlabelled=self.unlabelled_part,
         )
 
     @property
@@ -246,7 +272,8 @@ class ImageData(DataOptions):
         """The renderer that makes the training pictures. Available after ``setup``."""
         assert self.normaliser is not None
         views, taken = self.needs.views_per_epoch, self.training_split.taken
-        from_files = isinstance(self.training_split.source, FileSource)
+        extra = None if self.unlabelled_part is None else self.unlabelled_part.source
+        from_files = isinstance(self.training_split.source, FileSource) and isinstance(extra, FileSource | None)
         return Renderer(self.normaliser, self.augment, self.mix, self.seed, views, taken, from_files)
 
     def _share(self) -> Share:
@@ -289,38 +316,18 @@ class ImageData(DataOptions):
         return self.eval_loader(self.test)
 
     def predict_dataloader(self) -> EvalLoader:
-        """Batches of the folder ``pictures``, whose file names are then in ``predicted_names``, or of the test split.
+        """Batches of the folder ``pictures``, which are then in ``predicted``, or of the test split.
 
         Raises:
             InputError: there are no pictures, or there is no test split.
         """
         if self.pictures is None:
             return self.test_dataloader()
-        store, names, self.predicted_names = find_pictures(self.pictures)
+        store, names, shown = find_pictures(self.pictures)
         files = Pictures(store, names, self.channels, self.image_size, self.bit_depth)
-        self.predicted = read_pictures(files, self.num_workers, cache=None, skip=True)
-        return self.eval_loader(Split(self.predicted, good(self.predicted, torch.arange(len(names)))))
-
-    def unread(self) -> dict[str, str]:
-        """The names of the pictures that could not be predicted, with what is wrong with them."""
-        if self.pictures is None:
-            return {}
-        return {self.predicted_names[i]: kind for i, kind in sorted(self.predicted.bad.items())}
-
-    def refuse_unread(self, where: str) -> None:
-        """Reports that some of the pictures could not be predicted.
-
-        Args:
-            where: the file with the predictions of the others.
-
-        Raises:
-            InputError: there are such pictures.
-        """
-        if unread := self.unread():
-            raise InputError(
-                f"{len(unread):,} of {len(self.predicted_names):,} pictures could not be read "
-                f"({counts_of(unread)[:80]}): {where} has the others"
-            )
+        source = read_pictures(files, self.num_workers, cache=None, skip=True)
+        self.predicted = Predicted(source, shown)
+        return self.eval_loader(Split(source, good(source, torch.arange(len(names)))))
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from distill_lightning.data.base import ImageData
-from distill_lightning.values import BatchNeeds, PlainTimeline
+from distill_lightning.values import NO_LABEL, BatchNeeds, PlainTimeline
 
 COLUMNS = 8
 SMALLEST = 96
@@ -28,7 +28,7 @@ def contact_sheet(data: ImageData, count: int = 64) -> bytes:
     words: list[str] = []
     for batch in data.train_loader_from(lambda: (0, 0)):
         images += list(as_pixels(batch.images, data))
-        words += [data.class_names[k] for k in batch.labels.tolist()]
+        words += ["" if k == NO_LABEL else data.class_names[k] for k in batch.labels.tolist()]
         if len(images) >= count:
             break
     images, words = images[:count], words[:count]

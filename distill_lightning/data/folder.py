@@ -14,6 +14,7 @@ from distill_lightning.data import overview
 from distill_lightning.data.bad_pictures import counts_of
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.layouts import Labelled, Layout
+from distill_lightning.data.options import REST
 from distill_lightning.data.own_layout import find_pictures_of
 from distill_lightning.data.part_names import PARTS
 from distill_lightning.data.picture_cache import default_cache
@@ -27,6 +28,7 @@ from distill_lightning.data.picture_files import (
 from distill_lightning.data.provenance import differ
 from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import Store, shown
+from distill_lightning.data.unlabelled import find_unlabelled
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
 from distill_lightning.ranges import Range
@@ -202,6 +204,8 @@ class ImageFolder(ImageData):
         if self.trained_on is None:
             for part in PARTS:
                 self.read(part)
+            if self.unlabelled not in (None, REST):
+                self._decoded(find_unlabelled(str(self.unlabelled), self))
         elif self.pictures is None:
             self.read("test")
 
@@ -216,16 +220,23 @@ class ImageFolder(ImageData):
         rows = self._of_known_classes(part, rows)
         number = {name: i for i, name in enumerate(self.class_names)}
         files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth, part)
+        return self._decoded(files), torch.tensor([number[label] for _, label in rows], dtype=torch.int64)
+
+    def decode_unlabelled(self, files: Pictures) -> Source:
+        """See ImageData."""
+        return self._decoded(files)
+
+    def _decoded(self, files: Pictures) -> Source:
         skip = self.bad_pictures == "skip"
         source = read_pictures(files, self.num_workers, self.cache, skip, self.from_files)
-        self._read[part] = files, source
+        self._read[files.part] = files, source
         if isinstance(source, FileSource):
             source.on_bad = self._found_bad
         elif source.bad:
             kinds = counts_of({str(i): kind for i, kind in source.bad.items()})
-            some = f"{len(source.bad):,} of {len(rows):,} pictures of the {part} part"
+            some = f"{len(source.bad):,} of {len(files):,} pictures of the {files.part} part"
             self._warn(f"{some} cannot be read and are left out ({kinds})")
-        return source, torch.tensor([number[label] for _, label in rows], dtype=torch.int64)
+        return source
 
     def _found_bad(self) -> None:
         bad = self.bad_files()
@@ -240,7 +251,8 @@ class ImageFolder(ImageData):
         """See ImageData."""
         store, layout = self._found
         facts = overview.of_files(layout, self.survey, self.image_size, self.given_size is not None)
-        return facts, [*layout.warnings, *overview.suspicions(store, layout.parts, self.survey)]
+        unlabelled = None if self.unlabelled_part is None else self.unlabelled_part.files
+        return facts, [*layout.warnings, *overview.suspicions(store, layout.parts, self.survey, unlabelled)]
 
     @property
     def _is_a_test_part(self) -> bool:

@@ -180,7 +180,9 @@ def _refuse_unclear(root: str, base: Node, folders: Mapping[str, Node], parts: l
         flat = not _has_classes(node) or len(unwrapped(node, in_part=True).folders) < 2
         if flat and (part_of(name) or names_unlabelled(name)):
             count = sum(is_picture_name(file) for file in node.all_files())
-            words = "pictures and no class folders: not used; predict them with data.pictures"
+            words = (
+                "pictures and no class folders: not used (data.unlabelled trains on them, data.pictures predicts them)"
+            )
             notes.append(f"{shown(node.path)}/ has {count:,} {words}")
             continue
         known = ", ".join(f"{shown(n.path)}/ ({part})" for part, n in parts)

@@ -6,7 +6,6 @@ the rows in a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -18,81 +17,9 @@ from distill_lightning.data.imbalance import balanced_order
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
-from distill_lightning.errors import InputError
+from distill_lightning.data.training_samples import Share, TrainingSamples
 from distill_lightning.seeds import PAIR, epoch_order, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
-
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Share:
-    """The share of a process in each global batch, and the device of its batches.
-
-    Args:
-        rank: the rank of the process.
-        world: the number of processes.
-        device: the device of the batches.
-    """
-
-    rank: int = 0
-    world: int = 1
-    device: torch.device = CPU
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingSamples:
-    """The training samples, and how they are divided into batches.
-
-    Args:
-        split: the pictures, with the labels for training.
-        num_classes: K.
-        batch_size: the number of new samples in a global batch.
-        keep_last: whether the last partial batch of an epoch is kept.
-        seed: the seed of the sample order.
-        clean_labels: (N,) int64, the correct labels; None without label noise.
-        class_weights: (K,) float32, see `Batch`; None for equal weights.
-        balanced: whether all classes occur equally often in an epoch.
-    """
-
-    split: Split
-    num_classes: int
-    batch_size: int
-    keep_last: bool
-    seed: int
-    clean_labels: Tensor | None = None
-    class_weights: Tensor | None = None
-    balanced: bool = False
-
-    @property
-    def batches(self) -> int:
-        """The number of batches in an epoch."""
-        full, rest = divmod(len(self.split), self.batch_size)
-        return full + bool(rest and self.keep_last)
-
-    def check_batches(self, world: int, repeats_last_batch: bool) -> None:
-        """Checks the batch size.
-
-        Args:
-            world: the number of processes.
-            repeats_last_batch: whether the method repeats the new samples of the last batch.
-
-        Raises:
-            InputError: a batch cannot be split evenly over the processes, or is larger than the training split.
-        """
-        size, count = self.batch_size, len(self.split)
-        if size % world:
-            raise InputError(
-                f"batch_size {size} cannot be shared out evenly over {world} processes: "
-                f"use {max(1, size // world) * world}"
-            )
-        if size > count:
-            raise InputError(f"batch_size {size} is larger than the training split of {count} samples: make it smaller")
-        if self.keep_last and repeats_last_batch and count % size % world:
-            raise InputError(
-                f"keep_last with a method that repeats the last batch needs a last batch ({count % size} samples) that "
-                f"{world} processes can share evenly: leave keep_last out"
-            )
 
 
 class TrainLoader:
@@ -120,7 +47,7 @@ class TrainLoader:
     ) -> None:
         self.samples, self.renderer, self.needs, self.timeline = samples, renderer, needs, timeline
         self.share, self.next_batch, self.view_cycle = share, next_batch, view_cycle
-        self.images = samples.split.source.on(share.device)
+        self.images = samples.source.on(share.device)
         assert samples.split.labels is not None
         self.labels = samples.split.labels.to(share.device)
         clean = samples.clean_labels
@@ -135,7 +62,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[Batch]:
         epoch, first = self.next_batch()  # not earlier: the trainer sets its counters after it has called iter()
         boxes = None if self.renderer.first_crop is None else self.renderer.boxes
-        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.split.taken, boxes):
+        for images, plan in self.images.stream(self._plans(epoch, first), self.samples.groups, boxes):
             yield self.build(images.to(self.share.device, non_blocking=True), plan)
 
     def _plans(self, epoch: int, first: int) -> Iterator[BatchPlan]:
@@ -166,7 +93,17 @@ class TrainLoader:
             repeated, shown, _ = self._new(*before, order)
             index.append(repeated)
             view.append(self._view(shown, needs.views_per_epoch - 1))
-        return self.renderer.plan(torch.cat(index), torch.cat(view), len(new), weight)
+        without = new[:0]
+        if (unlabelled := self.samples.unlabelled) is not None:
+            number = epoch * self.timeline.batches_per_epoch + batch
+            mine = slice(self.share.rank, None, self.share.world)
+            without, shown = (
+                column[mine].to(new.device)
+                for column in unlabelled.drawn(seed_of_order(self.samples.seed, order), number)
+            )
+            index.append(without)
+            view.append(self._view(shown, 0))
+        return self.renderer.plan(torch.cat(index), torch.cat(view), len(new), weight, len(without))
 
     def _order(self, epoch: int, order: int) -> tuple[Tensor, Tensor]:
         """The positions of the samples in an epoch, and how often each was shown before: the epoch, unless the classes
@@ -244,16 +181,22 @@ class TrainLoader:
                 for rows in (index, plan.partner.to(device))
             )
             label_probs = torch.lerp(other, own, own_share[:, None])
+        labelled = index[: len(index) - plan.num_unlabelled]
+
+        def of_each(labels: Tensor) -> Tensor:
+            return F.pad(labels[labelled], (0, plan.num_unlabelled), value=NO_LABEL)
+
         return Batch(
             images=rendered,
-            labels=self.labels[index],
+            labels=of_each(self.labels),
             index=index,
             num_new=plan.num_new,
             view=plan.view.to(device),
             weight=plan.weight,
             label_probs=label_probs,
-            clean_labels=None if self.clean_labels is None else self.clean_labels[index],
+            clean_labels=None if self.clean_labels is None else of_each(self.clean_labels),
             class_weights=self.class_weights,
+            num_unlabelled=plan.num_unlabelled,
         )
 
 

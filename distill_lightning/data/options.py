@@ -15,13 +15,24 @@ from distill_lightning.data.provenance import differ
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
 from distill_lightning.preprocessing import Preprocessing
-from distill_lightning.ranges import BelowOne, Count, CountOrZero, Fraction, NonNegative, Range, Seed
+from distill_lightning.ranges import (
+    BelowOne,
+    Count,
+    CountOrZero,
+    Fraction,
+    NonNegative,
+    OpenFraction,
+    Range,
+    Seed,
+)
 from distill_lightning.recorded import Recorded
 from distill_lightning.seeds import run_seed
 from distill_lightning.values import TrainedOn
 
 Workers = Annotated[int, Range(0, 512)]
 PartOfAll = Annotated[float, Range(above=0, at_most=1)]
+REST = "rest"
+"""The value of the option ``unlabelled`` that stands for the rest of the training part."""
 
 
 class DataOptions(Recorded, pl.LightningDataModule):
@@ -53,6 +64,10 @@ class DataOptions(Recorded, pl.LightningDataModule):
             leaving out some of large ones; an epoch has as many samples as without it.
         test_views: the views of a picture whose logits are averaged in test and predict, such as FlipViews; the picture
             alone by default.
+        unlabelled: training pictures without labels, which KD teaches by soft targets alone: a folder, zip or tar file
+            of pictures, or "rest" for the training pictures that ``train_part`` does not take; none by default. They
+            change neither an epoch, which is one pass through the pictures with labels, nor the normalisation.
+        unlabelled_share: the share of unlabelled pictures in each batch of ``batch_size``.
         eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
             by default.
         preprocess: what is done with each picture right before the network, in the place of the normalisation by mean
@@ -73,7 +88,12 @@ class DataOptions(Recorded, pl.LightningDataModule):
         InputError: an option is out of range.
     """
 
-    later_options: ClassVar[Mapping[str, Any]] = {"balanced": False, "preprocess": None}
+    later_options: ClassVar[Mapping[str, Any]] = {
+        "balanced": False,
+        "unlabelled": None,
+        "unlabelled_share": 0.5,
+        "preprocess": None,
+    }
     """Options that were added after version 0.2, with the value that means the same as no such option."""
     free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
     """Options that do not change the result of a run."""
@@ -105,6 +125,8 @@ class DataOptions(Recorded, pl.LightningDataModule):
         class_weights: str | dict[str | int, NonNegative] | None = None,
         balanced: bool = False,
         test_views: EvaluationViews | None = None,
+        unlabelled: str | None = None,
+        unlabelled_share: OpenFraction = 0.5,
         preprocess: Preprocessing | list[Preprocessing] | None = None,
     ) -> None:
         super().__init__()
@@ -124,10 +146,26 @@ class DataOptions(Recorded, pl.LightningDataModule):
         self.class_weights, self.balanced, self.test_views = class_weights, balanced, test_views
         self.preprocess = [preprocess] if isinstance(preprocess, Preprocessing) else preprocess or []
         self.keep_last = keep_last
+        self.unlabelled = unlabelled
+        self.unlabelled_rows = 0 if unlabelled is None else round(unlabelled_share * batch_size)
+        """The number of unlabelled pictures in a global batch."""
+        if unlabelled is not None:
+            self._check_unlabelled(unlabelled_share)
         self.given_seed = seed
         self.num_workers, self.pictures = num_workers, pictures
         self.trained_on: TrainedOn | None = None
         """The training data of the checkpoint that is evaluated; None if no checkpoint is."""
+
+    def _check_unlabelled(self, share: float) -> None:
+        if self.mix is not None:
+            raise InputError("data.mix mixes labels, which unlabelled pictures lack: leave out mix or unlabelled")
+        if self.keep_last:
+            raise InputError("data.keep_last has no meaning with data.unlabelled, which never ends: leave it out")
+        if not 0 < self.unlabelled_rows < self.batch_size:
+            raise InputError(
+                f"data.unlabelled_share {share} of batch_size {self.batch_size} is {self.unlabelled_rows} pictures: "
+                "each batch needs at least one with a label and one without"
+            )
 
     # Description of the data set
 
@@ -183,6 +221,18 @@ class DataOptions(Recorded, pl.LightningDataModule):
         Returns:
             The pictures, and labels (N,) int64; None if the data set has no such part.
         """
+
+    @property
+    def weights_by_number(self) -> str | dict[int, float] | None:
+        """The option ``class_weights``, with the numbers of the classes for their names.
+
+        Raises:
+            InputError: there is no class with one of the names.
+        """
+        given = self.class_weights
+        if given is None or isinstance(given, str):
+            return given
+        return dict(zip(self.class_numbers(given), given.values(), strict=True))
 
     @property
     def bit_depth(self) -> int:

@@ -3,14 +3,17 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from distill_lightning.data.layouts import Labelled, Layout
-from distill_lightning.data.picture_files import Survey
+from distill_lightning.data.picture_files import Pictures, Survey, survey
+from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.data.splits import Split
 from distill_lightning.data.stores import Store, shown
+from distill_lightning.data.unlabelled import Unlabelled
 
 FEW = 10
 """A class with fewer training pictures is suspicious."""
@@ -47,6 +50,36 @@ def _counts(counts: Tensor, names: Sequence[str]) -> str:
     return f"{int(counts[low]):,} of {shown(names[low])} to {int(counts[high]):,} of {shown(names[high])}"
 
 
+def of_unlabelled(part: Unlabelled, batch_size: int) -> str:
+    """A line about the training pictures without labels.
+
+    Args:
+        part: the pictures.
+        batch_size: the number of pictures in a global batch.
+    """
+    where = "the rest of the training part"
+    if part.files is not None:
+        seen = survey(part.files.store, part.files.names)
+        where = f"of {shown(part.files.store.root)[-50:]}" + (f" ({_files(seen)})" if seen.headers else "")
+    return f"  unlabelled: {len(part.index):,} pictures, {where}; {part.rows} of the {batch_size} in a batch"
+
+
+def shared_pictures(unlabelled: Source, splits: Mapping[str, Split | None]) -> list[str]:
+    """Sentences about unlabelled pictures that are also evaluated. Pictures in memory are compared, pixel by pixel."""
+    if not isinstance(unlabelled, MemorySource):
+        return ["unlabelled pictures that are decoded when they are needed were not compared with those of test"]
+    mine, lines = _digests(unlabelled.images), []
+    for part, split in splits.items():
+        if split is not None and isinstance(split.source, MemorySource):
+            both = len(mine & _digests(split.source.images[split.taken]))
+            lines += [f"{both:,} unlabelled pictures are also in {part}"] if both else []
+    return lines
+
+
+def _digests(images: Tensor) -> set[bytes]:
+    return {hashlib.sha256(image.numpy().tobytes()).digest() for image in images}
+
+
 def imbalance(split: Split, class_names: Sequence[str]) -> list[str]:
     """Sentences about training classes with few pictures, and about large differences between classes."""
     assert split.labels is not None
@@ -77,17 +110,21 @@ def of_files(layout: Layout, seen: Survey, size: int, is_given: bool) -> list[st
     lines = [f"  found: {note}" for note in layout.notes]
     if not seen.headers:
         return lines
+    lines.append(f"  files: {_files(seen)}")
+    lines.append(f"  size:  {_size(size, seen.side, is_given)}")
+    if any(header.deep for header in seen.headers):
+        lines.append(f"  depth: pictures with 16 bits, whose values use {seen.bits} (data.bit_depth)")
+    return lines
+
+
+def _files(seen: Survey) -> str:
     formats = Counter(header.format for header in seen.headers)
     sizes = [(header.width, header.height) for header in seen.headers]
     smallest, largest = (pick(sizes, key=lambda size: size[0] * size[1]) for pick in (min, max))
     extent = "x".join(map(str, smallest))
     extent += "" if smallest == largest else f" to {largest[0]}x{largest[1]}"
     what = ", ".join(f"{name} {count / len(sizes):.0%}" for name, count in formats.most_common(4))
-    lines.append(f"  files: {what}; {extent}, the median of the shorter side is {seen.side}")
-    lines.append(f"  size:  {_size(size, seen.side, is_given)}")
-    if any(header.deep for header in seen.headers):
-        lines.append(f"  depth: pictures with 16 bits, whose values use {seen.bits} (data.bit_depth)")
-    return lines
+    return f"{what}; {extent}, the median of the shorter side is {seen.side}"
 
 
 def _size(size: int, side: int, is_given: bool) -> str:
@@ -105,45 +142,58 @@ def _size(size: int, side: int, is_given: bool) -> str:
     )
 
 
-def suspicions(store: Store, parts: Mapping[str, Labelled], seen: Survey) -> list[str]:
+def suspicions(
+    store: Store, parts: Mapping[str, Labelled], seen: Survey, unlabelled: Pictures | None = None
+) -> list[str]:
     """Sentences about what is suspicious in the files: duplicates, pictures with two classes, grey among colour."""
-    lines = _duplicates(store, parts)
+    rows = [_File(part, store, name, label) for part, pictures in parts.items() for name, label in pictures]
+    if unlabelled is not None:
+        rows += [_File("unlabelled", unlabelled.store, name, None) for name in unlabelled.names]
+    lines = _duplicates(rows)
     grey = sum(header.mode in ("L", "LA", "1") or header.mode.startswith("I;16") for header in seen.headers)
     if 0 < grey < len(seen.headers) / 2:
         lines.append(f"{grey:,} of {len(seen.headers):,} pictures that were looked at are grey among colour")
     return lines
 
 
-def _duplicates(store: Store, parts: Mapping[str, Labelled]) -> list[str]:
-    rows = [(part, name, label) for part, pictures in parts.items() for name, label in pictures]
+class _File(NamedTuple):
+    """A picture file of a part. ``label`` is None if it has none."""
+
+    part: str
+    store: Store
+    name: str
+    label: str | None
+
+
+def _duplicates(rows: Sequence[_File]) -> list[str]:
     if len(rows) > MOST_COMPARED:
         return [f"duplicates were not looked for among {len(rows):,} files, more than {MOST_COMPARED:,}"]
-    by_size: dict[int, list[tuple[str, str, str]]] = defaultdict(list)
+    by_size: dict[int, list[_File]] = defaultdict(list)
     for row in rows:
         try:
-            by_size[store.size(row[1])].append(row)
+            by_size[row.store.size(row.name)].append(row)
         except OSError:
             continue  # a link to nothing is reported when the pictures are read
-    by_content: dict[bytes, list[tuple[str, str, str]]] = defaultdict(list)
+    by_content: dict[bytes, list[_File]] = defaultdict(list)
     for size, same in by_size.items():
         for row in same if len(same) > 1 and size else ():
             try:
-                by_content[hashlib.sha256(store.read(row[1])).digest()].append(row)
+                by_content[hashlib.sha256(row.store.read(row.name)).digest()].append(row)
             except OSError:
                 continue
     found = [same for same in by_content.values() if len(same) > 1]
     lines = []
-    for a, b in (("train", "val"), ("train", "test"), ("val", "test")):
-        both = [same for same in found if {a, b} <= {part for part, _, _ in same}]
+    for a, b in (("train", "val"), ("train", "test"), ("val", "test"), ("unlabelled", "val"), ("unlabelled", "test")):
+        both = [same for same in found if {a, b} <= {row.part for row in same}]
         if both:
-            pair = [next(shown(name) for part, name, _ in both[0] if part == wanted) for wanted in (a, b)]
+            pair = [next(shown(row.name) for row in both[0] if row.part == wanted) for wanted in (a, b)]
             lines.append(f"{len(both):,} pictures of {b} are also in {a}, such as {pair[1]} = {pair[0]}")
-    twice = sum(len(same) > len({part for part, _, _ in same}) for same in found)
+    twice = sum(len(same) > len({row.part for row in same}) for same in found)
     if twice:
         lines.append(f"{twice:,} pictures are there twice in the same part")
-    torn = [same for same in found if len({label for _, _, label in same}) > 1]
+    torn = [same for same in found if len({row.label for row in same} - {None}) > 1]
     if torn:
-        names = " = ".join(shown(name) for _, name, _ in torn[0][:2])
+        names = " = ".join(shown(row.name) for row in torn[0][:2])
         lines.append(f"{len(torn):,} pictures have two classes, such as {names}")
     return lines
 

@@ -16,19 +16,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill_lightning.data.bad_pictures import refuse_bad, sentence_of
-from distill_lightning.data.decoding import (
-    BadPictureError,
-    ChooseBox,
-    Header,
-    decode,
-    deepest_value,
-    read_header,
-)
+from distill_lightning.data.decoding import decode
 from distill_lightning.data.picture_cache import cache_file, from_cache, write_cache
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import ChooseBoxes, MemorySource, Source, mean_and_std
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError, ChooseBox, Header, deepest_value, read_header
 
 LARGEST_IN_MEMORY = 4 << 30
 """The largest size of all decoded pictures, in bytes, that is held in memory."""
@@ -161,10 +155,10 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
     def stream(
         self,
         plans: Iterable[BatchPlan],
-        order: Tensor | None = None,
+        groups: Sequence[Tensor] = (),
         boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
-        """See Source.
+        """See Streamed.
 
         Raises:
             InputError: a file cannot be decoded.
@@ -190,27 +184,33 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
         try:
             for images, kinds in loader:
                 plan = waiting.popleft()
-                yield self._without_bad(images, plan, kinds, order, boxes) if kinds else (images, plan)
+                yield self._without_bad(images, plan, kinds, groups, boxes) if kinds else (images, plan)
         except InputError as error:  # the message from a worker contains its traceback
             raise InputError(str(error).strip().splitlines()[-1].partition("InputError: ")[2] or str(error)) from None
 
     def _without_bad(
-        self, images: Tensor, plan: BatchPlan, kinds: dict[int, str], order: Tensor | None, boxes: ChooseBoxes | None
+        self,
+        images: Tensor,
+        plan: BatchPlan,
+        kinds: dict[int, str],
+        groups: Sequence[Tensor],
+        boxes: ChooseBoxes | None,
     ) -> tuple[Tensor, BatchPlan]:
-        """Replaces the rows that could not be decoded or, without an order, leaves them out."""
+        """Replaces the rows that could not be decoded or, without groups, leaves them out."""
         fetched = plan.fetched.clone()
         self._remember({int(fetched[row]): kind for row, kind in kinds.items()})
-        if order is None:
+        if not groups:
             good = torch.tensor([row not in kinds for row in range(len(fetched))])
             return images[good], BatchPlan.of_rows(fetched[good])
         for row in kinds:
             view = plan.view[row % len(plan.view)]
-            fetched[row], images[row] = self._next_good(int(fetched[row]), order, view, boxes)
+            group = next(group for group in groups if bool((group == fetched[row]).any()))
+            fetched[row], images[row] = self._next_good(int(fetched[row]), group, view, boxes)
         index, *partner = fetched.split(len(plan.index))
         return images, replace(plan, index=index, partner=partner[0] if partner else None)
 
-    def _next_good(self, position: int, order: Tensor, view: Tensor, boxes: ChooseBoxes | None) -> tuple[int, Tensor]:
-        ascending = order.sort().values
+    def _next_good(self, position: int, group: Tensor, view: Tensor, boxes: ChooseBoxes | None) -> tuple[int, Tensor]:
+        ascending = group.sort().values
         start = int(torch.searchsorted(ascending, position, right=True))
         for candidate in torch.cat([ascending[start:], ascending[:start]]).tolist():
             # its own box, so that a picture is the same whichever picture it replaces

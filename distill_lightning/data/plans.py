@@ -16,6 +16,7 @@ class BatchPlan:
         num_new: the number of rows with new samples.
         weight: see `Batch`.
         partner: (B,) int64, the position of the sample that each picture is mixed with; None without mixing.
+        num_unlabelled: the number of rows of pictures without labels, which are the last ones.
     """
 
     index: Tensor
@@ -23,6 +24,7 @@ class BatchPlan:
     num_new: int
     weight: float = 1.0
     partner: Tensor | None = None
+    num_unlabelled: int = 0
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> "BatchPlan":

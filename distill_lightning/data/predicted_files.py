@@ -1,15 +1,50 @@
 """The pictures to predict: a folder, an archive, a file, or a list of them. They need no labels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from distill_lightning.data.archives import open_store
+from distill_lightning.data.bad_pictures import counts_of
 from distill_lightning.data.layouts import is_picture_name
+from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import FolderStore, Listing, Store
 from distill_lightning.errors import InputError
 
 ARCHIVES = (".zip", ".tar")
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """The pictures that are predicted.
+
+    Args:
+        source: the pictures.
+        names: their names, to show.
+    """
+
+    source: Source
+    names: list[str]
+
+    def unread(self) -> dict[str, str]:
+        """The names of the pictures that could not be predicted, with what is wrong with them."""
+        return {self.names[i]: kind for i, kind in sorted(self.source.bad.items())}
+
+    def refuse_unread(self, where: str) -> None:
+        """Reports that some of the pictures could not be predicted.
+
+        Args:
+            where: the file with the predictions of the others.
+
+        Raises:
+            InputError: there are such pictures.
+        """
+        if unread := self.unread():
+            raise InputError(
+                f"{len(unread):,} of {len(self.names):,} pictures could not be read "
+                f"({counts_of(unread)[:80]}): {where} has the others"
+            )
 
 
 class _Several:

@@ -19,12 +19,17 @@ def refuse_other(data: DataInfo, trained_on: TrainedOn) -> None:
         trained_on: the data that the run was started with.
 
     Raises:
-        InputError: labels, pictures or label noise differ.
+        InputError: labels, pictures, unlabelled pictures or label noise differ.
     """
     if trained_on.info.fingerprint != data.fingerprint:
         raise InputError(
             f"the labels or pictures of {data.name} are not those that this run was trained on: "
             "restore the old data, or start a new run"
+        )
+    if trained_on.info.unlabelled != data.unlabelled:
+        raise InputError(
+            "the pictures of data.unlabelled are not those that this run was trained on: restore them, or "
+            "start a new run"
         )
     if trained_on.info.noise != data.noise:
         raise InputError(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from distill_lightning.data import pixels
 from distill_lightning.data.augment import Draws, Transform
-from distill_lightning.data.decoding import Box
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import Box
 from distill_lightning.ranges import Fraction, Positive, Range
 
 Areas = tuple[Annotated[float, Range(above=0, at_most=1)], Annotated[float, Range(above=0, at_most=1)]]
@@ -226,6 +226,10 @@ class ResizeAndCenterCrop(Transform):
         self.resize = resize
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return self.cropped(images)
+
+    def cropped(self, images: Tensor) -> Tensor:
+        """The centre of enlarged pictures, uint8 (B, C, H, W) as they are."""
         size = images.shape[3]
         side = round(size * self.resize)
         start = round((side - size) / 2)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from distill_lightning.data.augment import Draws, Transform, augment
-from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.random_crops import RandomResizedCrop
+from distill_lightning.pillow_decoding import ChooseBox
 from distill_lightning.seeds import MIX
 
 
@@ -75,7 +75,9 @@ class Renderer:
         view = plan.view if plan.partner is None else torch.cat([plan.view, plan.view])
         return [*self.first_crop.choices(Draws(self.seed, view, plan.fetched))]
 
-    def plan(self, index: Tensor, view: Tensor, num_new: int | None = None, weight: float = 1.0) -> BatchPlan:
+    def plan(
+        self, index: Tensor, view: Tensor, num_new: int | None = None, weight: float = 1.0, num_unlabelled: int = 0
+    ) -> BatchPlan:
         """Plans a batch and draws the partners for mixing.
 
         Args:
@@ -83,11 +85,12 @@ class Renderer:
             view: (B,) int64, the number of its view.
             num_new: the number of rows with new samples; all by default.
             weight: see `Batch`.
+            num_unlabelled: see `Batch`.
         """
         partner = None
         if self.mixing is not None:
             partner = self.mixing.partners(self._mixture(view, index), self.taken.to(index.device))
-        return BatchPlan(index, view, len(index) if num_new is None else num_new, weight, partner)
+        return BatchPlan(index, view, len(index) if num_new is None else num_new, weight, partner, num_unlabelled)
 
     def render(self, images: Tensor, plan: BatchPlan) -> tuple[Tensor, Tensor | None]:
         """Makes the pictures of a batch for the network.

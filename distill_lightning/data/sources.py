@@ -4,49 +4,57 @@ Both return the uint8 pictures (B, C, H, W) of a plan.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from distill_lightning.data.decoding import ChooseBox
 from distill_lightning.data.plans import BatchPlan
+from distill_lightning.pillow_decoding import ChooseBox
 
 ChooseBoxes = Callable[[BatchPlan], list[ChooseBox]]
 """For each picture that a plan fetches, what chooses the part of it that is decoded."""
 
 
-class Source(Protocol):
-    """Stored pictures, addressed by position.
-
-    ``shape`` is (C, H, W) of each picture, ``device`` is their device, and ``bad`` has the positions of pictures that
-    are known to be damaged, with what is wrong with them.
-    """
+class Streamed(Protocol):
+    """What gives the pictures of a plan. ``device`` is the device of the pictures."""
 
     device: torch.device
-    shape: tuple[int, int, int]
-    bad: dict[int, str]
 
-    def __len__(self) -> int: ...
-
-    def on(self, device: torch.device) -> "Source":
-        """The source with its pictures on ``device`` if there is enough memory; otherwise the source itself."""
+    def on(self, device: torch.device) -> "Streamed":
+        """The same with the pictures on ``device`` if there is enough memory; otherwise the object itself."""
 
     def stream(
         self,
         plans: Iterable[BatchPlan],
-        order: Tensor | None = None,
+        groups: Sequence[Tensor] = (),
         boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
         """Fetches the pictures of each plan, in order: uint8 (B, C, H, W), at the positions ``plan.fetched``.
 
         Args:
             plans: the plans.
-            order: (n,) int64, the positions from which a damaged picture is replaced; None to leave it out. The plan
-                that is given back has the positions of the pictures that are there.
+            groups: positions, (n,) int64 each. A damaged picture is replaced by one of its own group, and left out if
+                there are no groups. The plan that is given back has the positions of the pictures that are there.
             boxes: for each row of a plan the part of the picture that is decoded. A source in memory ignores it.
         """
+
+
+class Source(Streamed, Protocol):
+    """Stored pictures, addressed by position.
+
+    ``shape`` is (C, H, W) of each picture, and ``bad`` has the positions of pictures that are known to be damaged, with
+    what is wrong with them.
+    """
+
+    shape: tuple[int, int, int]
+    bad: dict[int, str]
+
+    def __len__(self) -> int: ...
+
+    def on(self, device: torch.device) -> "Source":
+        """See Streamed."""
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel, float32 (C,) each, in units of full scale (255)."""
@@ -83,10 +91,10 @@ class MemorySource:
     def stream(
         self,
         plans: Iterable[BatchPlan],
-        order: Tensor | None = None,
+        groups: Sequence[Tensor] = (),
         boxes: ChooseBoxes | None = None,
     ) -> Iterator[tuple[Tensor, BatchPlan]]:
-        """See Source. Splits do not contain damaged pictures, so that none has to be replaced."""
+        """See Streamed. Splits do not contain damaged pictures, so that none has to be replaced."""
         for plan in plans:
             yield self.images.index_select(0, plan.fetched), plan
 

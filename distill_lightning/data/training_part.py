@@ -89,7 +89,7 @@ def fit_preprocessing(part: TrainingPart, several: list[Preprocessing]) -> Fitte
     source, taken = part.train.source, part.train.taken
 
     def read() -> Iterator[Tensor]:
-        for images, _ in source.stream(map(BatchPlan.of_rows, taken.split(ROWS)), taken):
+        for images, _ in source.stream(map(BatchPlan.of_rows, taken.split(ROWS)), [taken]):
             yield images.cpu().double() / 255
 
     pictures = FitSet(read, len(taken), source.shape, part.mean.double(), part.std.double())

@@ -13,14 +13,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.exported import FORMAT, ExportedClassifier
 from distill_lightning.exporting import onnx_files, parity, torch_files
-from distill_lightning.exporting.opening import Opened, check_shape, open_data, open_source
+from distill_lightning.exporting.opening import Networks, Opened, check_shape, open_data, open_source
 from distill_lightning.exporting.report import ExportReport
 from distill_lightning.files import atomic_write
 from distill_lightning.version import __version__
@@ -42,7 +40,8 @@ def export(
     format: Format = "onnx",
     out: str | Path | None = None,
     *,
-    network: nn.Module | None = None,
+    network: Networks = None,
+    use_ema: bool = False,
     data: ImageData | None = None,
     root: str | None = None,
     pictures: int = 1000,
@@ -58,11 +57,15 @@ def export(
         source: the folder of a run (its last.ckpt, or an ensemble), or a checkpoint.
         format: "onnx"; "onnx-int8", with 8-bit integers, calibrated on training pictures; "torch-export", a .pt2; or
             "safetensors", the weights alone.
-        out: the file to write; by default ``model.onnx`` and the like in the run's folder, or in the current one.
-        network: the network, if the checkpoint does not describe it (it was made in Python).
+        out: the file to write; by default ``model.onnx`` and the like in the run's folder, or in the current one;
+            with ``use_ema``, ``model-ema.onnx``.
+        network: the network, if the checkpoint does not describe it (it was made in Python). For an ensemble, a list of
+            the members that were made in Python.
+        use_ema: whether the weights are those that the callback EMA has averaged, and not those of the last step.
         data: the data that the run was trained on, after ``setup("test")``; by default they are read again.
         root: the folder of the data, if it is not the one in the run's configuration.
-        pictures: how many pictures of the test part (or validation) the file and the run are compared on.
+        pictures: how many pictures of the test part (or validation) the file and the run are compared on; 0 for random
+            pixels, which need no data, and give no accuracy.
         calibration: how many training pictures decide the scales of 8-bit integers.
         seed: draws the calibration pictures.
         tolerance: the largest difference of a probability between the file and the run; for "onnx-int8" see
@@ -79,23 +82,28 @@ def export(
     """
     if format not in FORMATS:
         raise InputError(f"format is {format!r}: give one of {', '.join(FORMATS)}")
-    if min(pictures, calibration, threads) < 1:
-        raise InputError("pictures, calibration and threads must be 1 or more")
+    if pictures < 0 or min(calibration, threads) < 1:
+        raise InputError("calibration and threads must be 1 or more, and pictures 0 or more")
+    if format == "onnx-int8" and not pictures:
+        raise InputError("onnx-int8 is calibrated and compared on pictures: pictures must be 1 or more")
     if format.startswith("onnx"):
         onnx_files.needs("onnx", "onnxscript", "onnxruntime")
-    opened = open_source(source, network)
+    opened = open_source(source, network, use_ema, root)
     if (fitted := opened.classifier.preprocessing) is not None:
         if format in ("onnx-int8", "safetensors"):
             raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")
         say(f"{fitted.words} is in the file: {fitted.num_bytes / 1e6:.2f} MB")
-    if data is None:
+    if data is None and pictures:
         data = open_data(opened, root)
-    check_shape(data, opened)
-    target = Path(out) if out is not None else (opened.folder or Path()) / FORMATS[format]
+    if data is not None:
+        check_shape(data, opened)
+    target = Path(out) if out is not None else (opened.folder or Path()) / _usual_name(format, use_ema)
     if target.is_dir():
         raise InputError(f"{target} is a folder: give the name of a file")
-    compared = parity.evaluation_pictures(data, pictures)
-    calibrated = parity.training_pictures(data, calibration, seed) if format == "onnx-int8" else None
+    compared, calibrated = parity.random_pixels(opened.info.shape), None
+    if data is not None and pictures:
+        compared = parity.evaluation_pictures(data, pictures)
+        calibrated = parity.training_pictures(data, calibration, seed) if format == "onnx-int8" else None
     with tempfile.TemporaryDirectory() as folder, parity.threads(threads):
         made = Path(folder) / target.name
         run = _write(opened, format, made, calibrated, threads)
@@ -123,6 +131,11 @@ def export(
     text = json.dumps(report.as_dict(), indent=2) + "\n"
     atomic_write(target.with_name(target.name + ".json"), lambda file: file.write(text.encode()))
     return report
+
+
+def _usual_name(format: str, use_ema: bool) -> str:
+    name = Path(FORMATS[format])
+    return f"{name.stem}-ema{name.suffix}" if use_ema else name.name
 
 
 def _calibration(pictures: parity.Pictures | None, seed: int) -> dict[str, Any]:
@@ -154,15 +167,16 @@ def _write(opened: Opened, format: str, made: Path, calibrated: parity.Pictures 
 
 def _metadata(opened: Opened, format: str) -> dict[str, str]:
     """See ``exported``."""
-    info, fitted = opened.info, opened.classifier.preprocessing
+    info = opened.info
     preprocessing = {
         "channels": info.channels,
         "size": info.image_size,
         "colour": "grey" if info.channels == 1 else "RGB",
+        "bit_depth": info.bit_depth,
         "resize": "the shorter side to size, bilinear with antialiasing, as Pillow",
         "crop": "centre, size x size",
         "input": "uint8 (B, C, H, W)",
-        "in_the_graph": "(x / 255 - mean) / std" if fitted is None else f"x / 255, then {fitted.words}",
+        "in_the_graph": _in_the_graph(opened),
         "mean": info.mean,
         "std": info.std,
     }
@@ -176,6 +190,16 @@ def _metadata(opened: Opened, format: str) -> dict[str, str]:
         weights_digest=opened.weights_digest,
         program_version=__version__,
     )
+
+
+def _in_the_graph(opened: Opened) -> str:
+    """What the graph does with the pixels before the network, in words."""
+    crop, views = opened.classifier.evaluation.crop, opened.classifier.evaluation.views
+    steps = [] if crop is None else [f"enlarged by {crop.resize:g} and cropped to the centre"]
+    fitted = opened.classifier.preprocessing
+    steps += ["(x / 255 - mean) / std" if fitted is None else f"x / 255, then {fitted.words}"]
+    steps += [] if views is None else [f"the logits are the mean over the views of {type(views).__name__}"]
+    return "; ".join(steps)
 
 
 def _about(opened: Opened) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import torch
 from distill_lightning.errors import InputError
 from distill_lightning.exported import NO_DIGEST, file_digest, stamped
 from distill_lightning.exporting.opening import PictureClassifier
-from distill_lightning.pillow_pixels import Pixels
+from distill_lightning.pillow_decoding import Pixels
 
 LARGEST_ALONE = 1_900_000_000
 """The largest size of the weights, in bytes, with which they are in the ONNX file itself: protobuf allows 2 GiB."""
@@ -75,7 +75,7 @@ def program_of(classifier: PictureClassifier, shape: tuple[int, int, int]) -> to
 
 def _cannot(classifier: PictureClassifier, error: BaseException) -> str:
     """Says which operator of a network cannot be exported, if the exporter's errors name one."""
-    name = type(classifier.network).__name__
+    name = classifier.name
     cause: BaseException | None = error
     reason = ""
     while cause is not None:

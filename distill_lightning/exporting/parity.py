@@ -15,7 +15,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.splits import Split
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_pixels import Pixels
+from distill_lightning.pillow_decoding import Pixels
 
 BATCHES = (1, 17, 64)
 """The batch sizes of the comparison: one picture, an odd number, a large one."""
@@ -37,12 +37,12 @@ class Pictures:
     Args:
         name: the part that they come from: test, val or train.
         pixels: (N, C, H, W) uint8.
-        labels: (N,) int64.
+        labels: (N,) int64; None if they are not known.
     """
 
     name: str
     pixels: Pixels
-    labels: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | None
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Parity:
 
     Args:
         pictures: the number of pictures.
-        part: the part that they come from.
+        part: the part that they come from; "random" for random pixels.
         batches: the largest difference of logits and of probabilities, by batch size.
         same_class: the share of the pictures for which the predicted class is the same, by batch size.
-        accuracy: of the run and of the file, by name.
+        accuracy: of the run and of the file, by name; empty for pictures without labels.
     """
 
     pictures: int
@@ -70,6 +70,12 @@ def evaluation_pictures(data: ImageData, count: int) -> Pictures:
         if split is not None:
             return _taken(name, split, split.taken[:: max(1, -(-len(split) // count))])
     raise InputError(f"{data.name} has no pictures: the export is compared on some")
+
+
+def random_pixels(shape: tuple[int, int, int]) -> Pictures:
+    """Random pixels as pictures of a shape (C, H, W), always the same."""
+    count = FEW * BATCHES[1]
+    return Pictures("random", np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8), None)
 
 
 def training_pictures(data: ImageData, count: int, seed: int) -> Pictures:
@@ -131,7 +137,7 @@ def compare(reference: Run, file: Run, pictures: Pictures) -> Parity:
             "probs": float(np.abs(its_probs - probs[:few]).max()),
         }
         same[size] = float((its_probs.argmax(1) == probs[:few].argmax(1)).mean())
-        if size == largest:
+        if size == largest and pictures.labels is not None:
             accuracy = {
                 name: float((p.argmax(1) == pictures.labels).mean())
                 for name, p in (("run", probs), ("file", its_probs))

@@ -32,12 +32,12 @@ class ExportReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
-        lost = self.parity.accuracy["run"] - self.parity.accuracy["file"]
+        accuracy = self.parity.accuracy
         return {
             "file": self.file.name,
             "format": self.format,
             "parity": asdict(self.parity),
-            "accuracy_lost": lost,
+            "accuracy_lost": accuracy["run"] - accuracy["file"] if accuracy else None,
             "size_bytes": self.size_bytes,
             "latency_ms": self.latency_ms,
             "threads": self.threads,
@@ -49,14 +49,9 @@ class ExportReport:
         """The rows of the table: what, the run in torch, the file."""
         accuracy, size, latency = self.parity.accuracy, self.size_bytes, self.latency_ms
         in_threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}"
-        rows = [
-            (
-                f"accuracy, {self.parity.pictures} of {self.parity.part}",
-                f"{accuracy['run']:.4f}",
-                f"{accuracy['file']:.4f}",
-            ),
-            ("size, MB", f"{size['weights'] / 1e6:.2f}", f"{size['file'] / 1e6:.2f}"),
-        ]
+        what = f"accuracy, {self.parity.pictures} of {self.parity.part}"
+        rows = [(what, f"{accuracy['run']:.4f}", f"{accuracy['file']:.4f}")] if accuracy else []
+        rows.append(("size, MB", f"{size['weights'] / 1e6:.2f}", f"{size['file'] / 1e6:.2f}"))
         for batch in latency["torch"]:
             times = (f"{latency[name][batch]:.2f}" for name in ("torch", "file"))
             rows.append((f"ms, batch of {batch}, {in_threads}", *times))  # type: ignore[arg-type]

@@ -145,8 +145,9 @@ class Method(Evaluated):
 
     @staticmethod
     def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of logits (B, K) with the labels or mixed labels of the batch; mean over the batch."""
-        return losses.cross_entropy(logits, batch.targets, class_weights=batch.class_weights)
+        """Cross-entropy of logits (B, K) with the labels or mixed labels; mean over the rows that have labels."""
+        rows = batch.labelled
+        return losses.cross_entropy(logits[rows], batch.targets[rows], class_weights=batch.class_weights)
 
     @staticmethod
     def teacher_logits(batch: Batch) -> Tensor:
@@ -280,6 +281,11 @@ class Method(Evaluated):
         if data.mix and not self.needs.allows_mixing:
             raise InputError(
                 f"{type(self).__name__} needs pictures of one sample each, without mixing: leave data.mix out"
+            )
+        if data.unlabelled is not None and not self.needs.allows_unlabelled:
+            raise InputError(
+                f"{type(self).__name__} needs a label for each picture: leave data.unlabelled out, or use KD with a "
+                "soft_weight above 0"
             )
         trainer, samples = self.trainer, data.samples
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]

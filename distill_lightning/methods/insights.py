@@ -24,7 +24,7 @@ def show_preprocessing(data: ImageData, loggers: Sequence[Logger]) -> None:
     if not boards or fitted is None or normaliser is None:
         return
     plan = BatchPlan.of_rows(split.taken[:SHOWN].to(split.source.device))
-    ((images, _),) = split.source.stream([plan], order=split.taken)
+    ((images, _),) = split.source.stream([plan], [split.taken])
     after = data.preprocessed(normaliser(images.cpu()))
     drawn = draw_preprocessing(images.cpu(), after, [values.cpu() for values in fitted.spectra], fitted.words)
     for board in boards:

@@ -15,6 +15,11 @@ is used with T^2 times the learning rate and 1 / T^2 times the weight decay.
 The paper uses cross-entropy with soft targets. It differs from KL by the entropy of the teacher, which has no gradient.
 The paper gives no weights; the defaults (0.1 and 0.9 at T = 4) are usual in comparisons on CIFAR-100.
 
+With pictures without labels (``data.unlabelled``) the means have different denominators. Of B rows, the first B_l have
+labels: the hard term is a mean over these B_l rows, the soft term a mean over all B rows.
+
+    L = w_hard 1/B_l sum_{i < B_l} CE(y_i, s_i) + w_soft T^2 1/B sum_{i < B} KL(p^T(t_i) || p^T(s_i))
+
 State between steps: none. The teacher is not part of the method.
 """
 
@@ -25,7 +30,7 @@ from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
-from distill_lightning.values import Batch, Position, StepOutput
+from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class KD(Taught):
@@ -54,10 +59,12 @@ class KD(Taught):
         if not soft_weight and not hard_weight:
             raise InputError("KD.soft_weight and KD.hard_weight are both 0: one of them must be above 0")
         self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
+        self.needs = BatchNeeds(teacher_logits=True, allows_unlabelled=soft_weight > 0)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``hard`` (labels) and ``soft`` (teacher)."""
         logits = self(batch.images)
         soft = kd(logits, self.teacher_logits(batch), temperature=self.temperature)
         hard = self.cross_entropy(logits, batch)
-        return StepOutput({"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}, logits)
+        terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
+        return StepOutput(terms, logits[: batch.num_new])

@@ -11,7 +11,9 @@ from distill_lightning.training.processes import children
 from distill_lightning.weights import load_weights
 
 
-def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> dict[str, float]:
+def evaluate(
+    parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None, use_ema: bool = False
+) -> dict[str, float]:
     """Computes the metrics of a checkpoint on a split.
 
     Args:
@@ -19,6 +21,7 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
         verb: "validate" or "test".
         ckpt_path: a file, "last" or "best".
         given: the content of the checkpoint, if it has been read already.
+        use_ema: whether the network gets the weights that the callback EMA has averaged.
 
     Returns:
         The metrics by tag.
@@ -26,7 +29,7 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
     Raises:
         InputError: see ``open_checkpoint``; or the data have no such split.
     """
-    open_checkpoint(parts, verb, ckpt_path, given)
+    open_checkpoint(parts, verb, ckpt_path, given, use_ema)
     run = parts.trainer.validate if verb == "validate" else parts.trainer.test
     with children(parts.trainer):
         run(parts.method, datamodule=parts.data, verbose=False)
@@ -36,7 +39,9 @@ def evaluate(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, An
     return results
 
 
-def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None) -> Path:
+def open_checkpoint(
+    parts: Parts, verb: str, ckpt_path: str | None, given: dict[str, Any] | None, use_ema: bool = False
+) -> Path:
     """Loads a checkpoint's weights into the network, and its normalisation into the data.
 
     Args:
@@ -44,6 +49,7 @@ def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[
         verb: the verb of the command, for the error.
         ckpt_path: a file, "last" or "best"; None for a method without a checkpoint.
         given: the content of the checkpoint, if it has been read already.
+        use_ema: whether the network gets the weights that the callback EMA has averaged.
 
     Returns:
         The folder of the checkpoint's run.
@@ -57,6 +63,8 @@ def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[
             raise InputError(
                 f"{type(method).__name__} has no checkpoint: leave --ckpt_path out, and give --model.members"
             )
+        if use_ema:
+            raise InputError(f"{type(method).__name__} has no averaged weights of its own: leave --use_ema out")
         return parts.stem / (options.get("name") or parts.usual_name)
     if ckpt_path is None:
         raise InputError(f"distill {verb} needs --ckpt_path: a file, last or best")
@@ -64,6 +72,8 @@ def open_checkpoint(parts: Parts, verb: str, ckpt_path: str | None, given: dict[
     if ckpt_path in ("last", "best"):
         path = find(parts.stem, options.get("name")) / "checkpoints" / f"{ckpt_path}.ckpt"
     checkpoint = checkpoints.read(path) if given is None else given
+    if use_ema:
+        checkpoint = checkpoints.with_averaged_weights(checkpoint, str(path))
     trained_on = checkpoints.trained_on(checkpoint, str(path))
     if trained_on is not None and not (verb == "predict" and data.pictures is not None):
         data.refuse_other_classes(trained_on.info.class_names, str(path))

@@ -9,10 +9,11 @@ from helpers import bare_trainer, sgd, train_loader
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.digits import Digits
-from distill_lightning.data.loaders import EvalLoader, Share, TrainLoader
+from distill_lightning.data.loaders import EvalLoader, TrainLoader
 from distill_lightning.data.provenance import refuse_other
 from distill_lightning.data.sources import MemorySource, mean_and_std
 from distill_lightning.data.splits import Split
+from distill_lightning.data.training_samples import Share
 from distill_lightning.errors import InputError
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.lenet import LeNet300100

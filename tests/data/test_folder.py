@@ -10,11 +10,12 @@ from helpers import train_loader, write_pictures
 from PIL import Image
 
 from distill_lightning.data import picture_files
-from distill_lightning.data.decoding import BadPictureError, decode
+from distill_lightning.data.decoding import decode
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.picture_files import FileSource
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError
 from distill_lightning.values import TrainedOn
 
 

@@ -14,11 +14,12 @@ from PIL import Image
 
 from distill_lightning.data import picture_files
 from distill_lightning.data.contact_sheet import contact_sheet
-from distill_lightning.data.decoding import BadPictureError, decode, read_header
+from distill_lightning.data.decoding import decode
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.picture_files import Pictures
 from distill_lightning.data.stores import FolderStore
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import BadPictureError, read_header
 from distill_lightning.values import BatchNeeds
 
 SMALL = ("--model.network", "ConvNet", "--data.batch_size", 8, "--trainer.max_epochs", 1, "--data.augment", "[]")

@@ -249,7 +249,7 @@ def test_a_file_that_differs_from_the_run_is_not_left(run, digits, tmp_path, mon
         (["{run}", "--format", "gguf"], "invalid choice: 'gguf'"),
         (["{run}", "--out", "logs"], "logs is a folder"),
         (["{run}/config.yaml"], "is torn, or no checkpoint"),
-        (["{run}", "--pictures", "0"], "must be 1 or more"),
+        (["{run}", "--pictures", "-1"], "pictures 0 or more"),
         ([], "required: RUN|CHECKPOINT"),
     ],
     ids=str,

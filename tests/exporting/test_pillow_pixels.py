@@ -1,13 +1,19 @@
 """Pixels without torch are those of the data modules, for every kind of picture and of input."""
 
+import io
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import ImageReadMode, decode_image
 
 from distill_lightning.data.decoding import decode as decode_for_training
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_pixels import decode, read_pictures
+from distill_lightning.pillow_decoding import decode
+from distill_lightning.pillow_pixels import Form, read_pictures
 
 
 def picture(mode: str, size: tuple[int, int]) -> Image.Image:
@@ -18,42 +24,72 @@ def picture(mode: str, size: tuple[int, int]) -> Image.Image:
     return smooth.convert(mode)
 
 
+def png(values: np.ndarray, kind: int) -> bytes:
+    """A PNG with 16 bits of a colour type, whose rows are filtered by "Sub"."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    high, wide, channels = values.shape
+    rows = values.astype(">u2").reshape(high, -1).view(np.uint8)
+    filtered = rows.copy()
+    filtered[:, 2 * channels :] -= rows[:, : -2 * channels]
+    content = zlib.compress(b"".join(b"\1" + row.tobytes() for row in filtered))
+    header = struct.pack(">IIBBBBB", wide, high, 16, kind, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", content) + chunk(b"IEND", b"")
+
+
+def every_kind(size: tuple[int, int]) -> dict[str, bytes]:
+    """The content of a file of each kind: 8 and 16 bits, grey, palette, alpha, turned, CMYK."""
+    found = {}
+    for mode, form in (
+        ("RGB", "png"), ("L", "png"), ("RGBA", "png"), ("P", "png"), ("1", "png"), ("LA", "png"), ("I;16", "png"),
+        ("I;16", "tiff"), ("RGB", "webp"), ("RGB", "bmp"), ("P", "gif"), ("L", "jpeg"), ("RGB", "jpeg"),
+        ("CMYK", "jpeg"),
+    ):  # fmt: skip
+        for orientation in (1, 6) if form in ("png", "jpeg", "tiff", "webp") else (1,):
+            file, exif = io.BytesIO(), Image.Exif()
+            exif[0x0112] = orientation
+            picture(mode, size).save(file, form, **({"exif": exif} if orientation > 1 else {}))
+            found[f"{mode} {form} {orientation}"] = file.getvalue()
+    for kind, channels in ((0, 1), (2, 3), (4, 2), (6, 4)):
+        values = np.random.default_rng(kind).integers(0, 4096, (size[1], size[0], channels))
+        found[f"16 bits, colour type {kind}"] = png(values, kind)
+    return found
+
+
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(16, 16), (33, 20), (20, 29), (8, 8)], ids=str)
-@pytest.mark.parametrize(
-    ("mode", "ending"),
-    [("RGB", "png"), ("L", "png"), ("RGBA", "png"), ("P", "png"), ("1", "png"), ("LA", "png"), ("I;16", "png"),
-     ("RGB", "webp"), ("RGB", "bmp"), ("P", "gif"), ("L", "jpg"), ("CMYK", "jpg")],
-)  # fmt: skip
-def test_a_file_has_the_pixels_of_training(mode, ending, size, channels, tmp_path):
-    file = tmp_path / f"x.{ending}"
-    picture(mode, size).save(file)
-    found, expected = decode(file, channels, 16), decode_for_training(file.read_bytes(), channels, 16).numpy()
-    assert found.dtype == np.uint8
-    assert found.shape == (channels, 16, 16)
-    assert np.array_equal(found, expected)
+@pytest.mark.parametrize("size", [(16, 16), (33, 20), (20, 29), (8, 8), (117, 81)], ids=str)
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_file_of_every_kind_has_the_pixels_of_training(size, channels, bits):
+    for name, data in every_kind(size).items():
+        found, expected = decode(data, channels, 16, bits), decode_for_training(data, channels, 16, bits).numpy()
+        assert found.dtype == np.uint8
+        assert found.shape == (channels, 16, 16)
+        assert np.array_equal(found, expected), name
 
 
-@pytest.mark.parametrize("size", [(30, 20), (64, 48), (200, 150)], ids=str)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_jpeg_has_nearly_the_pixels_of_training(size, channels, tmp_path):
-    picture("RGB", size).save(tmp_path / "x.jpg")
-    found = decode(tmp_path / "x.jpg", channels, 16)
-    expected = decode_for_training((tmp_path / "x.jpg").read_bytes(), channels, 16)
-    assert np.abs(found.astype(int) - expected.numpy()).mean() < 1.5
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_16_bits_are_those_of_torchvision(kind, channels):
+    values = np.random.default_rng(0).integers(0, 65536, (16, 16, channels))
+    data = png(values, kind)
+    read = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    assert np.array_equal(read.permute(1, 2, 0).to(torch.int64).numpy(), values)  # the file is what it should be
+    expected = values[:, :, :1].repeat(3, 2) if channels < 3 else values[:, :, :3]
+    assert np.array_equal(decode(data, 3, 16, 14), (expected * 255 // (2**14 - 1)).clip(0, 255).transpose(2, 0, 1))
 
 
-def test_a_picture_is_turned_upright(tmp_path):
-    upright = picture("RGB", (20, 30))
+def test_a_picture_is_turned_upright():
+    upright, files = picture("RGB", (20, 30)), [io.BytesIO(), io.BytesIO()]
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "x.png", exif=exif)
-    upright.save(tmp_path / "y.png")
-    assert np.array_equal(decode(tmp_path / "x.png", 3, 16), decode(tmp_path / "y.png", 3, 16))
+    upright.transpose(Image.Transpose.ROTATE_90).save(files[0], "PNG", exif=exif)
+    upright.save(files[1], "PNG")
+    assert np.array_equal(*(decode(file.getvalue(), 3, 16) for file in files))
 
 
 def all_of(pictures, channels=3, size=8, batch_size=2):
-    batches, names = read_pictures(pictures, channels, size, batch_size)
+    batches, names = read_pictures(pictures, Form(channels, size), batch_size)
     return np.concatenate(list(batches)), names
 
 
@@ -107,7 +143,7 @@ def test_files_below_a_folder_are_sorted_without_hidden_ones(tmp_path):
         (np.zeros((0, 8, 8), np.uint8), "there are no pictures"),
         (5, "pictures are a int"),
         ("nowhere", "no picture or folder nowhere"),
-        (Image.new("F", (8, 8)), "32 bits"),
+        (Image.new("F", (8, 8)), "values of 32 bits"),
         (torch.zeros(1, 8, 8), "pictures are a Tensor"),
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,

@@ -10,7 +10,7 @@ import pytest
 from helpers import distill
 from PIL import Image
 
-from distill_lightning.pillow_pixels import pixels_of
+from distill_lightning.pillow_decoding import of_picture
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
@@ -56,7 +56,7 @@ def test_the_preprocessing_of_the_page_is_that_of_pillow(shape, channels):
     exec(code.partition("session =")[0], names)
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     found = names["prepared"](pixels, channels, 19).astype(int)
-    expected = pixels_of(Image.fromarray(pixels), channels, 19)
+    expected = of_picture(Image.fromarray(pixels), channels, 19)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= 1
     assert (found != expected).mean() < 0.05
