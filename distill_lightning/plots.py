@@ -41,6 +41,7 @@ class Plot:
         y_label: the label of the y axis.
         log_x: whether the x axis is logarithmic.
         diagonal: whether both axes go from 0 to 1 and the line x = y is drawn.
+        log_y: whether the y axis is logarithmic.
     """
 
     title: str
@@ -49,17 +50,18 @@ class Plot:
     y_label: str
     log_x: bool = False
     diagonal: bool = False
+    log_y: bool = False
 
     def points(self, line: Line) -> list[Point]:
         """The points of a line that can be drawn, sorted by x.
 
         Points that are not finite or beyond `LARGEST` are left out; with ``log_x``, points with x <= 0 are left out
-        too.
+        too, and with ``log_y`` those with y <= 0.
         """
         spreads = line.spread or [None] * len(line.x)
         points = zip(line.x, line.y, spreads, strict=True)
         drawn = ((x, y, s if s and _can_be_drawn(s) else 0.0) for x, y, s in points if _can_be_drawn(x, y))
-        return sorted(point for point in drawn if point[0] > 0 or not self.log_x)
+        return sorted(p for p in drawn if (p[0] > 0 or not self.log_x) and (p[1] > 0 or not self.log_y))
 
     def drawn(self) -> list[tuple[Line, int, list[Point]]]:
         """The lines that have points, the number of each line's colour, and its points."""
@@ -87,6 +89,8 @@ class Plot:
             axes.set_ylabel(_text(self.y_label), parse_math=False)
             if self.log_x:
                 axes.set_xscale("log")
+            if self.log_y:
+                axes.set_yscale("log")
             if self.diagonal:
                 axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
                 axes.set(xlim=(0, 1), ylim=(0, 1))
@@ -104,7 +108,8 @@ class Plot:
                 axes.xaxis.set_major_locator(FixedLocator(xs) if len(xs) <= 8 else LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            if not self.log_y:
+                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
             if labels:

@@ -45,6 +45,12 @@ class TorchSchedule(Recorded):
     ) -> None:
         self.scheduler, self.every, self.monitor = scheduler, every, monitor
 
+    @property
+    def counts_steps(self) -> bool:
+        """Whether the scheduler counts optimizer steps, as far as this is known before it is made."""
+        made_by = getattr(self.scheduler, "func", self.scheduler)  # the command gives a partial
+        return self.every == "step" or (self.every is None and made_by in STEPPED_EACH_STEP)
+
     def start(self, optimizer: Optimizer, epochs: int, steps: int) -> "RunningScheduler":
         """Makes the scheduler.
 

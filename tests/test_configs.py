@@ -53,8 +53,15 @@ def test_a_configuration_is_what_it_says(name, mnist, cifar10, cifar100, picture
     assert "base" not in options
 
 
-@pytest.mark.parametrize("name", ["callbacks/consistency", "callbacks/lottery", "callbacks/ticket"])
+ADDED = {
+    "callbacks/consistency": "Consistency",
+    "callbacks/gradient_flow": "GradientFlow",
+    "callbacks/lottery": "Lottery",
+}
+
+
+@pytest.mark.parametrize("name", [*ADDED, "callbacks/ticket"])
 def test_a_callback_adds_to_those_of_another_configuration(name):
     options = resolve(["fit", "--config", "digits/kd", "--config", name]).config.options
     given = [re.sub(r".*\.", "", callback["class_path"]) for callback in options["trainer"]["callbacks"]]
-    assert given == ["SoftTargets", "Consistency" if name.endswith("consistency") else "Lottery"]
+    assert given == ["SoftTargets", ADDED.get(name, "Lottery")]

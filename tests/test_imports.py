@@ -26,9 +26,24 @@ GROUND = {
     "distributed",
     "preprocessing",
 }
-PURE = {"confusion", "losses", "masks", "schedules", "schedulers", "metrics", "plots", "feature_hooks", "frozen_copies"}
+PURE = {
+    "confusion",
+    "depth_figures",
+    "losses",
+    "masks",
+    "schedules",
+    "schedulers",
+    "metrics",
+    "plots",
+    "feature_hooks",
+    "frozen_copies",
+}
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"networks", "teachers", "optimizers", "initializers", "running_means", "evaluation"}
+METHODS = (
+    DATA
+    | PURE
+    | {"networks", "teachers", "optimizers", "initializers", "learning_rates", "running_means", "evaluation"}
+)
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -59,12 +74,14 @@ MAY_IMPORT = {
     "metrics": set(),
     "confusion": set(),
     "plots": set(),
+    "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": {"errors"},
     "initializers": {"errors", "ranges", "recorded", "seeds"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
+    "learning_rates": {"errors", "optimizers", "schedules", "schedulers"},
     "running_means": {"distributed", "values"},
     "evaluation": {"metrics", "confusion"},
     # networks and files
@@ -108,7 +125,7 @@ MAY_IMPORT = {
     },
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
-    "report": {"errors", "files", "runs", "plots"},
+    "report": {"errors", "files", "runs", "plots", "depth_figures"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The

@@ -6,6 +6,7 @@ distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
 distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
 distill inspect FILE
 distill data CONFIG [--option value ...]
+distill schedule CONFIG [--plot FILE] [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import data, help, inspect, study
+from distill_lightning.cli import data, help, inspect, schedule, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options
 from distill_lightning.data.base import ImageData
@@ -92,6 +93,8 @@ def _answer(args: list[str]) -> int:
             return inspect.main(args[1:])
         if args[:1] == ["data"]:
             return data.main(args[1:], resolve_data)
+        if args[:1] == ["schedule"]:
+            return schedule.main(args[1:], lambda given: resolve(given).config)
         if (page := help.asked(args)) is not None:
             print(page)
         else:

@@ -16,6 +16,7 @@ import distill_lightning.models
 from distill_lightning import checkpoints
 from distill_lightning.bench import time_steps
 from distill_lightning.bench_stages import time_stages
+from distill_lightning.callbacks.reestimate_batch_norm import ReestimateBatchNorm
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.cli import from_file
 from distill_lightning.cli.bench import bench
@@ -146,6 +147,12 @@ class DistillCommand(CommandLine):
                 "--use_ema", action="store_true", help="Take the weights that the callback EMA has averaged."
             )
         parser.add_lightning_class_args(RunCheckpoint, "checkpoint")
+        if self.verb in ("validate", "test"):
+            parser.add_argument(
+                "--reestimate_batch_norm",
+                type=int | None,
+                help="The number of training pictures on which the statistics of batch norm are estimated anew first.",
+            )
 
     def parse_arguments(self, parser: Parser, args: list[str] | None) -> None:  # type: ignore[override]
         args = self._with_config_of_checkpoint(expand_configs(args or []))
@@ -267,6 +274,9 @@ class DistillCommand(CommandLine):
         self._evaluate("test", ckpt_path)
 
     def _evaluate(self, verb: str, ckpt_path: str | None) -> None:
+        count = self.option("reestimate_batch_norm")
+        if count is not None:
+            self.trainer.callbacks.append(ReestimateBatchNorm(count))  # type: ignore[attr-defined]
         metrics = evaluate(self.parts, verb, ckpt_path, self.given_checkpoint, self.option("use_ema"))
         if self.trainer.is_global_zero:
             print_metrics(metrics)

@@ -38,6 +38,7 @@ HELP = {
     "ckpt_path": "What to resume or to evaluate: a run's folder, a checkpoint, last, best. For fit also auto.",
     "trust": "A class or function of yours that a file may use, as my_package.Net. May be given several times.",
     "print_config": "Print the resolved options, and train nothing.",
+    "reestimate_batch_norm": "The number of training pictures on which batch norm's statistics are estimated first.",
     "turns": "How often each part is timed.",
     "steps": "The number of steps in each turn.",
 }
@@ -61,10 +62,12 @@ CHOICES: dict[str, Callable[[], list[str]]] = {
 """Options of Lightning's trainer that take any text by their type hint, but few words in fact."""
 OF_BENCH: dict[str, tuple[Any, Any]] = {"turns": (Count, 20), "steps": (Count, 20)}
 
+OF_EVALUATION: dict[str, tuple[Any, Any]] = {"reestimate_batch_norm": (Count | None, None)}
+
 
 def of_verb(verb: str) -> dict[str, Argument]:
     """The options of a verb, by name, without their parts."""
-    plain = PLAIN | (OF_BENCH if verb == "bench" else {})
+    plain = PLAIN | (OF_BENCH if verb == "bench" else OF_EVALUATION if verb in ("validate", "test") else {})
     return {
         **{name: Argument(hint, default, None) for name, (hint, default) in plain.items()},
         **{name: Argument(made_by, None, None) for name, made_by in GROUPS.items()},

@@ -320,13 +320,14 @@ class Method(Evaluated):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
         optimizer = self.optimization.optimizer(self, self.model)
+        assert self.timeline is not None
+        # in another program, the loader may have no length, and validation may log anything
+        batches = math.inf if self.plain_batches else self.timeline.batches_per_epoch
+        epochs, accumulated = self.trainer.max_epochs or 0, self.trainer.accumulate_grad_batches
         if isinstance(self.optimization.schedule, TorchSchedule):
-            assert self.timeline is not None
-            # in another program, the loader may have no length, and validation may log anything
-            batches = math.inf if self.plain_batches else self.timeline.batches_per_epoch
             monitors = None if self.plain_batches else self.validation_tags
-            epochs, accumulated = self.trainer.max_epochs or 0, self.trainer.accumulate_grad_batches
             self.optimization.start_schedule(optimizer, batches, epochs, accumulated, monitors)
+        self.optimization.refuse_zero(optimizer, batches, epochs, accumulated)
         return optimizer
 
     def train(self, mode: bool = True) -> "Method":

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torchvision.ops import StochasticDepth
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import say
@@ -146,4 +147,6 @@ def depends_on_process_count(module: nn.Module, synchronised: bool) -> str | Non
         return "batch norm"
     if any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0 for m in modules):
         return "dropout"
+    if any(isinstance(m, StochasticDepth) and m.p > 0 for m in modules):
+        return "stochastic depth"
     return None

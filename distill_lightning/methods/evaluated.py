@@ -63,11 +63,11 @@ class Evaluated(Recorded, LeanModule):
         """Prepares what a method reads inside its network. It is called whenever the network is set."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) for pictures (B, C, H, W), in float32 for any precision of the network."""
+        """Logits (B, K) for pictures (B, C, H, W), in float32, or in float64 if the network computes in it."""
         output = self._called.module(images.contiguous(memory_format=self.memory_format))
         if not isinstance(output, Tensor):
             output = self._main_of(output)
-        logits: Tensor = output.float()
+        logits: Tensor = output if output.dtype == torch.float64 else output.float()
         return logits
 
     def _main_of(self, output: Any) -> Any:

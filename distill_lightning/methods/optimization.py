@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
+from distill_lightning.learning_rates import refuse_zero
 from distill_lightning.methods.foreign_callbacks import give_one_of
 from distill_lightning.optimizers import (
     FineTuning,
@@ -117,6 +118,16 @@ class Optimization:
             raise InputError(f"ReduceLROnPlateau monitors {monitor}: {give_one_of(monitors)}")
         if self._scheduler_state is not None:
             self._scheduler.load(self._scheduler_state)
+
+    def refuse_zero(self, optimizer: Optimizer, batches: float, epochs: int, accumulated: int) -> None:
+        """Checks that the schedule trains anything; arguments as in ``start_schedule``.
+
+        Raises:
+            InputError: the learning rate is 0 at every step, although the optimizer's own rate is not.
+        """
+        follows_validation = self._scheduler is not None and self._scheduler.monitor is not None
+        if math.isfinite(batches) and not follows_validation:
+            refuse_zero(self.schedule, optimizer, self.make, epochs, int(batches), accumulated)
 
     # In training
 

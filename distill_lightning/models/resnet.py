@@ -6,15 +6,33 @@ bottlenecks whose names mean other networks elsewhere: "resnet110" and "wide_res
 ``BottleneckResNet110`` and ``WideResNet20x8`` here.
 """
 
+from typing import Any, ClassVar
+
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
+from torchvision.ops import StochasticDepth
 
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import Count, Ranged
+from distill_lightning.ranges import BelowOne, Count, Ranged
 
 
 def _conv3x3(n_in: int, n_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
+
+
+class _DroppedBasicBlock(BasicBlock):  # type: ignore[misc]  # torchvision has no types
+    """A basic block whose branch is left out for some samples in training, with the probability ``drop``."""
+
+    def __init__(self, *args: Any, drop: float) -> None:
+        super().__init__(*args)
+        self.drop = StochasticDepth(drop, "row")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum of the shortcut and the branch, through ReLU."""
+        branch = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        shortcut = x if self.downsample is None else self.downsample(x)
+        summed: Tensor = self.relu(self.drop(branch) + shortcut)
+        return summed
 
 
 class CIFARResNet(Ranged, nn.Module):
@@ -28,12 +46,16 @@ class CIFARResNet(Ranged, nn.Module):
             many.
         bottleneck: the factor between the width of a stage and the channels of the 3x3 convolution in its bottlenecks;
             None for basic blocks.
+        stochastic_depth: p, for basic blocks: in training, the branch of block l of L is left out for a sample with the
+            probability p l / L, and divided by 1 - p l / L otherwise (Huang et al. 2016, arXiv:1603.09382).
 
     Raises:
-        InputError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1.
+        InputError: ``depth`` is not 6 n + 2 (or 9 n + 2 with bottlenecks) with n >= 1, or bottlenecks have stochastic
+            depth.
     """
 
     exits = ("stages.0", "stages.1", "stages.2")
+    later_options: ClassVar[dict[str, float]] = {"stochastic_depth": 0.0}
 
     def __init__(
         self,
@@ -42,8 +64,11 @@ class CIFARResNet(Ranged, nn.Module):
         depth: Count = 20,
         widths: tuple[Count, Count, Count, Count] = (16, 16, 32, 64),
         bottleneck: Count | None = None,
+        stochastic_depth: BelowOne = 0.0,
     ) -> None:
         super().__init__()
+        if stochastic_depth and bottleneck is not None:
+            raise InputError("CIFARResNet.stochastic_depth is for basic blocks: leave it or bottleneck out")
         layers = 6 if bottleneck is None else 9
         blocks, rest = divmod(depth - 2, layers)
         if rest or blocks < 1:
@@ -52,9 +77,12 @@ class CIFARResNet(Ranged, nn.Module):
             )
         self.stem = nn.Sequential(_conv3x3(in_channels, widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         outputs = [widths[0], *(width if bottleneck is None else 4 * width for width in widths[1:])]
+        drops = [stochastic_depth * block / (3 * blocks) for block in range(1, 3 * blocks + 1)]
         self.stages = nn.Sequential(
             *(
-                self._stage(outputs[i], outputs[i + 1], widths[i + 1], blocks, stride, bottleneck)
+                self._stage(
+                    outputs[i], outputs[i + 1], widths[i + 1], stride, bottleneck, drops[i * blocks : (i + 1) * blocks]
+                )
                 for i, stride in enumerate((1, 2, 2))
             )
         )
@@ -65,8 +93,12 @@ class CIFARResNet(Ranged, nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     @staticmethod
-    def _stage(n_in: int, n_out: int, width: int, blocks: int, stride: int, bottleneck: int | None) -> nn.Sequential:
-        def block(n_in: int, stride: int = 1, shortcut: nn.Module | None = None) -> nn.Module:
+    def _stage(
+        n_in: int, n_out: int, width: int, stride: int, bottleneck: int | None, drops: list[float]
+    ) -> nn.Sequential:
+        def block(n_in: int, drop: float, stride: int = 1, shortcut: nn.Module | None = None) -> nn.Module:
+            if drop:
+                return _DroppedBasicBlock(n_in, width, stride, shortcut, drop=drop)
             if bottleneck is None:
                 basic: nn.Module = BasicBlock(n_in, width, stride, shortcut)
                 return basic
@@ -76,7 +108,7 @@ class CIFARResNet(Ranged, nn.Module):
         shortcut = None
         if stride != 1 or n_in != n_out:
             shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride, bias=False), nn.BatchNorm2d(n_out))
-        return nn.Sequential(block(n_in, stride, shortcut), *(block(n_out) for _ in range(blocks - 1)))
+        return nn.Sequential(block(n_in, drops[0], stride, shortcut), *(block(n_out, drop) for drop in drops[1:]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, C, H, W)."""
@@ -94,29 +126,29 @@ class ResNet8(CIFARResNet):
 class ResNet20(CIFARResNet):
     """Three blocks per stage; 272,474 parameters with 10 classes."""
 
-    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
-        super().__init__(num_classes, in_channels, depth=20)
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, stochastic_depth: BelowOne = 0.0) -> None:
+        super().__init__(num_classes, in_channels, depth=20, stochastic_depth=stochastic_depth)
 
 
 class ResNet32(CIFARResNet):
     """Five blocks per stage."""
 
-    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
-        super().__init__(num_classes, in_channels, depth=32)
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, stochastic_depth: BelowOne = 0.0) -> None:
+        super().__init__(num_classes, in_channels, depth=32, stochastic_depth=stochastic_depth)
 
 
 class ResNet56(CIFARResNet):
     """Nine blocks per stage."""
 
-    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
-        super().__init__(num_classes, in_channels, depth=56)
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, stochastic_depth: BelowOne = 0.0) -> None:
+        super().__init__(num_classes, in_channels, depth=56, stochastic_depth=stochastic_depth)
 
 
 class ResNet110(CIFARResNet):
     """Eighteen basic blocks per stage. The "resnet110" of the DLB repository is ``BottleneckResNet110``."""
 
-    def __init__(self, num_classes: Count = 10, in_channels: Count = 3) -> None:
-        super().__init__(num_classes, in_channels, depth=110)
+    def __init__(self, num_classes: Count = 10, in_channels: Count = 3, stochastic_depth: BelowOne = 0.0) -> None:
+        super().__init__(num_classes, in_channels, depth=110, stochastic_depth=stochastic_depth)
 
 
 class BottleneckResNet110(CIFARResNet):

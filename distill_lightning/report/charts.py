@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distill_lightning.depth_figures import MEASURES
 from distill_lightning.plots import Line, Plot
 from distill_lightning.report.groups import Group
 from distill_lightning.report.statistics import mean, std
@@ -63,6 +64,28 @@ def curve(tag: str, groups: Sequence[Group]) -> Plot:
     ]
     x_label = "members" if tag.endswith("by_members") else "step"
     return Plot(tag, [line for line in lines if len(line.x) > 1], x_label, tag + unit.words)
+
+
+def by_depth(name: str, first: bool, groups: Sequence[Group]) -> Plot:
+    """A plot of what was measured in each layer against the number of the layer; the mean over the runs of a group.
+
+    Args:
+        name: a measure of ``depth_figures.MEASURES``.
+        first: whether the first measurement is shown, not the last.
+        groups: the groups. Runs of a group that have another number of layers than its first run are left out.
+    """
+    prefix, lines = f"train/{name}/", []
+    for place, group in enumerate(groups):
+        runs = [
+            [points[0 if first else -1][1] for tag, points in record.series.items() if tag.startswith(prefix)]
+            for record in group.records
+        ]
+        alike = [run for run in runs if run and len(run) == len(runs[0])]
+        values = [mean(layer) for layer in zip(*alike, strict=True)]
+        lines.append(Line(group.label, list(range(1, len(values) + 1)), values, place=place))
+    title = "First measurement" if first else "Last measurement"
+    log_y = name != "dead_units"
+    return Plot(title, [line for line in lines if line.x], "layer, from the input", MEASURES[name], log_y=log_y)
 
 
 def by_density(key: str, groups: Sequence[Group]) -> Plot:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from distill_lightning.depth_figures import MEASURES
 from distill_lightning.plots import COLOURS, Plot
 from distill_lightning.report import tickets
-from distill_lightning.report.charts import FEWEST, by_density, confusion, curve, reliability
+from distill_lightning.report.charts import FEWEST, by_density, by_depth, confusion, curve, reliability
 from distill_lightning.report.comparisons import baseline
 from distill_lightning.report.groups import Group, by_data_set
 from distill_lightning.report.page_charts import Chart, Legend, confusion_chart, figure, line_chart
@@ -101,6 +102,8 @@ class Section:
     mistakes: Table | None
     curves: Sequence[Chart]
     more_curves: Sequence[Chart]
+    depth: Sequence[Chart]
+    """What gradients and activations are in each layer."""
     tickets: Sequence[Chart]
     confusion: Chart | None
     calibration: Chart | None
@@ -109,7 +112,7 @@ class Section:
     def charts(self) -> list[Chart]:
         """All charts."""
         single = [chart for chart in (self.confusion, self.calibration) if chart]
-        return [*self.curves, *self.more_curves, *self.tickets, *single]
+        return [*self.curves, *self.more_curves, *self.depth, *self.tickets, *single]
 
     @property
     def mistake_keys(self) -> list[tuple[str, int | None]]:
@@ -132,7 +135,9 @@ class Section:
         """
         shown, names = groups[:MOST], [letters[group] for group in groups]
         by_place = dict(enumerate(names[:MOST]))
-        tags, records = _tags(shown), [record for group in shown for record in group.records]
+        records = [record for group in shown for record in group.records]
+        of_layers = {tag for record in records for tag in record.series if _is_of_layer(tag)}
+        tags = [tag for tag in _tags(shown) if tag not in of_layers]
         matrices = [matrix for matrix in map(confusion, shown) if matrix]
         densities = [by_density(key, shown) for key in OF_ROUNDS if any(record.by_density(key) for record in records)]
         between = tickets.between_seeds(shown)
@@ -152,10 +157,21 @@ class Section:
             mistakes=mistakes(matrices) if matrices else None,
             curves=charts("curve", [curve(tag, shown) for tag in CURVES if tag in tags]),
             more_curves=charts("more", [curve(tag, shown) for tag in tags if tag not in CURVES]),
+            depth=charts("depth", _by_depth(shown) if of_layers else []),
             tickets=charts("tickets", [*densities, *([between] if between else [])]),
             confusion=confusion_chart(f"{scope}-confusion", matrices),
             calibration=charts("calibration", [reliability(shown)])[0] if calibrated else None,
         )
+
+
+def _is_of_layer(tag: str) -> bool:
+    """Whether a tag is train/<measure>/<layer>, as the callback GradientFlow logs."""
+    first, _, rest = tag.partition("/")
+    return first == "train" and "/" in rest and rest.partition("/")[0] in MEASURES
+
+
+def _by_depth(groups: Sequence[Group]) -> list[Plot]:
+    return [by_depth("gradient_norm", True, groups), *(by_depth(name, False, groups) for name in MEASURES)]
 
 
 def letter(place: int) -> str:

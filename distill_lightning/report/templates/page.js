@@ -55,6 +55,7 @@
   function lineAxes(chart) {
     const xaxis = {title: {text: plain(chart.x_label), standoff: 8}, zeroline: false};
     const yaxis = {zeroline: false, automargin: true};
+    if (chart.log_y) Object.assign(yaxis, {type: "log", exponentformat: "power"});
     const xs = [...new Set(chart.lines.flatMap((line) => line.x))].sort((a, b) => a - b);
     if (chart.log_x) {
       xaxis.type = "log";
