@@ -1,6 +1,8 @@
+from . import initializers as initializers
 from . import losses as losses
 from . import masks as masks
 from . import models as models
+from . import preprocessing as preprocessing
 from .callbacks.consistency import Consistency as Consistency
 from .callbacks.ema import EMA as EMA
 from .callbacks.gradient_flow import GradientFlow as GradientFlow

@@ -16,6 +16,8 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
+from distill_lightning.models.activations import replace_activations
+from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.ranges import Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
@@ -192,8 +194,25 @@ def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> 
             "by --model.network, or as the network of a PlainNetwork with these weights"
         )
     network = build_network(config, str(path), count_numbers(checkpoint["state_dict"], str(path)))
+    put_activation(network, checkpoint, str(path))
     load_weights(network, network_weights(checkpoint, network), str(path))
     return network.eval()
+
+
+def put_activation(network: nn.Module, checkpoint: dict[str, Any], where: str) -> None:
+    """Puts the activation that a checkpoint names into its network, if it names one.
+
+    Args:
+        network: the network, which is changed.
+        checkpoint: the content of the checkpoint.
+        where: the checkpoint's file, for errors.
+
+    Raises:
+        InputError: see ``build_network`` and ``replace_activations``.
+    """
+    activation = checkpoint["hyper_parameters"].get("activation")
+    if activation is not None:
+        replace_activations(network, lambda: build_network(activation, where))
 
 
 def build_network(config: Any, where: str, weights: int | None = None) -> nn.Module:
@@ -251,7 +270,8 @@ def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
     if held_out.ndim != 1 or held_out.is_floating_point() or held_out.is_complex():
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
-    return TrainedOn(DataInfo.from_dict(content["info"], where), held_out)
+    info, fitted = DataInfo.from_dict(content["info"], where), content.get("preprocessing")
+    return TrainedOn(info, held_out, None if fitted is None else Fitted.from_dict(fitted, info.shape, where))
 
 
 def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features, layer_shapes, stage_ends
 from distill_lightning.models.outputs import input_type, main_output
+from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.values import TeacherOutput, TrainedOn
 
 if TYPE_CHECKING:
@@ -40,17 +41,28 @@ class FrozenNetwork(nn.Module):
         network: a network that returns logits (B, K).
         given: the normalisation of its input pictures.
         own: the normalisation that it was trained with. If it or ``given`` is None, the input is not converted.
+        preprocessing: the preprocessing that it was trained with, in the place of ``own``; None for none.
     """
 
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(self, network: nn.Module, given: Normaliser | None = None, own: Normaliser | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        given: Normaliser | None = None,
+        own: Normaliser | None = None,
+        preprocessing: Fitted | None = None,
+    ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.digest = tensors_digest(self.network.state_dict())
+        self.preprocessing = preprocessing
         scale = shift = None
-        if own and given and not (torch.equal(own.mean, given.mean) and torch.equal(own.std, given.std)):
+        if preprocessing is not None and given is not None:
+            self.digest += f" {preprocessing.digest}"
+            scale, shift = given.std[:, None, None], given.mean[:, None, None]
+        elif own and given and not (torch.equal(own.mean, given.mean) and torch.equal(own.std, given.std)):
             scale = (given.std / own.std)[:, None, None]
             shift = ((given.mean - own.mean) / own.std)[:, None, None]
         self.register_buffer("scale", scale)
@@ -82,18 +94,20 @@ class FrozenNetwork(nn.Module):
         who = f"the {role} {given if isinstance(given, str) else type(given.network).__name__}"
         normaliser = data.normaliser
         assert normaliser is not None
+        preprocessing = None
         if isinstance(given, str):
             network, trained_on = _open_checkpoint(given, role)
             own = None
             if trained_on is not None:
                 own = Normaliser(torch.tensor(trained_on.info.mean), torch.tensor(trained_on.info.std))
+                preprocessing = trained_on.preprocessing
                 _check_data(trained_on, data, who, same_classes)
         else:
             network, own = given.network, _normaliser_of(given, normaliser)
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
             raise InputError(f"{who} was trained on {len(own.mean)} channels, {data.name} has {data.channels}")
         _check_classes(network, data, who, same_classes)
-        return cls(network, normaliser, own)
+        return cls(network, normaliser, own, preprocessing)
 
     @classmethod
     def of_plain(cls, plain: PlainNetwork, given: Normaliser) -> "FrozenNetwork":
@@ -107,7 +121,10 @@ class FrozenNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) float32 for pictures (B, C, H, W) that are normalised with ``given``."""
         if self.scale is not None and self.shift is not None:
-            images = torch.addcmul(self.shift, images.float(), self.scale).to(images.dtype)
+            converted = torch.addcmul(self.shift, images.float(), self.scale)
+            if self.preprocessing is not None:
+                converted = self.preprocessing(converted)
+            images = converted.to(images.dtype)
         logits: Tensor = main_output(self.network(images)).float()
         return logits
 
@@ -137,7 +154,12 @@ class Teachers:
                     "the teacher has a mean or std of its own, but how plain batches are normalised is not known: "
                     "leave mean and std out, and normalise for the teacher"
                 )
-            network = _open_checkpoint(one, "teacher")[0] if isinstance(one, str) else one
+            network, trained_on = _open_checkpoint(one, "teacher") if isinstance(one, str) else (one, None)
+            if trained_on is not None and trained_on.preprocessing is not None:
+                raise InputError(
+                    f"the teacher {one} needs {trained_on.preprocessing.words}, but how plain batches are normalised "
+                    "is not known: use a data module of distill_lightning"
+                )
             members.append(FrozenNetwork(network.network if isinstance(network, PlainNetwork) else network))
         return cls(members)
 

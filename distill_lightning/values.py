@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
+from distill_lightning.preprocessing.steps import Fitted
 
 NO_LABEL = -1
 """The label of a picture whose class is not known."""
@@ -261,6 +262,7 @@ class DataInfo:
         noise: the options label_noise, noise_map (as pairs) and noise_seed.
         held_out: a digest of the samples that are held out of the training part for validation; empty if none are.
         bit_depth: how many bits the values of pictures with 16 bits use, 8 to 16; 16 if there are no such pictures.
+        preprocessing: the preprocessing beyond mean and std, with a digest of its tensors; empty if there is none.
         unlabelled: a digest of the training pictures without labels; empty if there are none.
     """
 
@@ -275,6 +277,7 @@ class DataInfo:
     noise: tuple[float | None, tuple[tuple[str, str], ...] | None, int]
     held_out: str
     bit_depth: int = 16
+    preprocessing: str = ""
     unlabelled: str = ""
 
     @property
@@ -322,6 +325,7 @@ class DataInfo:
                 noise=(share, None if mistaken is None else tuple((str(a), str(b)) for a, b in mistaken), int(seed)),
                 held_out=str(content["held_out"]),
                 bit_depth=min(max(int(content.get("bit_depth", 16)), 8), 16),
+                preprocessing=str(content.get("preprocessing", "")),
                 unlabelled=str(content.get("unlabelled", "")),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -335,7 +339,9 @@ class TrainedOn:
     Args:
         info: the description of the data.
         held_out: (n,) int32, the positions in the training part of the samples that were held out for validation.
+        preprocessing: what was done with the pictures beyond mean and std; None for nothing. See ``preprocessing``.
     """
 
     info: DataInfo
     held_out: Tensor
+    preprocessing: Fitted | None = None

@@ -24,6 +24,7 @@ GROUND = {
     "digests",
     "lightning_internals",
     "distributed",
+    "preprocessing",
 }
 PURE = {
     "confusion",
@@ -38,8 +39,8 @@ PURE = {
     "frozen_copies",
 }
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"features", "networks", "teachers", "optimizers", "learning_rates", "running_means"}
-METHODS |= {"evaluation"}
+METHODS = DATA | PURE | {"features", "networks", "teachers", "optimizers", "initializers", "learning_rates"}
+METHODS |= {"running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
     "version": set(),
@@ -55,9 +56,10 @@ MAY_IMPORT = {
     "recorded": {"ranges"},
     "files": {"errors"},
     "config_files": {"errors", "files"},
-    "values": {"errors"},
-    "lightning_internals": {"values"},
     "distributed": {"errors", "files"},
+    "preprocessing": {"digests", "distributed", "errors", "ranges", "recorded", "seeds", "signatures"},
+    "values": {"errors", "preprocessing"},
+    "lightning_internals": {"values"},
     # predictions without torch
     "predictions": {"html_tables"},
     "pillow_decoding": set(),
@@ -73,6 +75,7 @@ MAY_IMPORT = {
     "feature_hooks": set(),
     "frozen_copies": set(),
     "optimizers": {"errors"},
+    "initializers": {"errors", "ranges", "recorded", "seeds"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},
     "learning_rates": {"errors", "optimizers", "schedules", "schedulers"},
@@ -86,11 +89,11 @@ MAY_IMPORT = {
     "features": {"errors", "feature_hooks", "models"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
-    | {"tensor_files"},
+    | {"tensor_files", "models", "preprocessing"},
     # data and teachers
     "data": (GROUND - {"lightning_internals"}) | {"pillow_decoding"},
     "soft_targets": {"errors", "files"},
-    "teachers": {"errors", "values", "digests", "features", "models", "checkpoints", "data"},
+    "teachers": {"errors", "values", "digests", "features", "models", "checkpoints", "data", "preprocessing"},
     # training
     "methods": METHODS,
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
@@ -211,7 +214,7 @@ def test_networks_are_plain_modules():
 
 
 SHARED_BY_METHODS = {
-    "base": {"checks", "evaluated", "foreign_callbacks", "memory", "optimization", "plain_batches"},
+    "base": {"checks", "evaluated", "foreign_callbacks", "insights", "memory", "optimization", "plain_batches"},
     "optimization": {"foreign_callbacks"},
     "foreign_callbacks": set(),
     "taught": {"base"},
@@ -219,6 +222,7 @@ SHARED_BY_METHODS = {
     "evaluated": {"plain_batches"},
     "checks": set(),
     "memory": set(),
+    "insights": set(),
     "plain_batches": set(),
 }
 

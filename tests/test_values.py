@@ -68,6 +68,6 @@ def test_damage_is_told(damage):
     assert DataInfo.from_dict(copy.deepcopy(content), "x") == data_info()
     with pytest.raises(InputError, match="x.ckpt does not say what data it was trained on"):
         DataInfo.from_dict(content | damage, "x.ckpt")
-    for name in content.keys() - {"bit_depth", "unlabelled"}:  # which earlier versions did not write
+    for name in content.keys() - {"bit_depth", "unlabelled", "preprocessing"}:  # which earlier versions did not write
         with pytest.raises(InputError, match=f"x.ckpt does not say what data it was trained on: '{name}'"):
             DataInfo.from_dict({k: v for k, v in content.items() if k != name}, "x.ckpt")

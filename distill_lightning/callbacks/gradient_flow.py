@@ -97,7 +97,7 @@ class GradientFlow(Recorded, Callback):
             "gradient_norm": [math.nan if g is None else norm(g) / scale for g in gradients],
             "dead_units": [math.nan if g is None else share_of_zero_rows(g) for g in gradients],
         }
-        images = as_batch(self.batch).images.contiguous(memory_format=pl_module.memory_format)
+        images = pl_module.preprocessed(as_batch(self.batch).images).contiguous(memory_format=pl_module.memory_format)
         with trainer.precision_plugin.forward_context():
             reached = activations(pl_module.model, images)
         for place, name in enumerate(("activation_rms", "activation_std")):

@@ -126,7 +126,7 @@ def reestimate(pl_module: Method, layers: list[BatchNorm], loader: EvalLoader, p
                 seen += count
                 for layer in layers:
                     layer.momentum = count / seen
-                pl_module(precision.convert_input(batch.images))
+                pl_module(pl_module.preprocessed(precision.convert_input(batch.images)))
     finally:
         for layer, momentum in zip(layers, usual, strict=True):
             layer.training, layer.momentum = False, momentum

@@ -20,8 +20,10 @@ from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.mixing import Mixing
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
+from distill_lightning.initializers import Initializer
 from distill_lightning.methods.base import Method
 from distill_lightning.optimizers import FineTuning
+from distill_lightning.preprocessing import Preprocessing
 from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
@@ -39,8 +41,10 @@ offer(ImageData, "distill_lightning.data")
 offer(Transform, "distill_lightning.data")
 offer(Mixing, "distill_lightning.data")
 offer(EvaluationViews, "distill_lightning.data")
+offer(Preprocessing, "distill_lightning.preprocessing")
 offer(Schedule, "distill_lightning.schedules")
 offer(FineTuning, "distill_lightning.optimizers", itself=True)
+offer(Initializer, "distill_lightning.initializers")
 offer(TorchSchedule, "distill_lightning.schedulers", itself=True)
 offer(PlainNetwork, "distill_lightning.checkpoints", itself=True)
 offer(Callback, "distill_lightning.callbacks", package="lightning.pytorch.callbacks", names=CALLBACKS)

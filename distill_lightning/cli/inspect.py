@@ -97,9 +97,8 @@ def _of_tensors(path: Path) -> tuple[list[str], list[Demand], list[str]]:
     if {"state_dict", "hyper_parameters", "method"} <= content.keys():
         content = read(path)
         lines += _data(content, str(path))
-        network = content["hyper_parameters"].get("network")
-        if network is not None:
-            asked, faults = demands({"network": network}, {"network": nn.Module}, imports_trusted=False)
+        built = {name: content["hyper_parameters"].get(name) for name in ("network", "activation")}
+        asked, faults = demands(built, dict.fromkeys(built, nn.Module), imports_trusted=False)
         if content.get("config"):
             config = config_of(content, str(path))
             lines += _numbers(config, str(path))

@@ -15,6 +15,7 @@ from distill_lightning.config_files import find
 from distill_lightning.data.base import ImageData
 from distill_lightning.files import parse_yaml, read_yaml
 from distill_lightning.models import foreign
+from distill_lightning.models.activations import OF_TORCH
 from distill_lightning.values import DataInfo
 
 LIBRARIES = ("torchvision:", "timm:")
@@ -45,7 +46,8 @@ def without_block(config: Any) -> None:
 
 
 def with_class_paths(args: list[str]) -> list[str]:
-    """Replaces the short names of networks in arguments and in the files that ``--config`` names by class paths.
+    """Replaces the short names of networks and of torch's activations by class paths, in arguments and in the files
+    that ``--config`` names.
 
     Args:
         args: the arguments of a command, after ``expand_configs``.
@@ -66,6 +68,8 @@ def with_class_paths(args: list[str]) -> list[str]:
             replaced += [argument, *(f"{name}.{key}={one}" for key, one in spec["init_args"].items())]
             before = argument
             continue
+        elif option.endswith(".activation") and value in OF_TORCH:
+            argument = f"{option}=torch.nn.{value}" if equals else f"torch.nn.{value}"
         replaced.append(argument)
         before = argument
     return replaced
@@ -75,7 +79,7 @@ def _config(value: str) -> str:
     """The value of a ``--config``; as text with class paths, if it has short names of networks."""
     file = find(value) if "\n" not in value else None
     text = value if file is None else file.read_text(encoding="utf-8", errors="replace")
-    if not any(library in text for library in LIBRARIES):
+    if not any(word in text for word in (*LIBRARIES, "activation:")):
         return value
     content = parse_yaml(text, "a --config") if file is None else read_yaml(file)
     return NO_FILE + yaml.safe_dump(_spelled_out(content), sort_keys=False)
@@ -86,8 +90,12 @@ def _spelled_out(value: Any, key: str = "") -> Any:
         return [_spelled_out(one, key) for one in value]
     if isinstance(value, str) and key in ("network", "peers"):
         return foreign.spelled_out(value) or value
+    if isinstance(value, str) and key == "activation":
+        return f"torch.nn.{value}" if value in OF_TORCH else value
     if not isinstance(value, dict):
         return value
+    if key == "activation" and value.get("class_path") in OF_TORCH:
+        return value | {"class_path": f"torch.nn.{value['class_path']}"}
     inner = {name: _spelled_out(one, str(name)) for name, one in value.items()}
     spec = foreign.spelled_out(inner["class_path"]) if isinstance(inner.get("class_path"), str) else None
     if spec is not None:

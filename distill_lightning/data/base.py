@@ -21,13 +21,22 @@ from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split
-from distill_lightning.data.training_part import NO_SAMPLES, TrainingPart, checked, good, read_training_part, whole
+from distill_lightning.data.training_part import (
+    NO_SAMPLES,
+    TrainingPart,
+    checked,
+    fit_preprocessing,
+    good,
+    read_training_part,
+    whole,
+)
 from distill_lightning.data.training_samples import Share, TrainingSamples
 from distill_lightning.data.unlabelled import Unlabelled, read_unlabelled
 from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline
+from distill_lightning.preprocessing import Fitted
+from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
 
 
 class ImageData(DataOptions):
@@ -39,7 +48,9 @@ class ImageData(DataOptions):
         test: the test split; None before it is read, or if there is none.
         predicted: the pictures of the option ``pictures``; None before they are read, or without this option.
         normaliser: normalises with the mean and standard deviation of the training pictures or, for a checkpoint, of
-            the pictures that it was trained on.
+            the pictures that it was trained on. Batches have pictures that are normalised so.
+        preprocessing: the fitted option ``preprocess`` or, for a checkpoint, that of its run; None for none. Methods
+            apply it to the pictures of a batch.
     """
 
     part: TrainingPart | None = None
@@ -47,6 +58,7 @@ class ImageData(DataOptions):
     predicted: Predicted | None = None
     test: Split | None = None
     normaliser: Normaliser | None = None
+    preprocessing: Fitted | None = None
     needs = BatchNeeds()
     timeline: Timeline | None = None
     view_cycle: int | None = None
@@ -110,6 +122,7 @@ class ImageData(DataOptions):
             noise=self.noise,
             held_out=tensors_digest({"held_out": part.held_out}) if len(part.held_out) else "",
             bit_depth=self.bit_depth,
+            preprocessing="" if self.preprocessing is None else self.preprocessing.digest,
             unlabelled="" if self.unlabelled_part is None else self.unlabelled_part.digest,
         )
 
@@ -126,11 +139,11 @@ class ImageData(DataOptions):
                 trained on validation pictures.
         """
         if stage == "predict" and self.pictures is not None and self.trained_on is not None:
-            self.normaliser = _normaliser_of(self.trained_on.info)
+            self._normalise_as(self.trained_on)
             return
         if stage == "test" and self.trained_on is not None:
             # the checkpoint gives classes and normalisation, so that the test part is all that is needed
-            self.normaliser = _normaliser_of(self.trained_on.info)
+            self._normalise_as(self.trained_on)
             self.read_test_part()
             return
         if self.part is None:
@@ -140,13 +153,34 @@ class ImageData(DataOptions):
         if stage == "validate" and self.trained_on is not None:
             refuse_seen(self.info, self.held_out, self.trained_on, "the checkpoint")
         # the normalisation that the network was trained with, also if the pictures in the folder have changed since
-        own = Normaliser(self.training_part.mean, self.training_part.std)
-        self.normaliser = own if self.trained_on is None else _normaliser_of(self.trained_on.info)
+        if self.trained_on is not None:
+            self._normalise_as(self.trained_on)
+        else:
+            self.normaliser = Normaliser(self.training_part.mean, self.training_part.std)
+            if self.preprocessing is None and self.preprocess:
+                self.preprocessing = fit_preprocessing(self.training_part, self.preprocess)
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
         shows = self.root_names_the_pictures or self.unlabelled is not None
         if stage == "fit" and self.trainer is not None and shows and is_first():
             print("\n".join(self.overview()), flush=True)
+
+    def _normalise_as(self, trained_on: TrainedOn) -> None:
+        info = trained_on.info
+        self.normaliser = Normaliser(torch.tensor(info.mean), torch.tensor(info.std))
+        self.preprocessing = trained_on.preprocessing
+
+    def preprocessed(self, images: Tensor) -> Tensor:
+        """The pictures of a batch after ``preprocessing``, in the same type; the same tensor if there is none.
+
+        Args:
+            images: (B, C, H, W), normalised with ``normaliser``.
+        """
+        if self.preprocessing is None:
+            return images
+        assert self.normaliser is not None
+        found: Tensor = self.preprocessing.to(images.device)(self.normaliser.undone(images))
+        return found.to(images.dtype)
 
     def overview(self) -> list[str]:
         """What the data look like: lines about parts, classes, counts, sizes, and what is suspicious. Available after
@@ -299,7 +333,3 @@ class ImageData(DataOptions):
         """Batches that contain every sample of a split once."""
         assert self.normaliser is not None
         return EvalLoader(split, self.eval_batch_size, self.normaliser, self._share(), self.eval_transforms)
-
-
-def _normaliser_of(info: DataInfo) -> Normaliser:
-    return Normaliser(torch.tensor(info.mean), torch.tensor(info.std))

@@ -14,6 +14,7 @@ from distill_lightning.data.mixing import Mixing
 from distill_lightning.data.provenance import differ
 from distill_lightning.data.sources import Source
 from distill_lightning.errors import InputError
+from distill_lightning.preprocessing import Preprocessing
 from distill_lightning.ranges import (
     BelowOne,
     Count,
@@ -69,6 +70,9 @@ class DataOptions(Recorded, pl.LightningDataModule):
         unlabelled_share: the share of unlabelled pictures in each batch of ``batch_size``.
         eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
             by default.
+        preprocess: what is done with each picture right before the network, in the place of the normalisation by mean
+            and standard deviation of each channel, such as ZCA; or several, one after another. It is fitted to the
+            training samples. A teacher has that of its own run.
         mix: Mixup or CutMix, which mixes training pictures and their labels after augmentation.
         keep_last: whether the last partial batch of an epoch is kept; by default it is dropped.
         seed: the seed of sample order and augmentation; by default the seed of the run.
@@ -84,7 +88,12 @@ class DataOptions(Recorded, pl.LightningDataModule):
         InputError: an option is out of range.
     """
 
-    later_options: ClassVar[Mapping[str, Any]] = {"balanced": False, "unlabelled": None, "unlabelled_share": 0.5}
+    later_options: ClassVar[Mapping[str, Any]] = {
+        "balanced": False,
+        "unlabelled": None,
+        "unlabelled_share": 0.5,
+        "preprocess": None,
+    }
     """Options that were added after version 0.2, with the value that means the same as no such option."""
     free_options: tuple[str, ...] = ("root", "num_workers", "pictures", "eval_batch_size")
     """Options that do not change the result of a run."""
@@ -118,6 +127,7 @@ class DataOptions(Recorded, pl.LightningDataModule):
         test_views: EvaluationViews | None = None,
         unlabelled: str | None = None,
         unlabelled_share: OpenFraction = 0.5,
+        preprocess: Preprocessing | list[Preprocessing] | None = None,
     ) -> None:
         super().__init__()
         if noise_map and label_noise is None:
@@ -134,6 +144,7 @@ class DataOptions(Recorded, pl.LightningDataModule):
         self.eval_transforms = eval_transforms or []
         imbalance.check_weights(class_weights)
         self.class_weights, self.balanced, self.test_views = class_weights, balanced, test_views
+        self.preprocess = [preprocess] if isinstance(preprocess, Preprocessing) else preprocess or []
         self.keep_last = keep_last
         self.unlabelled = unlabelled
         self.unlabelled_rows = 0 if unlabelled is None else round(unlabelled_share * batch_size)

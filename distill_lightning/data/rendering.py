@@ -34,6 +34,11 @@ class Normaliser:
         scale, shift = self._on_device[images.device]
         return torch.addcmul(shift, images.float(), scale)
 
+    def undone(self, images: Tensor) -> Tensor:
+        """Normalised pictures in units of full scale: float32 (B, C, H, W), from 0 for black to 1 for white."""
+        mean, std = (x.to(images.device)[:, None, None] for x in (self.mean, self.std))
+        return torch.addcmul(mean, images.float(), std)
+
 
 @dataclass(frozen=True, eq=False)
 class Renderer:

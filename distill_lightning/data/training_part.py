@@ -1,6 +1,7 @@
 """The training part of a data set: which of its samples are trained on, which are held out, and their labels."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +9,17 @@ from torch import Tensor
 
 from distill_lightning.data.noise import with_noise
 from distill_lightning.data.options import DataOptions
+from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
+from distill_lightning.distributed import first_decides
 from distill_lightning.errors import InputError
+from distill_lightning.preprocessing import Fitted, Preprocessing, fit_all
+from distill_lightning.preprocessing.fitting import FitSet
 from distill_lightning.seeds import stratified_order
 
+ROWS = 500
+"""The number of pictures that a preprocessing is fitted to at once."""
 NO_SAMPLES = torch.empty(0, dtype=torch.int32)
 
 
@@ -71,6 +78,22 @@ def read_training_part(data: DataOptions) -> TrainingPart:
     parts += [array.numpy().tobytes() for array in (labels, mean, std)]
     fingerprint = hashlib.sha256(b"".join(parts)).hexdigest()[:16]
     return TrainingPart(Split(source, taken, noisy), val, held_out, labels, mean, std, fingerprint)
+
+
+def fit_preprocessing(part: TrainingPart, several: list[Preprocessing]) -> Fitted:
+    """Fits preprocessings to the training samples, without augmentation. The first process does it for all.
+
+    Raises:
+        InputError: see ``fit_all``.
+    """
+    source, taken = part.train.source, part.train.taken
+
+    def read() -> Iterator[Tensor]:
+        for images, _ in source.stream(map(BatchPlan.of_rows, taken.split(ROWS)), [taken]):
+            yield images.cpu().double() / 255
+
+    pictures = FitSet(read, len(taken), source.shape, part.mean.double(), part.std.double())
+    return Fitted.from_dict(first_decides(lambda: fit_all(several, pictures).as_dict()), source.shape, "the fit")
 
 
 def checked(data: DataOptions, part: str) -> tuple[Source, Tensor] | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distill_lightning.data.base import ImageData
+from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.exported import FORMAT, ExportedClassifier
 from distill_lightning.exporting import onnx_files, parity, torch_files
@@ -88,6 +89,10 @@ def export(
     if format.startswith("onnx"):
         onnx_files.needs("onnx", "onnxscript", "onnxruntime")
     opened = open_source(source, network, use_ema, root)
+    if (fitted := opened.classifier.preprocessing) is not None:
+        if format in ("onnx-int8", "safetensors"):
+            raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")
+        say(f"{fitted.words} is in the file: {fitted.num_bytes / 1e6:.2f} MB")
     if data is None and pictures:
         data = open_data(opened, root)
     if data is not None:
@@ -191,7 +196,8 @@ def _in_the_graph(opened: Opened) -> str:
     """What the graph does with the pixels before the network, in words."""
     crop, views = opened.classifier.evaluation.crop, opened.classifier.evaluation.views
     steps = [] if crop is None else [f"enlarged by {crop.resize:g} and cropped to the centre"]
-    steps += ["(x / 255 - mean) / std"]
+    fitted = opened.classifier.preprocessing
+    steps += ["(x / 255 - mean) / std" if fitted is None else f"x / 255, then {fitted.words}"]
     steps += [] if views is None else [f"the logits are the mean over the views of {type(views).__name__}"]
     return "; ".join(steps)
 

@@ -16,6 +16,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.exporting.members import members_of, plain_network
 from distill_lightning.exporting.run_data import Evaluation, evaluation_of, found_from, home_of, read_data
 from distill_lightning.methods.ensemble import Ensemble, Members
+from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import CONFIG, MADE_IN_PYTHON
 from distill_lightning.teachers import FrozenNetwork
@@ -37,26 +38,33 @@ class PictureClassifier(nn.Module):
         network: a network that returns logits (B, K) for normalised pictures.
         normaliser: the normalisation that it was trained with.
         bias: (K,), added to the logits; None for no bias.
+        preprocessing: the preprocessing that it was trained with; None for none.
         evaluation: what evaluation does with a picture before the network gets it.
     """
 
     scale: Tensor
     shift: Tensor
     bias: Tensor | None
+    mean: Tensor | None
+    std: Tensor | None
 
     def __init__(
         self,
         network: nn.Module,
         normaliser: Normaliser,
         bias: Tensor | None = None,
+        preprocessing: Fitted | None = None,
         evaluation: Evaluation | None = None,
     ) -> None:
         super().__init__()
         self.network, self.evaluation = network, evaluation or Evaluation()
+        self.preprocessing = preprocessing
         mean, std = normaliser.mean[:, None, None], normaliser.std[:, None, None]
         self.register_buffer("scale", 1 / (255 * std))
         self.register_buffer("shift", -mean / std)
         self.register_buffer("bias", bias)
+        self.register_buffer("mean", None if preprocessing is None else mean)
+        self.register_buffer("std", None if preprocessing is None else std)
         self.eval().requires_grad_(False)
 
     @property
@@ -74,12 +82,18 @@ class PictureClassifier(nn.Module):
             images = crop.cropped(images)
         normalised = torch.addcmul(self.shift, images.float(), self.scale)
         if views is None:
-            logits = self.network(normalised).float()
+            logits = self._logits(normalised)
         else:
-            logits = torch.stack([self.network(view).float() for view in views(normalised)]).mean(0)
+            logits = torch.stack([self._logits(view) for view in views(normalised)]).mean(0)
         if self.bias is not None:
             logits = logits + self.bias
         return logits, logits.softmax(1)
+
+    def _logits(self, normalised: Tensor) -> Tensor:
+        if self.preprocessing is not None and self.mean is not None and self.std is not None:
+            normalised = self.preprocessing(torch.addcmul(self.mean, normalised, self.std))
+        logits: Tensor = self.network(normalised).float()
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,13 +176,16 @@ def _of_checkpoint(path: Path, folder: Path | None, network: nn.Module | None, u
     if network is None:
         network = checkpoints.open_network(path, checkpoint)
     else:
+        checkpoints.put_activation(network, checkpoint, str(path))
         load_weights(network, checkpoints.network_weights(checkpoint, network), str(path))
     config = checkpoints.config_of(checkpoint, str(path)) if checkpoint.get("config") else {}
     info, spec = trained_on.info, checkpoint["hyper_parameters"].get("network")
     lineage = _lineage(config, info, folder, path.name, type(network).__name__)
     lineage |= {"epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step"), "use_ema": use_ema}
-    evaluation = evaluation_of(config, str(path))
-    classifier = PictureClassifier(network, normaliser_of(info), _bias(config, info, str(path)), evaluation)
+    if activation := checkpoint["hyper_parameters"].get("activation"):
+        lineage["activation"] = activation
+    bias, evaluation = _bias(config, info, str(path)), evaluation_of(config, str(path))
+    classifier = PictureClassifier(network, normaliser_of(info), bias, trained_on.preprocessing, evaluation)
     return Opened(classifier, info, trained_on, lineage, spec, config, folder, home_of(folder, config), str(path))
 
 
@@ -191,7 +208,7 @@ def _of_ensemble(folder: Path, config: RunConfig, made: Sequence[nn.Module], roo
             raise InputError(f"{other.where} has other classes or pictures than {where}: they must be the same")
     given = normaliser_of(info)
     frozen = [
-        FrozenNetwork(one.classifier.network, given, normaliser_of(one.info))
+        FrozenNetwork(one.classifier.network, given, normaliser_of(one.info), one.classifier.preprocessing)
         if isinstance(one, Opened)
         else FrozenNetwork.of_plain(one, given)
         for one in opened
@@ -205,7 +222,7 @@ def _of_ensemble(folder: Path, config: RunConfig, made: Sequence[nn.Module], roo
         for one, member in zip(members, frozen, strict=True)
     ]
     evaluation = evaluation_of(options, where)
-    classifier = PictureClassifier(together, given, _bias(options, info, where), evaluation)
+    classifier = PictureClassifier(together, given, _bias(options, info, where), evaluation=evaluation)
     return Opened(classifier, info, None, lineage, None, options, folder, home, where)
 
 

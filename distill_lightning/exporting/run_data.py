@@ -19,7 +19,7 @@ from distill_lightning.values import TrainedOn
 offer(ImageData, "distill_lightning.data")
 offer(Transform, "distill_lightning.data")
 offer(EvaluationViews, "distill_lightning.data")
-LEFT_OUT = ("augment", "mix", "seed", "pictures", "eval_transforms", "test_views")
+LEFT_OUT = ("augment", "mix", "seed", "pictures", "eval_transforms", "test_views", "preprocess")
 """Options of the data that do not matter for the pictures themselves."""
 ROOT_OR_RANDOM = "give --root FOLDER (root=), or --pictures 0 to compare on random pixels"
 

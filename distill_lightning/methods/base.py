@@ -8,8 +8,8 @@ the epoch.
 
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
 import torch
@@ -22,6 +22,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.provenance import refuse_other
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
+from distill_lightning.initializers import Initializer, initialise
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import (
     depends_on_process_count,
@@ -29,13 +30,16 @@ from distill_lightning.methods.checks import (
     refuse_small_auxiliary,
     refuse_small_batches,
     refuse_untrainable,
+    warn_of_other_activations,
     warn_of_softmax,
 )
-from distill_lightning.methods.evaluated import Evaluated
+from distill_lightning.methods.evaluated import Evaluated, Unregistered
 from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreign, refuse_unknown_monitors
+from distill_lightning.methods.insights import show_preprocessing
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.optimization import Optimization
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
+from distill_lightning.models.activations import replace_activations
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import FineTuning, default_optimizer
 from distill_lightning.ranges import Finite
@@ -73,7 +77,14 @@ class Method(Evaluated):
         compile: whether the network is compiled with torch.compile.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
             classes with no or too few training samples (Hinton et al. 2015, section 3).
+        initializer: rules for the first weights of the network, see Initializer. The first rule that matches a
+            parameter draws it. Weights of ``start_from`` replace what is drawn; what is drawn replaces weights that an
+            option of the network has loaded.
+        activation: makes the activation that replaces the network's own, such as torch.nn.GELU, at every place; see
+            ``models.activations``. By default the network keeps its own.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"initializer": None, "activation": None}
 
     needs = BatchNeeds()
     """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
@@ -94,6 +105,8 @@ class Method(Evaluated):
         compile: bool = False,
         class_bias: dict[str | int, Finite] | None = None,
         fine_tuning: FineTuning | None = None,
+        initializer: list[Initializer] | None = None,
+        activation: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -103,8 +116,11 @@ class Method(Evaluated):
         self.maker = None if isinstance(network, nn.Module) else maker(network)
         """What makes the network; None if it was given ready-made."""
         self._layout = {"channels_last": channels_last, "compile": compile}
+        self.activation = activation
         if isinstance(network, nn.Module):
-            self.set_network(network, **self._layout)
+            self.set_network(self.with_activation(network), **self._layout)
+        self.initializer = initializer or []
+        self._initialised: Unregistered | None = None
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
         self.timeline: Timeline | None = None
@@ -172,7 +188,7 @@ class Method(Evaluated):
         if self.maker is None:
             return {}
         made_by = with_shape(self.maker, shape, data)
-        self.set_network(made_by(), **self._layout)
+        self.set_network(self.with_activation(made_by()), **self._layout)
         return {"network": made_by}
 
     def setup(self, stage: str) -> None:
@@ -194,10 +210,13 @@ class Method(Evaluated):
             self._find_givers(data)
             needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
             refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
+            self.initialise()
             self.build_once(data.info)
             self.optimization.freeze(self.model)
             if self.trains:
                 refuse_untrainable(self, self.model)
+                if self.activation is not None:
+                    warn_of_other_activations(self.model, self.activation, data)
                 refuse_small_auxiliary(self.model, data)
                 warn_of_softmax(self.model, data)
             self._forget()
@@ -215,6 +234,7 @@ class Method(Evaluated):
             refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
             self.timeline, self._teacher = TrainerTimeline(self.trainer), None
             self.find_plain_teacher()
+            self.initialise()
             self.optimization.freeze(self.model)
             self._forget()
 
@@ -230,6 +250,31 @@ class Method(Evaluated):
             InputError: a network cannot take the pictures, or does not return K logits.
         """
         refuse_misfit(self.model, data)
+
+    def with_activation(self, network: nn.Module) -> nn.Module:
+        """The same network, with ``activation`` in place of its own.
+
+        Raises:
+            InputError: the network has no activation that can be replaced.
+        """
+        if self.activation is not None:
+            replace_activations(network, self.activation)
+        return network
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The networks that ``initializer`` draws, by the prefix of their names in the method; "" for ``model``."""
+        return {"": self.model}
+
+    def initialise(self) -> None:
+        """Draws the first weights by ``initializer``, once for each network.
+
+        Raises:
+            InputError: see ``initializers.initialise``.
+        """
+        # wrapped, so that the network is not registered a second time
+        if self.initializer and (self._initialised is None or self._initialised.module is not self.model):
+            initialise(self.trained_networks(), self.initializer, run_seed())
+            self._initialised = Unregistered(self.model)
 
     def _find_givers(self, data: ImageData) -> None:
         """Takes the timeline and the teacher from the callbacks, if they provide one."""
@@ -293,6 +338,11 @@ class Method(Evaluated):
 
     # Training
 
+    def on_train_start(self) -> None:
+        """Adds a picture of the preprocessing to TensorBoard, when a run begins."""
+        if not self.plain_batches and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+            show_preprocessing(self.image_data, self.trainer.loggers)
+
     def position(self, batch_idx: int) -> Position:
         """The position of training before batch ``batch_idx`` of the trainer's current epoch."""
         assert self.timeline is not None
@@ -310,6 +360,7 @@ class Method(Evaluated):
         position = self.position(batch_idx)
         self._start_step(position)
         batch = self.with_teacher(as_batch(batch))
+        batch = batch._replace(images=self.preprocessed(batch.images))  # after the teacher, which has its own
         output = self.training_loss(batch, position)
         if not isinstance(output, StepOutput):
             raise InputError(
@@ -401,6 +452,8 @@ class Method(Evaluated):
         data = self.trainer.datamodule if self.has_trainer else None  # type: ignore[attr-defined]
         if self.data_info is not None and isinstance(data, ImageData):
             checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
+            if data.preprocessing is not None:
+                checkpoint["data"]["preprocessing"] = data.preprocessing.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the modules that depend on the data and, in a fit, restores the memory.
@@ -415,6 +468,9 @@ class Method(Evaluated):
             return
         if of_run is not None:
             refuse_other(self.image_data.info, of_run)
+            if of_run.preprocessing is not None:  # fitted on another machine, it may differ in the last digits
+                self.image_data.preprocessing = of_run.preprocessing
+                self.data_info = self.image_data.info
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in callbacks}:
             raise InputError(
@@ -457,4 +513,4 @@ def trained_batches(trainer: pl.Trainer, batches: int) -> int:
 def _is_object(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return any(map(_is_object, value))
-    return isinstance(value, nn.Module | Schedule | TorchSchedule | FineTuning) or callable(value)
+    return isinstance(value, nn.Module | Schedule | TorchSchedule | FineTuning | Initializer) or callable(value)

@@ -1,6 +1,7 @@
 """Checks before the first step: whether network, batches and number of processes fit together."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torchvision.ops import StochasticDepth
 from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
+from distill_lightning.models.activations import other_activations
 from distill_lightning.models.outputs import AUXILIARY, input_type, main_output
 from distill_lightning.seeds import BUILD, run_seed, seed_for
 
@@ -44,6 +46,17 @@ def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
         last = [n for n, m in network.named_modules() if isinstance(m, nn.Softmax)]
         where = f" (its module {last[-1]})" if last else ""
         say(f"{type(network).__name__} ends in softmax{where}: the losses expect logits, and it will train badly")
+
+
+def warn_of_other_activations(network: nn.Module, make: Callable[[], nn.Module], data: ImageData) -> None:
+    """Prints a warning if a network calls activations as functions, which cannot be replaced."""
+    training = network.training
+    pictures = torch.zeros(1, *_shape(data)).to(*input_type(network))
+    others = other_activations(network.eval(), make, pictures)
+    network.train(training)
+    if others:
+        calls = ", ".join(f"{name} {count} times" for name, count in others.items())
+        say(f"activation: {type(network).__name__} calls {calls} as a function, which stays")
 
 
 def refuse_untrainable(method: nn.Module, network: nn.Module) -> None:

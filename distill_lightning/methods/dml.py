@@ -54,7 +54,7 @@ class DML(Method):
     def _set_peers(self, peers: list[nn.Module]) -> None:
         if len(peers) < len(self.given_peers):
             raise InputError("DML.network is a network, but a peer is a class: give classes alone, or networks alone")
-        self.peers = nn.ModuleList(peer.to(memory_format=self.memory_format) for peer in peers)
+        self.peers = nn.ModuleList(self.with_activation(peer).to(memory_format=self.memory_format) for peer in peers)
 
     def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
         """See Method; makes the peers as well."""
@@ -69,6 +69,10 @@ class DML(Method):
         """See Method; checks the peers as well."""
         for network in (self.model, *self.peers):
             refuse_misfit(network, data)
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """See Method; the peers as well."""
+        return super().trained_networks() | {f"peers.{number}.": peer for number, peer in enumerate(self.peers)}
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce_i`` and ``mutual_i`` for each network i; network 0 is the one that is evaluated."""

@@ -99,6 +99,10 @@ class Ensemble(Method):
         Raises:
             InputError: a member cannot be opened or does not fit the data.
         """
+        if self.image_data.preprocess:
+            raise InputError(
+                "each member of an Ensemble has the preprocessing of its own run: leave data.preprocess out"
+            )
         if not isinstance(self.model, Members):
             data, device = self.image_data, self.trainer.strategy.root_device
             members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]

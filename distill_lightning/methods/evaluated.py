@@ -213,8 +213,12 @@ class Evaluated(Recorded, LeanModule):
         """
         views = None if self.plain_batches else self.image_data.test_views
         if views is None or not (self.trainer.testing or self.trainer.predicting):
-            return call(images)
-        return torch.stack([call(view) for view in views(images)]).mean(0)
+            return call(self.preprocessed(images))
+        return torch.stack([call(self.preprocessed(view)) for view in views(images)]).mean(0)
+
+    def preprocessed(self, images: Tensor) -> Tensor:
+        """See ``ImageData.preprocessed``. Plain batches are left as they are."""
+        return images if self.plain_batches else self.image_data.preprocessed(images)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.

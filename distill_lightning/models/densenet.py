@@ -18,13 +18,13 @@ class DenseLayer(Ranged, nn.Module):
 
     def __init__(self, channels: Count, growth: Count, dropout: Fraction) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
+        self.norm, self.activation = nn.BatchNorm2d(channels), nn.ReLU()
         self.conv = nn.Conv2d(channels, growth, 3, 1, 1, bias=False)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) to (B, channels + growth, H, W)."""
-        return torch.cat([x, self.dropout(self.conv(F.relu(self.norm(x))))], 1)
+        return torch.cat([x, self.dropout(self.conv(self.activation(self.norm(x))))], 1)
 
 
 class SmallDenseNet(Ranged, nn.Module):

@@ -30,6 +30,7 @@ class WideBlock(Ranged, nn.Module):
         self.norm1, self.norm2 = nn.BatchNorm2d(n_in), nn.BatchNorm2d(n_out)
         self.conv1 = nn.Conv2d(n_in, n_out, 3, stride, 1, bias=False)
         self.conv2 = nn.Conv2d(n_out, n_out, 3, 1, 1, bias=False)
+        self.activation1, self.activation2 = nn.ReLU(), nn.ReLU()
         self.dropout = nn.Dropout(dropout)
         self.shortcut = None
         if stride != 1 or n_in != n_out:
@@ -37,8 +38,8 @@ class WideBlock(Ranged, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) to (B, n_out, H / stride, W / stride)."""
-        active = F.relu(self.norm1(x))
-        residual = self.conv2(self.dropout(F.relu(self.norm2(self.conv1(active)))))
+        active = self.activation1(self.norm1(x))
+        residual = self.conv2(self.dropout(self.activation2(self.norm2(self.conv1(active)))))
         output: Tensor = residual + (x if self.shortcut is None else self.shortcut(active))
         return output
 

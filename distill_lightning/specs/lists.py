@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distill_lightning.errors import InputError
+from distill_lightning.models.activations import OF_TORCH
 
 _trusted: ContextVar[frozenset[str]] = ContextVar("trusted", default=frozenset())
 
@@ -112,7 +113,11 @@ def _import(class_path: str) -> Any:
 
 
 def _network(module: str, name: str) -> Any:
-    """The functions of torchvision and timm that make a network, if torchvision or timm lists the name."""
+    """The functions of torchvision and timm that make a network, if torchvision or timm lists the name, and the
+    activations of torch.
+    """
+    if module in ("torch.nn", "torch.nn.modules.activation"):
+        return getattr(torch.nn, name) if name in OF_TORCH else None
     if re.fullmatch(r"torchvision\.models(\.\w+)?", module):
         from torchvision import models
 

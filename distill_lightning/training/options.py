@@ -61,13 +61,16 @@ def options_of(
         given[argument] = made_by if not number else _replaced(given[argument], int(number), made_by)
     if method.optimization.make is default_optimizer:
         given["optimizer"] = DEFAULT  # with its numbers, and of a class that a file may use
+    model = description.spec(type(method), given, "model")
+    if "model.init_args.activation" in description.unnamed:
+        raise InputError("activation cannot be imported by name: give a class, or functools.partial of a class")
     options = {
         "seed_everything": seed,
         "trainer": {
             option: description.of(value, f"trainer.{option}")
             for option, value in {**defaults(pl.Trainer), **DEFAULTS, **trainer}.items()
         },
-        "model": description.spec(type(method), given, "model"),
+        "model": model,
         "data": description.of(data, "data"),
         "log_dir": log_dir,
         "name": name,

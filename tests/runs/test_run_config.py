@@ -35,7 +35,8 @@ class Birds(ImageData):
 def test_options_are_free_where_their_class_says_so():
     config = resolve(["fit", "--config", str(CONFIGS / "digits/kd.yaml")]).config
     names = {name.rpartition(".")[2] for name in config.declared.free}
-    later = {"balanced"}  # with its default, which means the same as no such option
+    # with their defaults, which mean the same as no such options
+    later = {"balanced", "unlabelled", "unlabelled_share", "preprocess", "activation", "initializer"}
     assert names == {"root", "num_workers", "pictures", "eval_batch_size", "folder"} | later
     assert config.declared.pictures is None and not config.declared.validation_decides
     assert "trainer.callbacks.0.init_args.folder" not in config.result_options
@@ -74,7 +75,8 @@ def test_is_read_as_it_was_written(config, tmp_path):
 
 def test_a_folder_of_version_0_1_says_nothing_and_has_the_same_id(config, tmp_path):
     options = copy.deepcopy(config.options)
-    for later in ("balanced", "bad_pictures", "other_classes"):  # options that version 0.1 did not have
+    # options that version 0.1 did not have
+    for later in ("balanced", "bad_pictures", "other_classes", "unlabelled", "unlabelled_share", "preprocess"):
         del options["data"]["init_args"][later]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(options))
     assert RunConfig.read(tmp_path).id() == config.id()
