@@ -16,8 +16,8 @@ The command is `distill_lightning.cli.doctor`. How the rules were found and how 
 """
 
 from distill_lightning.doctor.curves import Curves, Series
-from distill_lightning.doctor.diagnosis import Diagnosis, diagnose
+from distill_lightning.doctor.diagnosis import LIKELY, Diagnosis, diagnose
 from distill_lightning.doctor.drawing import picture
 from distill_lightning.doctor.examine import examine
 
-__all__ = ["Curves", "Diagnosis", "Series", "diagnose", "examine", "picture"]
+__all__ = ["LIKELY", "Curves", "Diagnosis", "Series", "diagnose", "examine", "picture"]

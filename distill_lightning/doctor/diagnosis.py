@@ -10,6 +10,7 @@ from distill_lightning.doctor.words import TITLES, advice, evidence
 
 FEWEST_POINTS = 5
 SURE, LIKELY = 0.9, 0.7
+"""The smallest `Diagnosis.sure` of a verdict that is called sure, and likely. Below, it is a guess."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 from distill_lightning.callbacks.run_checkpoint import OutOfTimeError
 from distill_lightning.callbacks.start_from import Start, StartFrom
 from distill_lightning.distributed import from_first
-from distill_lightning.doctor import examine
+from distill_lightning.doctor import LIKELY, examine
 from distill_lightning.errors import InputError, first_input_error
 from distill_lightning.files import read_json
 from distill_lightning.loggers import TensorBoard
@@ -144,9 +144,9 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
 
 
 def _ask_doctor(run: Run, board: TensorBoard, step: int) -> None:
-    """Says in a line what the curves show, here and in TensorBoard. It is silent where they do not tell."""
+    """Says in a line what the curves show, here and in TensorBoard. It is silent where that would be a guess."""
     for _, found in examine([run.metrics.parent]):
-        if found.verdict != "unsure":
+        if found.sure >= LIKELY:
             print(f"doctor: {found.line}", flush=True)
             board.experiment.add_text("doctor", found.line, step)
 
