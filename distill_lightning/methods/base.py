@@ -320,7 +320,8 @@ class Method(Evaluated):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Makes one optimizer for the network and the modules that are trained with it."""
         optimizer = self.optimization.optimizer(self, self.model)
-        assert self.timeline is not None
+        if self.timeline is None:  # there is no fit, so there are no steps
+            return optimizer
         # in another program, the loader may have no length, and validation may log anything
         batches = math.inf if self.plain_batches else self.timeline.batches_per_epoch
         epochs, accumulated = self.trainer.max_epochs or 0, self.trainer.accumulate_grad_batches

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from distill_lightning.models.averaged_training import AveragedTraining
 from distill_lightning.models.convnet import ConvNet
@@ -68,6 +69,12 @@ def test_lenet():
 @pytest.mark.parametrize("size", [8, 28, 32])
 def test_convnet_takes_small_pictures(size):
     assert ConvNet(num_classes=7)(torch.zeros(2, 1, size, size)).shape == (2, 7)
+
+
+def test_convnet_without_batch_norm():
+    network = ConvNet(norm=False)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in network) and network[0].bias is not None
+    assert [type(network.get_submodule(name)) for name in network.exits] == [nn.ReLU] * 3
 
 
 @pytest.mark.parametrize("network", [ResNet20, ResNet18])
