@@ -127,6 +127,11 @@ def rows(run: Path) -> list[tuple[int, str, float]]:
     return [row for row in read_metrics(run / "metrics.csv") if not row[1].endswith("_per_s")]
 
 
+def rows_of_any_world(run: Path) -> list[tuple[int, str, float]]:
+    """The rows that do not depend on the number of processes: not the spread of losses over the parts of batches."""
+    return [row for row in rows(run) if not row[1].endswith(("loss_max", "loss_std"))]
+
+
 def write_run(folder: Path, seed: int = 0, lr: float = 0.1, teacher: str | None = None, accuracy: float = 0.9) -> Path:
     """A run folder as the command leaves it."""
     folder.mkdir(parents=True)

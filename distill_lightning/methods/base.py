@@ -8,6 +8,7 @@ the epoch.
 
 import functools
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -80,7 +81,7 @@ class Method(Evaluated):
         initializer: rules for the first weights of the network, see Initializer. The first rule that matches a
             parameter draws it. Weights of ``start_from`` replace what is drawn; what is drawn replaces weights that an
             option of the network has loaded.
-        activation: makes the activation that replaces the network's own, such as torch.nn.GELU, at every place; see
+        activation: makes the activation that replaces the network's own, such as GELU, at every place; see
             ``models.activations``. By default the network keeps its own.
     """
 
@@ -131,6 +132,7 @@ class Method(Evaluated):
 
     # For subclasses
 
+    @abstractmethod
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms of the loss for a training batch.
 

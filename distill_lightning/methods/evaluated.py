@@ -217,8 +217,8 @@ class Evaluated(Recorded, LeanModule):
         return torch.stack([call(self.preprocessed(view)) for view in views(images)]).mean(0)
 
     def preprocessed(self, images: Tensor) -> Tensor:
-        """See ``ImageData.preprocessed``. Plain batches are left as they are."""
-        return images if self.plain_batches else self.image_data.preprocessed(images)
+        """See ``ImageData.preprocessed``. Without a data module of this program, the same pictures."""
+        return images if self.plain_batches or not self.has_trainer else self.image_data.preprocessed(images)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         """Predicts a batch.

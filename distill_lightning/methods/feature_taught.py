@@ -6,6 +6,7 @@ f_j are the features of the student at its layer j, g_j those of the teacher at 
 are of the same pictures: the callback SoftTargets asks the teacher once for a batch.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -57,6 +58,7 @@ class FeatureTaught(Taught):
         self.needs = BatchNeeds(teacher_logits=soft_weight > 0, teacher_features=True)
         self.features: Features | None = None
 
+    @abstractmethod
     def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
         """The terms of the loss of features, by name.
 

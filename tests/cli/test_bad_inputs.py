@@ -81,7 +81,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{B} --data.batch_size.x 3", ["--data.batch_size.x", "has no options of its own"]),
     (f"{B} --trainer.max_epochs", ["--trainer.max_epochs has no value"]),
     # classes
-    ("fit --model KDD", ["model is KDD", "did you mean KD?"]),
+    ("fit --model KDs", ["model is KDs", "did you mean KD?"]),
     (f"{B} --model ConvNet", ["model is ConvNet", "no such class"]),
     (f"{B} --data CIFAR11", ["data is CIFAR11", "did you mean CIFAR10?"]),
     (f"{B} --model.network ConvNt", ["model.network is ConvNt", "did you mean ConvNet?"]),
@@ -97,7 +97,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{B} --trainer.callbacks+ EarlyStopping", ["EarlyStopping needs the option monitor"]),
     (f"{B} --trainer.callbacks+ lightning.pytorch.callbacks.EarlyStoping", ["EarlyStoping", "EarlyStopping?"]),
     (f"{B} --trainer.logger WandbLoger", ["WandbLoger", "did you mean WandbLogger?"]),
-    (f"{B} --model.help KDD", ["KDD", "did you mean KD?"]),
+    (f"{B} --model.help KDs", ["KDs", "did you mean KD?"]),
     (f"{B} --modle.help", ["no option --modle", "did you mean model?"]),
     # values
     (f"{B} --data.batch_size many", ["data.batch_size is many", "expected int, 1 or more"]),

@@ -37,6 +37,7 @@ def test_options_are_free_where_their_class_says_so():
     names = {name.rpartition(".")[2] for name in config.declared.free}
     # with their defaults, which mean the same as no such options
     later = {"balanced", "unlabelled", "unlabelled_share", "preprocess", "activation", "initializer"}
+    later |= {"standardise", "norm"}
     assert names == {"root", "num_workers", "pictures", "eval_batch_size", "folder"} | later
     assert config.declared.pictures is None and not config.declared.validation_decides
     assert "trainer.callbacks.0.init_args.folder" not in config.result_options
