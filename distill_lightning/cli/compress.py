@@ -32,6 +32,8 @@ from distill_lightning.specs import trusting
 
 KEPT = ("optimizer", "schedule", "decay_norms_and_biases", "channels_last", "compile")
 """Options of the teacher's method that the student gets, too."""
+STARTS = ("start_from", "start_optimizer")
+"""Options that say which weights the teacher began with. The student has a beginning of its own."""
 SOFT_TARGETS = "distill_lightning.callbacks.soft_targets.SoftTargets"
 LOTTERY = "distill_lightning.callbacks.lottery.Lottery"
 EPILOG = """Other options go to `distill fit`, for example --model.network.width 8, --model.temperature 2 or
@@ -124,7 +126,7 @@ def teacher_config(teacher: Opened, source: str) -> dict[str, Any]:
     model = {k: v for k, v in arguments.items() if k in KEPT} | ({"network": network} if network else {})
     callback = {"class_path": SOFT_TARGETS, "init_args": {"teacher": checkpoints, "mode": "online"}}
     trainer = {k: v for k, v in (config.get("trainer") or {}).items() if k != "callbacks"}
-    kept = {k: v for k, v in config.items() if k not in ("name", "model", "trainer")}
+    kept = {k: v for k, v in config.items() if k not in ("name", "model", "trainer", *STARTS)}
     return {
         **kept,
         "model": {"class_path": f"{KD.__module__}.{KD.__name__}", "init_args": model},
@@ -144,7 +146,7 @@ def narrowed_config(run: Path, given: Any, out: Path) -> dict[str, Any]:
     about = {"keep": given.keep, "weights_digest": opened.weights_digest}
     out.mkdir(parents=True, exist_ok=True)
     Ticket(weights, [{}], 0, about).save(out / "ticket.pt")
-    config = RunConfig.read(run).options
+    config = {name: value for name, value in RunConfig.read(run).options.items() if name not in STARTS}
     arguments = config["model"]["init_args"]
     rate = (arguments.get("optimizer") or {}).get("init_args") or {}
     if isinstance(rate.get("lr"), float | int):

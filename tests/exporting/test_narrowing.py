@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import distill
+from helpers import distill, fit
 from torch import nn
 
 pytest.importorskip("torch_pruning")
@@ -14,9 +14,11 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from distill_lightning import checkpoints
+from distill_lightning.cli.compress import teacher_config
 from distill_lightning.errors import InputError
 from distill_lightning.exported import ExportedClassifier
 from distill_lightning.exporting import parity
+from distill_lightning.exporting.opening import open_source
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.narrowed import Narrowed
@@ -112,6 +114,12 @@ def test_compress_goes_from_a_run_to_a_smaller_file(run, tmp_path, trained, caps
     capsys.readouterr()
     assert distill(*args) == 0  # again: the runs are finished, and are not trained again
     assert capsys.readouterr().out.count("(finished already)") == 2
+
+
+def test_a_student_does_not_begin_where_its_teacher_began(run):
+    teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--start_from", run, "--name", "tuned")
+    options = teacher_config(open_source(teacher), str(teacher))
+    assert options["data"] and not {"start_from", "start_optimizer"} & options.keys()
 
 
 @pytest.mark.parametrize(
