@@ -76,6 +76,7 @@ from .methods.sp import SP as SP
 from .methods.taught import Taught as Taught
 from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf
+from .optimizers import FineTuning as FineTuning
 from .predictions import Prediction as Prediction
 from .predictions import Predictions as Predictions
 from .schedulers import TorchSchedule as TorchSchedule

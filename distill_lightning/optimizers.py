@@ -16,13 +16,14 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distill_lightning.errors import InputError
+from distill_lightning.recorded import Recorded
 
 MOST_LAYERS = 12
 """The largest number of layers that ``layer_decay`` tells apart below the head, for networks that do not say their
 layers themselves."""
 
 
-class FineTuning:
+class FineTuning(Recorded):
     """Which parameters of the network are trained, from which epoch on, and at which rate.
 
     Patterns are those of ``fnmatch`` for the names of parameters: "layer1.*", "*.bias". Of several rules, the first
@@ -247,11 +248,11 @@ def describe_groups(optimizer: Optimizer, frozen: int, names: Mapping[int, str])
     groups = optimizer.param_groups
     if len(groups) == 1 and not frozen:
         return
-    yield f"{'parameters':>12} {'rate':>10} {'decay':>10} {'from epoch':>10}  first names"
+    yield f"{'parameters':>12} {'rate':>10} {'decay':>10}  {'from epoch':>10}  first names"
     for group in groups:
         count = sum(p.numel() for p in group["params"])
         first = ", ".join(names.get(id(p), "?") for p in group["params"][:2])
         rate, decay = f"{group['initial_lr']:.3g}", f"{group.get('weight_decay', 0.0):.3g}"
-        yield f"{count:>12,} {rate:>10} {decay:>10} {group.get('from_epoch', 0):>10}  {first}"
+        yield f"{count:>12,} {rate:>10} {decay:>10}  {group.get('from_epoch', 0):>10}  {first}"
     if frozen:
         yield f"{frozen:>12,} {'frozen':>10}"

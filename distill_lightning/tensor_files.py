@@ -96,6 +96,8 @@ def read_tensors(path: str | Path, what: str, foreign: bool = False) -> Any:
     except pickle.UnpicklingError as error:
         raise InputError(f"{path} holds something else than tensors and plain data: it is not read") from error
     except Exception as error:  # a damaged file can fail anywhere in torch's reader
+        if path.suffix.lower() in (".onnx", ".pt2"):
+            raise InputError(f"{path} is an exported file: `distill predict` and dl.load read it") from error
         raise InputError(f"{path} is torn, or no {what}: give another, or make it anew") from error
     return content
 

@@ -21,6 +21,7 @@ def _alone(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the program adds the folder that it runs in
     yield
     for name, module in list(sys.modules.items()):  # what the test itself wrote, and the next one may write again
         if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):

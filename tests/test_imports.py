@@ -74,7 +74,7 @@ MAY_IMPORT = {
     "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
-    "optimizers": {"errors"},
+    "optimizers": {"errors", "recorded"},
     "initializers": {"errors", "ranges", "recorded", "seeds"},
     "schedules": {"errors", "ranges", "recorded"},
     "schedulers": {"errors", "recorded", "ranges"},

@@ -19,6 +19,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.weights import Report, Source, match, put_weights, read_source
 from distill_lightning.weights.adapting import adapt_channels, adapt_positions
+from distill_lightning.weights.matching import common_prefix
 
 
 def trained(**options) -> nn.Module:
@@ -250,6 +251,15 @@ def test_a_prefix_of_the_network_is_added():
     network.backbone = ConvNet()
     assert "with the prefix backbone." in put(network, STATE).line()
     assert network.backbone.state_dict()[FIRST].equal(STATE[FIRST])
+
+
+def test_another_block_is_no_prefix():
+    """The names stages.1.* of a file are not those of stages.2.* in the network."""
+    block = {f"stages.1.{n}": v for n, v in nn.Linear(3, 3).state_dict().items()}
+    own = {f"network.stages.2.{n}": v for n, v in nn.Linear(3, 3).state_dict().items()}
+    assert common_prefix(own, block) == ("", "")
+    wrapped = {f"1.{n}": v for n, v in nn.Linear(3, 3).state_dict().items()}
+    assert common_prefix(nn.Linear(3, 3).state_dict(), wrapped) == ("1.", "")
 
 
 def test_channels_as_timm_does():

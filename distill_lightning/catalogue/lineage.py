@@ -89,7 +89,10 @@ def _named(info: RunInfo) -> list[tuple[str, str]]:
     for key, value in info.options.items():
         words = [word for word in key.split(".") if not word.isdigit()]
         role = next((ROLES[word] for word in reversed(words) if word in ROLES), None)
-        is_path = isinstance(value, str) and (value.endswith(ENDS_OF_WEIGHTS) or words[-1] in ROLES)
+        if words[-2:] == ["start_from", "run"]:  # the name that the first run had, beside its path
+            continue
+        named = words[-1] in ROLES or words[-2:] == ["start_from", "path"]
+        is_path = isinstance(value, str) and (named or value.endswith(ENDS_OF_WEIGHTS))
         if is_path:
             found[role or words[-1], str(value)] = None
     return list(found)[:MOST_ORIGINS]

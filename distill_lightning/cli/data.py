@@ -34,6 +34,9 @@ def main(args: list[str], resolve: Callable[[list[str]], ImageData]) -> int:
     parser.add_argument("config", help="a configuration; or a folder, zip or tar file of pictures")
     parser.add_argument("--sheet", type=Path, default=Path("contact_sheet.png"), help="the PNG of training pictures")
     parser.add_argument("--count", type=int, default=64, help="the number of pictures on it, 0 for no sheet")
+    if "--config" in args[:-1]:  # as for fit
+        at = args.index("--config")
+        args = [args[at + 1], *args[:at], *args[at + 2 :]]
     given, rest = parser.parse_known_args(args)
     if not 0 <= given.count <= MOST:
         raise InputError(f"--count is {given.count}: give a number from 0 to {MOST:,}")
@@ -41,7 +44,7 @@ def main(args: list[str], resolve: Callable[[list[str]], ImageData]) -> int:
     if path.is_dir() or path.suffix.lower() in (".zip", ".tar"):
         if rest:
             raise InputError(f"distill data takes no {rest[0]} with a folder: give a configuration and --data.root")
-        data: ImageData = ImageFolder(given.config, batch_size=1)
+        data: ImageData = ImageFolder(given.config, batch_size=1, bad_pictures="skip")
     else:
         data = resolve(["fit", "--config", given.config, *rest])
     data.prepare_data()

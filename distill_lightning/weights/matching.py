@@ -105,7 +105,13 @@ def common_prefix(own: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> tu
         usual = USUAL.index(removed) if removed in USUAL else len(USUAL)
         return -_count(own, renamed), usual, len(removed) + len(added)
 
-    return min((pair for pair, _ in votes.most_common(TRIED)), key=rank)
+    return min((pair for pair, _ in votes.most_common(TRIED) if not _is_other_place(*pair)), key=rank)
+
+
+def _is_other_place(removed: str, added: str) -> bool:
+    """Whether two prefixes are the places of two blocks, as ``stages.1.`` and ``network.stages.2.``."""
+    last, mine = (prefix.rstrip(".").rpartition(".")[2] for prefix in (removed, added))
+    return last.isdigit() and mine.isdigit() and last != mine
 
 
 def _apart(theirs: str, mine: str) -> tuple[str, str]:

@@ -50,7 +50,8 @@ class Report:
         count = len(self.matched) + len(self.adapted)
         total = count + len(self.new)
         where = f" ({self.entry})" if self.entry else ""
-        parts = [f"weights from {self.source}{where}: {count} of {total} tensors, {self.share:.1%} of the parameters"]
+        of = "of the parameters without the head" if self.head else "of the parameters"
+        parts = [f"weights from {self.source}{where}: {count} of {total} tensors, {self.share:.1%} {of}"]
         if self.prefix:
             parts.append(f"without the prefix {self.prefix}")
         if self.added:

@@ -3,12 +3,13 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from helpers import made_run
 
 from distill_lightning.catalogue.info import read
-from distill_lightning.catalogue.lineage import origins
+from distill_lightning.catalogue.lineage import _named, origins
 
 
 def taught_by(*teachers: str) -> list:
@@ -37,6 +38,14 @@ def test_teachers_members_and_tickets_over_generations():
     made_run("logs/digits/baseline/d", callbacks=[ticket])
     (found,) = origins(read(Path("logs/digits/baseline/d")))
     assert (found.role, found.info.name) == ("ticket", "b")
+
+
+def test_starting_weights_are_named_once():
+    made_run("logs/digits/baseline/a")
+    start = {"path": "logs/digits/baseline/a", "weights": "d0bb", "run": "digits/542c0db9ee9fad00/last.ckpt"}
+    options = {"start_from.path": start["path"], "start_from.run": start["run"]}
+    info = replace(read(Path("logs/digits/baseline/a")), options=options)
+    assert [(role, path) for role, path in _named(info)] == [("starting weights", start["path"])]
 
 
 def test_what_has_changed_is_found():

@@ -268,6 +268,12 @@ def test_the_verb_shows_the_data_and_draws_a_sheet(pictures, tmp_path, capsys):
     assert distill("data", pictures, "--sheet", "s.png") == 0
     assert Path("s.png").exists()
     assert "pictures 3x20x20" in capsys.readouterr().out
+    assert distill("data", *given, "--config", "folder/baseline", "--count", 0) == 0
+    assert "pictures 3x16x16" in capsys.readouterr().out
+    shutil.copytree(pictures, "damaged")
+    next(Path("damaged/train").glob("*/*.png")).write_bytes(b"\x89PNG")
+    assert distill("data", "damaged", "--count", 0) == 0
+    assert "1 of" in "".join(capsys.readouterr())
     assert distill("data", pictures, "--data.image_size", 3) == 2
     assert distill("data", tmp_path / "none") == 2
 
