@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 OF_STUDY = "DISTILL_STUDY"
 """Set for the runs of a study: the process ID of the study. If the study ends, a run saves a checkpoint and exits."""
@@ -27,3 +28,20 @@ def requeue() -> None:
             subprocess.run(["scontrol", "requeue", job], check=False)
         except FileNotFoundError:
             print("distill: scontrol is not there: this job is not requeued", file=sys.stderr)
+
+
+def commit() -> str | None:
+    """The commit of this program, with "+changes" if files differ from it; None if it does not run from a git
+    repository of its own.
+    """
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        head, changes = (
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=True, timeout=10)
+            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -17,12 +17,14 @@ from distill_lightning.report.tables import Table
 from distill_lightning.studies import (
     Display,
     LocalEngine,
+    PlannedRun,
     Resolve,
     Scheduler,
     StudyPlan,
     plan_study,
     read_study,
     status_line,
+    write_record,
 )
 
 
@@ -50,12 +52,18 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     parser.add_argument("--jobs", type=int, default=1, help="how many runs to train at once; they share cores and GPUs")
     parser.add_argument("--dry_run", action="store_true", help="print the plan as a script, and train nothing")
     parser.add_argument("--log_dir", default="logs", help="the folder that runs are written to")
+    parser.add_argument(
+        "--records",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the results of finished runs here, without weights; what is here is not trained again",
+    )
     given, options = parser.parse_known_args(args)
     if given.jobs < 1:
         raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
     name = str(given.study)
     study = read_study(find(name) or find_shipped(f"studies/{name}") or given.study)
-    plan = plan_study(study, given.log_dir, resolve, options)
+    plan = plan_study(study, given.log_dir, resolve, options, given.records)
     checker = SpecChecker(study.path, plan.variables)
     tables, figures = checker.tables(study.tables), checker.figures(study.figures)
     if given.dry_run:
@@ -63,7 +71,12 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
         return 0
     folder = Path(given.log_dir) / "studies" / given.study.stem
     engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
-    scheduler = Scheduler(plan.runs, given.jobs, engine, Display())
+
+    def record(run: PlannedRun) -> None:
+        if given.records is not None and given.records.absolute() not in run.folder.absolute().parents:
+            write_record(run.folder, given.records)
+
+    scheduler = Scheduler(plan.runs, given.jobs, engine, Display(), record)
     ended_by = scheduler.run()
     print(status_line(scheduler.snapshot()))
     if ended_by:

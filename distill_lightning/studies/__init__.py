@@ -33,6 +33,7 @@ From the file to the last run, in this order:
     references.py   ``${teacher/best: seed=0}``: `Reference`
     plan.py         lists each run with its arguments and the runs that it needs: `StudyPlan`, `PlannedRun`
     finished.py     finds finished runs on disk, which are not trained again
+    records.py      keeps the results of finished runs without their weights
     engine.py       starts a run's process, with its share of cores and GPUs: `LocalEngine`
     scheduler.py    starts each run when the runs that it needs are done: `Scheduler`
     snapshot.py     the state of all runs at one moment: `Snapshot`
@@ -45,6 +46,7 @@ from distill_lightning.studies.display import Display, status_line
 from distill_lightning.studies.engine import LocalEngine
 from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
 from distill_lightning.studies.reading import Study, read_study
+from distill_lightning.studies.records import write_record
 from distill_lightning.studies.scheduler import Scheduler
 from distill_lightning.studies.snapshot import Snapshot
 
@@ -61,4 +63,5 @@ __all__ = [
     "plan_study",
     "read_study",
     "status_line",
+    "write_record",
 ]

@@ -103,7 +103,9 @@ class StudyPlan:
         return "\n".join(lines)
 
 
-def plan_study(study: Study, log_dir: str, resolve: Resolve, given: list[str]) -> StudyPlan:
+def plan_study(
+    study: Study, log_dir: str, resolve: Resolve, given: list[str], records: Path | None = None
+) -> StudyPlan:
     """Plans every run of a study.
 
     Args:
@@ -111,14 +113,24 @@ def plan_study(study: Study, log_dir: str, resolve: Resolve, given: list[str]) -
         log_dir: the folder that runs are written to.
         resolve: resolves the arguments of a command, and raises InputError if they are wrong.
         given: arguments from the command line for every run.
+        records: the folder of records. A run that has one is finished, unless a run that must be trained needs it.
 
     Raises:
         InputError: a reference or an option is wrong.
     """
-    planner = _Planner(study, log_dir, resolve, given)
-    for name in study.entries:
-        planner.plan_entry(name, ())
-    return StudyPlan(study.path, planner.entries)
+    recorded = finished_runs(records) if records else {}
+    resolved: dict[str, Resolved] = {}
+    while True:
+        planner = _Planner(study, log_dir, resolve, given, recorded, resolved)
+        for name in study.entries:
+            planner.plan_entry(name, ())
+        plan = StudyPlan(study.path, planner.entries)
+        without_weights = set(recorded.values())
+        needed = {need.folder for run in plan.runs if not run.finished() for need in run.needs if run.same_as is None}
+        if not needed & without_weights:
+            return plan
+        # these are trained again, and so is what they need themselves
+        recorded = {what: folder for what, folder in recorded.items() if folder not in needed}
 
 
 def run_name(entry: str, variables: Variables) -> str:
@@ -136,13 +148,21 @@ def requested_gpus(devices: Any) -> int | None:
 class _Planner:
     """Makes a plan. It keeps what it has planned and resolved so far."""
 
-    def __init__(self, study: Study, log_dir: str, resolve: Resolve, given: list[str]) -> None:
+    def __init__(
+        self,
+        study: Study,
+        log_dir: str,
+        resolve: Resolve,
+        given: list[str],
+        recorded: dict[str, Path],
+        resolved: dict[str, Resolved],
+    ) -> None:
         self.study, self.log_dir, self.resolve, self.given = study, log_dir, resolve, given
         self.entries: dict[str, tuple[PlannedRun, ...]] = {}
-        self.finished = finished_runs(Path(log_dir))
+        self.finished = recorded | finished_runs(Path(log_dir))
         self.by_identity: dict[str, list[PlannedRun]] = {}
         self.identities: dict[Path, str] = {}
-        self.resolved: dict[str, Resolved] = {}
+        self.resolved = resolved
 
     def plan_entry(self, name: str, above: tuple[str, ...]) -> None:
         """Plans the entries that an entry needs, then the entry itself.

@@ -3,7 +3,7 @@
 import dataclasses
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Protocol
 
@@ -39,10 +39,18 @@ class Scheduler:
         jobs: how many runs are trained at once.
         engine: starts the runs.
         display: gets a snapshot after each change.
+        when_done: is called with each run that is done, also with those that were done before.
     """
 
-    def __init__(self, runs: Sequence[PlannedRun], jobs: int, engine: Engine, display: Display) -> None:
-        self.runs, self.jobs, self.engine, self.display = runs, jobs, engine, display
+    def __init__(
+        self,
+        runs: Sequence[PlannedRun],
+        jobs: int,
+        engine: Engine,
+        display: Display,
+        when_done: Callable[[PlannedRun], object] = lambda _: None,
+    ) -> None:
+        self.runs, self.jobs, self.engine, self.display, self.when_done = runs, jobs, engine, display, when_done
         self._statuses = {run: RunStatus(run.name, run.entry) for run in runs}
         self._started: dict[PlannedRun, StartedRun] = {}
         self._free_slots = list(range(jobs))
@@ -83,6 +91,8 @@ class Scheduler:
         return self._started[run].last_words()
 
     def _put(self, run: PlannedRun, state: State) -> None:
+        if state == "done":
+            self.when_done(run)
         started_s = time.monotonic() if state == "running" else 0.0
         self._statuses[run] = dataclasses.replace(self._statuses[run], state=state, started_s=started_s)
         self._changed = True

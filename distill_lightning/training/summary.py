@@ -7,6 +7,7 @@ import lightning
 import torch
 
 from distill_lightning.confusion import by_class
+from distill_lightning.environment import commit
 from distill_lightning.runs import RunConfig
 from distill_lightning.training.parts import Parts
 from distill_lightning.values import Summarised
@@ -50,6 +51,7 @@ def summarise(parts: Parts, config: RunConfig, metrics: dict[str, float]) -> dic
         "config_digest": config.id(),
         "versions": {
             "distill_lightning": __version__,
+            **({"commit": found} if (found := commit()) else {}),
             "torch": torch.__version__,
             "lightning": lightning.__version__,
             "python": platform.python_version(),

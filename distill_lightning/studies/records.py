@@ -1,0 +1,62 @@
+"""Records of finished runs: their results without their weights, small enough for a repository.
+
+A record is a folder <records>/<data set>/<method>/<name>, as that of the run, with its configuration, summary.json,
+confusion.csv and a thinned metrics.csv; that of a lottery run also has rounds.csv. A study makes its tables from records
+as it does from runs. A run with a record is trained again only if another run needs its weights.
+"""
+
+import csv
+import io
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+from distill_lightning.files import atomic_write
+from distill_lightning.runs.config import CONFIG, IDENTITY
+from distill_lightning.runs.metrics import HEADER, read_metrics
+from distill_lightning.runs.summary import CONFUSION
+
+WHOLE = (CONFIG, IDENTITY, CONFUSION, "rounds.csv", "summary.json")
+"""The files that a record has as the run has them. The summary is the last: a record is whole when it has one."""
+MOST_POINTS = 200
+"""The largest number of points of a curve in a record."""
+Row = tuple[int, str, float]
+
+
+def write_record(run: Path, records: Path) -> Path:
+    """Writes the record of a finished run. One that exists already is left as it is.
+
+    Args:
+        run: the folder of the run, logs/<data set>/<method>/<name>.
+        records: the folder of all records.
+
+    Returns:
+        The folder of the record.
+
+    Raises:
+        OSError: a file cannot be read or written.
+        ValueError: metrics.csv is damaged.
+    """
+    folder = records.joinpath(*run.absolute().parts[-3:])
+    if (folder / "summary.json").is_file():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = thinned(read_metrics(run / "metrics.csv"))
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
+    atomic_write(folder / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+    for name in WHOLE:
+        if (run / name).is_file():
+            content = (run / name).read_bytes()
+            atomic_write(folder / name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    return folder
+
+
+def thinned(rows: list[Row]) -> list[Row]:
+    """At most `MOST_POINTS` points for each tag, at even distances and always the last, sorted by step and tag."""
+    kept: list[Row] = []
+    for _, points in groupby(sorted(rows, key=itemgetter(1)), key=itemgetter(1)):
+        of_tag = list(points)
+        every = -(-len(of_tag) // MOST_POINTS)
+        kept += of_tag[::-1][::every]  # backwards, so that the last one stays
+    return sorted(kept, key=itemgetter(0, 1))

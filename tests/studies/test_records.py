@@ -1,0 +1,70 @@
+"""Records: the results of finished runs without weights, which a study counts as finished."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+from helpers import CONFIGS, distill
+
+from distill_lightning.runs import read_metrics
+from distill_lightning.studies.records import MOST_POINTS, thinned
+
+
+def write_study() -> Path:
+    given = {"trainer.max_epochs": 1, "data.train_part": 128, "model.network": "LeNet300100"}
+    study = {
+        "for": {"seed": 1},
+        "options": given,
+        "runs": {
+            "teacher": {"config": str(CONFIGS / "digits" / "baseline.yaml")},
+            "student": {
+                "config": str(CONFIGS / "digits" / "kd.yaml"),
+                "for": {"seed": 1, "temperature": [1, 4]},
+                "options": {"model.temperature": "{temperature}", "trainer.callbacks.teacher": "${teacher}"},
+            },
+        },
+        "tables": [{"title": "T", "rows": [{"run": "teacher"}, {"run": "student"}], "columns": ["test/accuracy"]}],
+        "figures": [{"run": ["teacher"], "y": "val/accuracy"}],
+    }
+    path = Path("small.yaml")
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
+    return path
+
+
+def test_a_study_goes_on_from_records(capsys):
+    path = write_study()
+    assert distill("study", path, "--records", "results") == 0
+    table = Path("logs/studies/small/tables.md").read_text()
+    runs, kept = sorted(Path("logs/digits").glob("*/*")), sorted(Path("results/digits").glob("*/*"))
+    assert [run.relative_to("logs") for run in runs] == [one.relative_to("results") for one in kept]
+    for run, one in zip(runs, kept, strict=True):
+        names = {"config.yaml", "identity.json", "summary.json", "metrics.csv", "confusion.csv"}
+        assert {file.name for file in one.iterdir()} == names
+        assert sorted(read_metrics(one / "metrics.csv")) == sorted(read_metrics(run / "metrics.csv"))
+    # on another machine, which has the records alone
+    shutil.rmtree("logs")
+    capsys.readouterr()
+    assert distill("study", path, "--records", "results") == 0
+    assert not Path("logs/digits").exists()
+    assert Path("logs/studies/small/tables.md").read_text() == table
+    # a student without its record needs the weights of the teacher
+    (student,) = (one for one in kept if "temperature4" in one.name)
+    teacher = next(one for one in kept if "teacher" in one.name)
+    shutil.rmtree(student)
+    before = (teacher / "summary.json").read_bytes()
+    assert distill("study", path, "--records", "results") == 0
+    trained = {run.name for run in Path("logs/digits").glob("*/*")}
+    assert trained == {teacher.name, student.name}
+    assert Path("logs/studies/small/tables.md").read_text() == table  # trained again, it computes the same
+    assert (teacher / "summary.json").read_bytes() == before and (student / "summary.json").is_file()
+
+
+def test_a_long_curve_is_thinned():
+    rows = [(step, tag, float(step)) for step in range(1, 1002) for tag in ("a", "b")] + [(7, "c", 0.0)]
+    kept = thinned(rows)
+    for tag in ("a", "b"):
+        steps = [step for step, of, _ in kept if of == tag]
+        assert len(steps) <= MOST_POINTS and steps[-1] == 1001 and {b - a for a, b in pairwise(steps)} == {6}
+    assert [row for row in kept if row[1] == "c"] == [(7, "c", 0.0)]
+    assert kept == sorted(kept, key=lambda row: (row[0], row[1]))
