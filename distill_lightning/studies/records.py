@@ -1,7 +1,7 @@
 """Records of finished runs: their results without their weights, small enough for a repository.
 
 A record is a folder <records>/<data set>/<method>/<name>, as that of the run, with its configuration, summary.json,
-confusion.csv and a thinned metrics.csv; that of a lottery run also has rounds.csv. A study makes its tables from records
+confusion.csv and a thinned metrics.csv; that of a lottery run also has rounds.csv. A study makes tables from records
 as it does from runs. A run with a record is trained again only if another run needs its weights.
 """
 
