@@ -100,17 +100,17 @@ def _agrees_and_is_flat(m: Measures) -> bool:
 
 RULES = (
     Rule("not finite", "diverged", 0.99, lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
-    Rule("ends above", "diverged", 0.95, lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
+    Rule("ends above", "diverged", 0.83, lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
     Rule("few steps", "lr_too_low", 0.83, lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
     Rule(
         "collapsed, small batch", "batch_too_small", 0.86,
         lambda m, c: m.end > CHANCE and _was_lower(m) and _small(c), at=lambda m: m.spike_at,
     ),
     Rule("collapsed", "lr_too_high", 0.94, lambda m, _: m.end > CHANCE and _was_lower(m), at=lambda m: m.spike_at),
-    Rule("hardly falls", "lr_too_low", 0.63, lambda m, _: m.end > CHANCE and _creeps(m)),
-    Rule("flat", "no_learning", 0.64, lambda m, _: m.end > CHANCE),
+    Rule("hardly falls", "lr_too_low", 0.71, lambda m, _: m.end > CHANCE and _creeps(m)),
+    Rule("flat", "no_learning", 0.73, lambda m, _: m.end > CHANCE),
     Rule(
-        "validation at chance", "eval_mismatch", 0.88,
+        "validation at chance", "eval_mismatch", 0.89,
         lambda m, _: m.val_loss > 1.1 and m.val < max(1.6 * m.chance, 0.35 * m.train), curve="val_accuracy",
     ),
     Rule(
@@ -122,7 +122,7 @@ RULES = (
         lambda m, c: _harder_to_learn(m) and m.steps >= 50 and not c.mixed, curve="val_accuracy",
     ),
     Rule(
-        "right but not certain", "wrong_labels", 0.6,
+        "right but not certain", "wrong_labels", 0.83,
         lambda m, c: _doubts_its_labels(m) and not c.mixed and not c.smoothing, at=_last_fifth,
     ),
     Rule(
@@ -133,7 +133,7 @@ RULES = (
         "rose, small batch", "batch_too_small", 0.75,
         lambda m, c: m.end > 0.15 and m.spike > RISE and _small(c), at=lambda m: m.spike_at,
     ),
-    Rule("rose", "lr_too_high", 0.83, lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
+    Rule("rose", "lr_too_high", 0.79, lambda m, _: m.end > 0.15 and m.spike > RISE, at=lambda m: m.spike_at),
     Rule(
         "falls with its rate", "lr_too_high", 0.5,
         lambda m, _: 0.15 < m.end < 0.7 and m.half_at > 0.3 and m.gain > 1.8 and m.spike > 1.05,
@@ -145,25 +145,29 @@ RULES = (
         "gap", "overfits", 0.83,
         lambda m, _: m.gap > 0.08 and (m.train > 0.97 or m.val_rise > 0.1), curve="val_loss", at=lambda m: m.val_low_at,
     ),
-    Rule("wide gap", "overfits", 0.62, lambda m, _: m.gap > max(0.12, 0.15 * m.train), curve="val_accuracy"),
     Rule(
-        "dropped", "lr_dropped_early", 0.92,
+        "wide gap", "overfits", 0.83,
+        lambda m, _: m.gap > max(0.12, 0.15 * m.train) or (m.gap > 0.08 and m.val_loss - m.end > 0.09),
+        curve="val_accuracy",
+    ),
+    Rule(
+        "dropped", "lr_dropped_early", 0.93,
         lambda m, _: m.jump < 0.3 and m.at_top < 0.3 and m.end > 0.25, at=lambda m: m.dropped_at,
     ),
-    Rule("still falls", "lr_too_low", 0.69, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
+    Rule("still falls", "lr_too_low", 0.71, lambda m, _: m.end > 0.1 and m.slope > 0.05 and _slow(m), at=_last_fifth),
     Rule(
-        "flat and high", "underfits", 0.5,
-        lambda m, _: 0.65 < m.end and m.gap < 0.1 and _flat_at_a_fixed_rate(m), at=_last_fifth,
+        "flat and high", "underfits", 0.67,
+        lambda m, _: m.end > 0.65 and m.gap < 0.1 and _flat_at_a_fixed_rate(m), at=_last_fifth,
     ),
     Rule(
-        "little fall", "lr_too_low", 0.8,
+        "little fall", "lr_too_low", 0.86,
         lambda m, _: m.end > 0.62 and _slow(m) and (m.steps < 800 or m.slope > 0.03), at=_last_fifth,
     ),
     Rule(
         "slowed by its rate", "lr_too_low", 0.5,
         lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4, at=_last_fifth,
     ),
-    Rule("hesitates", "lr_too_low", 0.5, lambda m, c: m.doubt > 0.25 and m.width < 0.1 and not c.mixed, at=_last_fifth),
+    Rule("hesitates", "lr_too_low", 0.67, lambda m, c: m.doubt > 0.25 and m.width < 0.1 and not c.mixed, at=_last_fifth),
     Rule(
         "agree and flat", "underfits", 0.62,
         lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,

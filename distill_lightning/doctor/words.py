@@ -43,6 +43,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
     fewer = f"{both}, {100 * m.gap:.1f} points fewer"
     certain = f"{right}, but the training loss ends at {percent} of that of guessing"
     measured = [f"{both}, where {chance}"] if m.gap == m.gap else []
+    lower = [f"Its loss is lower by {m.end - m.val_loss:.1%} of that of guessing"] if m.val_loss == m.val_loss else []
+    higher = [f"The validation loss is above it by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
     sentences = {
         "not finite": [
             f"From step {m.broken_at:.0f} on, the training loss is not a number",
@@ -63,8 +65,9 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "validation above training": [
             both,
-            f"At the same time, in the middle of an epoch, validation is ahead by {100 * m.below:.1f} points, and its loss "
-            f"is lower by {m.end - m.val_loss:.1%} of that of guessing (thresholds: 7 points, or 3 points and 3.5%)",
+            f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points "
+            "(threshold 7, or 3 if its loss is lower by 3.5% of that of guessing)",
+            *lower,
             "Where training labels are wrong, a network that is right counts as wrong in training",
         ],
         "right but not certain": [
@@ -73,8 +76,9 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             "A network is that uncertain if alike pictures have different labels",
         ],
         "validation falls again": [
-            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (threshold 5), while training went on to "
-            f"{_percent(m.train)}", "So the network first learned the right labels, and then the wrong ones by heart",
+            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (threshold 5), while training "
+            f"went on to {_percent(m.train)}",
+            "So the network first learned the right labels, and then the wrong ones by heart",
         ],
         "rose, small batch": [ends, rose, f"{batch} (threshold 8)"],
         "rose": [ends, rose],
@@ -82,7 +86,9 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             ends, f"Half of its fall took {m.half_at:.0%} of the steps (threshold 30%)",
             f"For the same rate it fell {m.gain:.1f} times as fast at the end as before (threshold 1.8)",
         ],
-        "rises": [ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than in the fifth before (threshold 10%)"],
+        "rises": [
+            ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than before (threshold 10%)",
+        ],
         "wide, small batch": [
             ends, f"From step to step it varies by {m.width:.0%} of its mean (threshold 45%)", f"{batch} (threshold 8)",
         ],
@@ -91,8 +97,14 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             "It knows the training pictures by heart (97% or more)" if m.train > 0.97 else
             f"The validation loss is {m.val_rise:.0%} above its best, at step {m.val_low_at:.0f} (threshold 10%)",
         ],
-        "wide gap": [f"{fewer} (threshold {max(12, 15 * m.train):.1f})"],
-        "dropped": [f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (threshold 70%)", ends],
+        "wide gap": [
+            f"{fewer} (threshold {max(12, 15 * m.train):.1f}, or 8 if the validation loss is above the training loss "
+            "by 9% of that of guessing)",
+            *higher,
+        ],
+        "dropped": [
+            f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (threshold 70%)", ends,
+        ],
         "still falls": [ends, f"{fell} (threshold 5%)", half],
         "hesitates": [
             f"{certain}, {m.doubt:.0%} more than such an accuracy should have (threshold 25%)",
@@ -167,7 +179,8 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
     stronger = _number(settings.get("model.optimizer.weight_decay")) or 1e-4
     texts = {
         "diverged": [
-            lr(0.1, "a tenth of the rate"), WARM_UP, option("--trainer.gradient_clip_val 1", "gradients clipped at norm 1"),
+            lr(0.1, "a tenth of the rate"), WARM_UP,
+            option("--trainer.gradient_clip_val 1", "gradients clipped at norm 1"),
             option("--trainer.precision 32", "full precision"),
         ],
         "lr_too_high": [

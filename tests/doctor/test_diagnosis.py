@@ -2,8 +2,10 @@
 
 import collections
 import csv
+import dataclasses
 import gzip
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pytest
 from helpers import fit
 
 from distill_lightning.doctor import Curves, Series, diagnose, picture
+from distill_lightning.doctor.measures import measure
 from distill_lightning.doctor.rules import RULES
 from distill_lightning.doctor.siblings import compared
 from distill_lightning.doctor.tags import curves_of
@@ -33,13 +36,13 @@ def known() -> dict[str, list[tuple[list[str], Curves]]]:
                 tags["meta"] = json.loads(row["value"])
             else:
                 tags.setdefault(row["tag"], []).append((float(row["step"]), float(row["value"])))
-    halves: dict[str, list[tuple[list[str], Curves]]] = {"calibration": [], "held out": []}
+    halves: dict[str, list[tuple[list[str], Curves]]] = {}
     for name, tags in of_runs.items():
         meta = tags.pop("meta")
         series = curves_of({tag: Series.of(points) for tag, points in tags.items()})
         facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed")}
         truth = [meta["illness"], *([meta["also"]] if "also" in meta else [])]
-        halves[meta["half"]].append((truth, Curves(name, **series, **facts)))
+        halves.setdefault(meta["half"], []).append((truth, Curves(name, **series, **facts)))
     return halves
 
 
@@ -67,14 +70,14 @@ def test_the_confusion_table_is_that_of_the_page(known):
     for illness in {truth for found in said.values() for truth, _ in found}:
         cells = [
             ", ".join(f"{verdict} {n}" for (truth, verdict), n in sorted(found.items()) if truth == illness)
-            for found in (said["calibration"], said["held out"])
+            for found in said.values()
         ]
-        assert f"| {illness} | {cells[0]} | {cells[1]} |" in PAGE.read_text(), cells
+        assert f"| {illness} | {' | '.join(cells)} |" in PAGE.read_text(), cells
 
 
 def test_every_sentence_can_be_said_and_drawn(known):
     """Every rule that decides somewhere gives a sentence with its numbers, and a place on a curve."""
-    for _, curves in known["calibration"] + known["held out"]:
+    for _, curves in sum(known.values(), []):
         found = diagnose(curves)
         assert found.verdict in TITLES and not re.search(r"\bnan\b|\binf\b|unknown", found.line.lower()), found
         plot = picture(curves, found)
@@ -91,6 +94,47 @@ def test_noise_of_a_few_percent_changes_few_verdicts(known):
         other = Curves(**{**vars(curves), "loss": loss})
         changed += diagnose(other).verdict != diagnose(curves).verdict
     assert changed <= 0.15 * len(runs)
+
+
+def test_a_second_illness_is_named(known):
+    (labels,) = [curves for _, curves in known["calibration"] if curves.file == "noise:12-0"]
+    found = diagnose(labels)
+    assert found.verdict == "wrong_labels" and "Besides, the network overfits." in found.evidence
+
+
+def test_without_accuracies_nothing_unknown_is_said(known):
+    for _, curves in known["calibration"][::3]:
+        alone = diagnose(Curves("alone", curves.loss, num_classes=curves.num_classes, batch_size=curves.batch_size))
+        assert not re.search(r"\bnan\b|unknown", alone.line.lower()), alone.line
+
+
+def test_a_network_that_lost_all_gets_a_tenth_of_the_rate():
+    steps = np.arange(1.0, 101.0)
+    rises = Series(steps, np.where(steps < 20, 2.3, np.where(steps < 30, 4.0, 2.3)))
+    lost = Curves("lost", rises, num_classes=10, settings={"model.optimizer.lr": 1.0})
+    half = dataclasses.replace(lost, loss=Series(steps, np.where(steps < 30, rises.values, 1.5)))
+    assert [diagnose(one).verdict for one in (lost, half)] == ["lr_too_high"] * 2
+    assert [diagnose(one).advice.split("; ")[0] for one in (lost, half)] == [
+        "--model.optimizer.lr 0.1", "--model.optimizer.lr 0.33",
+    ]  # fmt: skip
+
+
+def test_only_a_falling_rate_makes_a_loss_fall():
+    curves = fallen(0.9, 0.1)
+    fixed, falling = (
+        Series(np.array([1.0, 200.0]), np.array([0.1, 0.1])),
+        Series(np.array([1.0, 200.0]), np.array([0.1, 0.0])),
+    )
+    assert math.isnan(measure(dataclasses.replace(curves, rate=fixed)).gain)
+    assert math.isfinite(measure(dataclasses.replace(curves, rate=falling)).gain)
+
+
+def test_a_network_is_certain_or_doubts():
+    """Of 10 classes, 64 % right are 0.4 of guessing wrong: a loss of 0.7 ln 10 is 0.3 more."""
+    steps = np.arange(1.0, 101.0)
+    accuracy = Series(np.array([50.0, 100.0]), np.array([0.5, 0.64]))
+    curves = Curves("a", Series(steps, np.full(100, 0.7 * np.log(10))), accuracy=accuracy, num_classes=10)
+    assert measure(curves).doubt == pytest.approx(0.3)
 
 
 def fallen(end: float, rate: float, **more) -> Curves:
