@@ -167,7 +167,10 @@ RULES = (
         "slowed by its rate", "lr_too_low", 0.5,
         lambda m, _: 0.3 < m.end < 0.62 and m.half_at > 0.2 and m.gain < 1.4, at=_last_fifth,
     ),
-    Rule("hesitates", "lr_too_low", 0.67, lambda m, c: m.doubt > 0.25 and m.width < 0.1 and not c.mixed, at=_last_fifth),
+    Rule(
+        "hesitates", "lr_too_low", 0.67,
+        lambda m, c: m.doubt > 0.25 and m.width < 0.1 and not c.mixed, at=_last_fifth,
+    ),
     Rule(
         "agree and flat", "underfits", 0.62,
         lambda m, _: 0.25 < m.end < 0.5 and _agrees_and_is_flat(m), at=_last_fifth,
