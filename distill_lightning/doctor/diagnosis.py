@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.measures import Measures, measure
-from distill_lightning.doctor.rules import DIVERGED, decide
-from distill_lightning.doctor.words import TITLES, advice, evidence
+from distill_lightning.doctor.rules import CHANCE, DIVERGED, decide, second
+from distill_lightning.doctor.words import TITLES, advice, evidence, undecided
 
 FEWEST_POINTS = 5
 SURE, LIKELY = 0.9, 0.7
@@ -20,7 +20,7 @@ class Diagnosis:
     Args:
         file: the file or folder, as it was given.
         verdict: a key of `words.TITLES`.
-        evidence: a sentence with the statistic and its threshold.
+        evidence: sentences with the statistics and their thresholds; at the end those of a second illness, if two hold.
         advice: what to change, most useful first, separated by "; ".
         sure: the share of the runs whose illness is known, with this sign, that had this illness, in [0, 1].
         curve: the curve that the sentence is about: "loss", "val_loss" or "val_accuracy".
@@ -57,13 +57,15 @@ def diagnose(curves: Curves) -> Diagnosis:
         return unsure(curves.file, missing, curves)
     rule = decide(measures, curves)
     if rule is None or rule.verdict == "unsure":
-        ends = f"The loss ends at {measures.end:.0%} of ln K and fell by {measures.slope:.0%} in the last fifth"
-        return unsure(curves.file, f"{ends}: no rule fits.", curves)
+        return unsure(curves.file, undecided(measures, curves), curves)
+    words = evidence(rule.name, measures, curves)
+    if (other := second(rule, measures, curves)) is not None:
+        words += f" Besides, {TITLES[other.verdict]}. {evidence(other.name, measures, curves)}"
     return Diagnosis(
         curves.file,
         rule.verdict,
-        evidence(rule.name, measures, curves),
-        advice(rule.verdict, curves),
+        words,
+        advice(rule.verdict, curves, measures.end > CHANCE),
         rule.sure,
         rule.curve,
         step if math.isfinite(step := rule.at(measures)) else None,

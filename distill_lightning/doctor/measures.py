@@ -48,10 +48,14 @@ class Measures:
         val_drop: the best validation accuracy - the last.
         below: val - train in the middle of the last two epochs.
         gain: how much faster the loss falls for a unit of the rate's sum in the last third than before; large where
-            the loss only falls because the rate does.
+            the loss only falls because the rate does. Only of a rate that falls to less than half.
+        late: the share of its whole fall that the loss does in the last 30 % of the rate's sum.
         at_top: the share of steps with more than a tenth of the largest rate.
         jump: the smallest ratio of a rate to the one before it.
         dropped_at: the last step with more than a tenth of the largest rate.
+        top_rate: the largest rate.
+        doubt: how much larger the loss is than the training accuracy says: end - (the share of the training pictures
+            that is wrong, over that of guessing). Large where a network is right without being certain.
     """
 
     steps: float = UNKNOWN
@@ -77,9 +81,12 @@ class Measures:
     val_drop: float = UNKNOWN
     below: float = UNKNOWN
     gain: float = UNKNOWN
+    late: float = UNKNOWN
     at_top: float = UNKNOWN
     jump: float = UNKNOWN
     dropped_at: float = UNKNOWN
+    top_rate: float = UNKNOWN
+    doubt: float = UNKNOWN
 
 
 def measure(curves: Curves) -> Measures:
@@ -94,7 +101,10 @@ def measure(curves: Curves) -> Measures:
         found["chance"] = 1 / curves.num_classes
     if len(loss):
         found |= _of_loss(curves, loss)
-    return Measures(points=len(loss), **found, **_of_validation(curves))
+    found |= _of_validation(curves)
+    if {"end", "train", "chance"} <= found.keys():
+        found["doubt"] = found["end"] - (1 - found["train"]) / (1 - found["chance"])
+    return Measures(points=len(loss), **found)
 
 
 def floor(smoothing: float, num_classes: int) -> float:
@@ -208,11 +218,13 @@ def _width(curves: Curves, loss: Series, level: Array, smoothing: int) -> float:
 
 
 def _of_rate(rate: Series, level: Array, steps: Array) -> dict[str, float]:
-    if len(rate) < 2 or rate.values.max() <= 0:
+    if not len(rate) or rate.values.max() <= 0:
         return {}
     rates = rate.at(steps)
-    found = {"at_top": float((rates > 0.1 * rates.max()).mean())}
-    found["jump"] = float((rate.values[1:] / np.maximum(rate.values[:-1], 1e-30)).min())
+    found = {"top_rate": float(rate.values.max())}
+    found["at_top"] = float((rates > 0.1 * rates.max()).mean())
+    if len(rate) > 1:
+        found["jump"] = float((rate.values[1:] / np.maximum(rate.values[:-1], 1e-30)).min())
     found["dropped_at"] = float(steps[np.flatnonzero(rates > 0.1 * rates.max())[-1]])
     travelled = np.cumsum(rates)
     travelled = travelled / travelled[-1]
@@ -223,7 +235,10 @@ def _of_rate(rate: Series, level: Array, steps: Array) -> dict[str, float]:
         last = float(level[-tail:].mean())
         before = (at[0] - at[1]) / max(travelled[middle] - travelled[first], 1e-3)
         late = (at[1] - last) / max(1 - travelled[middle], 1e-3)
-        found["gain"] = late / max(before, 0.02)
+        if rates[-1] < rates.max() / 2:
+            found["gain"] = late / max(before, 0.02)
+        reached = float(np.interp(0.7, travelled, box(level, round(len(level) / 12))))
+        found["late"] = (reached - last) / max(max(1.0, float(level[0])) - last, 0.01)
     return found
 
 

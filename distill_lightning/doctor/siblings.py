@@ -9,7 +9,7 @@ from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.diagnosis import Diagnosis
 from distill_lightning.doctor.measures import Measures, measure
 from distill_lightning.doctor.rules import SMALL_BATCH
-from distill_lightning.doctor.words import advice
+from distill_lightning.doctor.words import MANY, advice
 
 RATE, BATCH = "model.optimizer.lr", "data.batch_size"
 NOT_COMPARED = ("seed_everything",)
@@ -69,8 +69,9 @@ def _judged(
     else:
         return diagnosis
     words = (
-        f"{curves[best].file} differs in {option} alone: {other:g} there ends at {_level(measures[best]):.0%} of ln K, "
-        f"{own:g} here at {_level(measures[place]):.0%} (threshold: {WORSE:.0%} more)."
+        f"{curves[best].file} differs in {option} alone. With {other:g} there, the training loss ends at "
+        f"{_percent(measures[best])} of the loss of guessing; with {own:g} here, at {_percent(measures[place])} "
+        f"(threshold: {100 * WORSE:.0f} points more)."
     )
     more = f"; {advice(verdict, curves[place])}" if verdict == "batch_too_small" else ""
     return Diagnosis(diagnosis.file, verdict, words, f"--{option} {to:.2g}{more}", SURE, "loss", measures[place].steps)
@@ -88,6 +89,11 @@ def _only_difference(one: Curves, other: Curves) -> str | None:
 def _level(measures: Measures) -> float:
     """The final training loss; infinite if it is not finite."""
     return measures.end if math.isfinite(measures.end) and math.isnan(measures.broken_at) else math.inf
+
+
+def _percent(measures: Measures) -> str:
+    level = _level(measures)
+    return f"{level:.0%}" if level < MANY else "many times"
 
 
 def _both_sides(place: int, values: dict[int, float]) -> bool:

@@ -2,9 +2,13 @@
 
 import math
 
-from distill_lightning.doctor.curves import Curves
-from distill_lightning.doctor.measures import Measures
+import numpy as np
 
+from distill_lightning.doctor.curves import Curves
+from distill_lightning.doctor.measures import Measures, floor
+from distill_lightning.doctor.rules import RISE, TINY_RATE, keeps_falling, knows
+
+WARM_UP = "a warm-up over the first twentieth of the steps"
 MANY = 10.0
 """A loss of more times ln K is not written in percent."""
 TITLES = {
@@ -25,73 +29,136 @@ TITLES = {
 
 
 def evidence(rule: str, m: Measures, curves: Curves) -> str:
-    """The sentence with the statistic of a rule and its threshold. ``rule`` is the name of one in `rules`."""
-    share = f"{m.end:.0%} of ln K" if m.end < MANY else f"{m.end:.2g} times ln K"
-    nats = f"{m.end * math.log(1 / m.chance):.3g} nats, {share}" if m.chance == m.chance else "?"
-    ends, batch = f"the loss ends at {nats}", f"at a batch of {curves.batch_size}"
-    nothing = f"{ends} (above 97 %, a network knows nothing)"
-    both = f"training accuracy {_percent(m.train)}, validation accuracy {_percent(m.val)}"
-    rose = f"it rose to {m.spike:.3g} times its start at step {m.spike_at:.0f} (healthy runs stay below 1.12)"
-    fell = f"fell by {m.slope:.0%} in the last fifth"
-    half = f"half of its fall took {m.half_at:.0%} of the steps (threshold 8.5 %)"
+    """The sentences with the statistics of a rule and its thresholds. ``rule`` is the name of one in `rules`."""
+    ends, percent = _ends(m, curves), f"{m.end:.0%}"
+    chance, batch = f"guessing gives {m.chance:.1%}", f"Each step sees only {curves.batch_size} pictures"
+    right = f"The network is right on {_percent(m.train)} of the training pictures"
+    both = f"{right} and on {_percent(m.val)} of the validation pictures"
+    rose = f"At step {m.spike_at:.0f} it was {m.spike:.4g} times its start; in a healthy training it stays below 1.12"
+    was_lower = f"Before, it was down to {m.low:.0%}: the network has lost what it knew"
+    before = rose if m.spike > RISE else was_lower
+    nothing = "Above 97%, a network knows nothing"
+    half = f"Half of its fall took {m.half_at:.0%} of the steps (threshold 8.5%)"
+    fell = f"In the last fifth of the training it fell by {m.slope:.1%}"
+    fewer = f"{both}, {100 * m.gap:.1f} points fewer"
+    certain = f"{right}, but the training loss ends at {percent} of that of guessing"
+    measured = [f"{both}, where {chance}"] if m.gap == m.gap else []
+    lower = [f"Its loss is lower by {m.end - m.val_loss:.1%} of that of guessing"] if m.val_loss == m.val_loss else []
+    higher = [f"The validation loss is above it by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
     sentences = {
-        "not finite": [f"the loss is not a number from step {m.broken_at:.0f} on"],
-        "ends above": [ends, "the threshold is 125 %, and a network that knows nothing has 100 %"],
-        "few steps": [f"the training has {m.steps:.0f} steps (threshold 20)", ends],
-        "collapsed, small batch": [f"{nothing}, {batch}", f"before, it was at {m.low:.0%}", rose],
-        "collapsed": [nothing, f"before, it was at {m.low:.0%}", rose],
-        "hardly falls": [
-            f"{ends}, but it falls: by {m.fallen:.1f} standard errors (threshold 3.5)",
-            f"training accuracy {_percent(m.train)}, where chance is {m.chance:.1%}",
+        "not finite": [
+            f"From step {m.broken_at:.0f} on, the training loss is not a number",
+            *([f"Before that, it had risen to {m.spike:.3g} times its start"] if m.spike > 1 else []),
         ],
-        "flat": [nothing, f"between first and last tenth it fell by {m.fallen:.1f} standard errors (threshold 3.5)"],
+        "ends above": [ends, "A training that ends above 125% has diverged"],
+        "few steps": [f"The training has only {m.steps:.0f} steps (threshold 20)", ends],
+        "collapsed, small batch": [ends, nothing, before, f"{batch} (threshold 8)"],
+        "collapsed": [ends, nothing, before],
+        "hardly falls": [ends, f"{nothing}, or next to nothing", _creeping(m)],
+        "flat": [ends, nothing, "It does not fall in the last part of the training", *measured],
         "validation at chance": [
-            f"{both}, where chance is {m.chance:.1%}",
-            f"the validation loss is {m.val_loss:.0%} of ln K (threshold 110 %)",
+            f"{both}, where {chance}", f"The validation loss is {m.val_loss:.0%} of that of guessing (threshold 110%)",
         ],
         "validation never learned": [
-            f"the lowest validation loss is {m.val_least:.0%} of ln K (threshold 105 %), the training loss {m.end:.0%}"
+            f"The validation loss was never below {m.val_least:.0%} of that of guessing (threshold 105%), though the "
+            f"training loss ends at {percent}",
         ],
         "validation above training": [
             both,
-            f"validation is better by {m.below:.1%} of all pictures, and its loss by {m.end - m.val_loss:.1%} of ln K "
-            "(threshold 7 %, or 3 % and 3.5 %)",
+            f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points "
+            "(threshold 7, or 3 if its loss is lower by 3.5% of that of guessing)",
+            *lower,
+            "Where training labels are wrong, a network that is right counts as wrong in training",
+        ],
+        "right but not certain": [
+            f"{certain}, {m.doubt:.0%} more than such an accuracy should have (threshold 10%)",
+            f"It fell {m.gain:.1f} times as fast once the rate fell (threshold 1.8)",
+            "A network is that uncertain if alike pictures have different labels",
         ],
         "validation falls again": [
-            f"validation accuracy fell by {m.val_drop:.1%} of all pictures from its best (threshold 5 %), while "
-            f"training went to {_percent(m.train)}"
+            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (threshold 5), while training "
+            f"went on to {_percent(m.train)}",
+            "So the network first learned the right labels, and then the wrong ones by heart",
         ],
-        "rose, small batch": [f"{ends}, {batch}", rose],
+        "rose, small batch": [ends, rose, f"{batch} (threshold 8)"],
         "rose": [ends, rose],
         "falls with its rate": [
-            f"{half}, and then it fell {m.gain:.1f} times as fast as before for the same rate (threshold 1.8)", ends,
+            ends, f"Half of its fall took {m.half_at:.0%} of the steps (threshold 30%)",
+            f"For the same rate it fell {m.gain:.1f} times as fast at the end as before (threshold 1.8)",
         ],
-        "slowed by its rate": [
-            f"{ends}, and {half}",
-            f"at the end it fell {m.gain:.1f} times as fast as before for the same rate (threshold 1.4)",
+        "rises": [
+            ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than before (threshold 10%)",
         ],
-        "rises": [ends, f"in its last fifth it is {-m.slope:.0%} higher than in the fifth before (threshold 10 %)"],
         "wide, small batch": [
-            ends, f"single steps {batch} are {m.width:.0%} of the mean loss wide (threshold 45 %)",
+            ends, f"From step to step it varies by {m.width:.0%} of its mean (threshold 45%)", f"{batch} (threshold 8)",
         ],
         "gap": [
-            both,
-            f"the validation loss is {m.val_rise:.0%} above its best, of step {m.val_low_at:.0f} (thresholds: "
-            "8 % apart, and 97 % in training or 10 % above the best loss)",
+            f"{fewer} (threshold 8)",
+            "It knows the training pictures by heart (97% or more)" if m.train > 0.97 else
+            f"The validation loss is {m.val_rise:.0%} above its best, at step {m.val_low_at:.0f} (threshold 10%)",
         ],
-        "wide gap": [f"{both} (threshold: a difference of {max(0.12, 0.15 * m.train):.1%})"],
-        "dropped": [f"{1 - m.at_top:.0%} of the steps had a tenth of the largest rate or less (threshold 70 %)", ends],
-        "still falls": [f"the loss {fell} (threshold 5 %), and {half}"],
-        "little fall": [f"{ends} (threshold 62 %), and {half}"],
-        "agree and flat": [both, f"{ends} and {fell} (threshold 4.5 %)"],
-        "nothing found": [ends, "no rule for an illness holds"],
+        "wide gap": [
+            f"{fewer} (threshold {max(12, 15 * m.train):.1f}, or 8 if the validation loss is above the training loss "
+            "by 9% of that of guessing)",
+            *higher,
+        ],
+        "dropped": [
+            f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (threshold 70%)", ends,
+        ],
+        "still falls": [ends, f"{fell} (threshold 5%)", half],
+        "hesitates": [
+            f"{certain}, {m.doubt:.0%} more than such an accuracy should have (threshold 25%)",
+            "The network gives nearly the same probability to all classes, as one that has just begun to learn",
+        ],
+        "flat and high": [ends, f"{fell}, so it has stopped", both],
+        "little fall": [f"{ends} (threshold 62%)", half],
+        "slowed by its rate": [ends, half, "It stopped only because the rate fell"],
+        "agree and flat": [ends, f"{fell} (threshold 4.5%)", both],
+        "nothing found": [ends, "No sign of an illness was found"],
     }  # fmt: skip
-    text = "; ".join(sentences[rule])
-    return f"{text[:1].upper()}{text[1:]}."
+    return ". ".join(sentences[rule]) + "."
 
 
-def advice(verdict: str, curves: Curves) -> str:
-    """What to change, most useful first: options of this program with values, where the curves say the present ones."""
+def undecided(m: Measures, curves: Curves) -> str:
+    """Why no rule decides."""
+    return (
+        f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}. A good rate with a small "
+        "network and a low rate look alike there."
+    )
+
+
+def _ends(m: Measures, curves: Curves) -> str:
+    """Where the training loss ends."""
+    if not curves.num_classes or math.isnan(m.end):
+        return "The training loss is not known"
+    guessing = math.log(curves.num_classes)
+    least = floor(curves.smoothing, curves.num_classes)
+    nats, share = least + m.end * (guessing - least), f"{m.end:.0%}" if m.end < MANY else f"{m.end:.2g} times"
+    smoothed = f", both less the {least:.2f} that label smoothing adds" if least > 0 else ""
+    return (
+        f"The training loss ends at {nats:.3g}, which is {share} "
+        f"{'of ' if m.end < MANY else ''}the loss of guessing (ln {curves.num_classes} = {guessing:.2f}{smoothed})"
+    )
+
+
+def _creeping(m: Measures) -> str:
+    """Why a loss of guessing does not mean that the network can not learn."""
+    if knows(m):
+        right = f"{np.fmax(m.train, m.val):.1%} of the pictures, where guessing gives {m.chance:.1%}"
+        return f"But the network is right on {right}: it learns, but slowly"
+    if keeps_falling(m):
+        return f"But it falls until the end, by {m.fallen:.1f} standard errors in all (threshold 3.5)"
+    return f"The largest rate is {m.top_rate:.2g}; with less than {TINY_RATE:.0e}, weights hardly change"
+
+
+def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
+    """What to change, most useful first: options of this program with values, where the curves say the present ones.
+
+    Args:
+        verdict: a key of `TITLES`.
+        curves: the run.
+        knows_nothing: whether the network has lost all that it knew, so that a small change is not enough.
+    """
     settings = curves.settings
     ours = bool(settings)
     finite = curves.rate.finite().values
@@ -112,12 +179,13 @@ def advice(verdict: str, curves: Curves) -> str:
     stronger = _number(settings.get("model.optimizer.weight_decay")) or 1e-4
     texts = {
         "diverged": [
-            lr(0.1, "a tenth of the rate"), option("--trainer.gradient_clip_val 1", "gradients clipped at norm 1"),
+            lr(0.1, "a tenth of the rate"), WARM_UP,
+            option("--trainer.gradient_clip_val 1", "gradients clipped at norm 1"),
             option("--trainer.precision 32", "full precision"),
         ],
         "lr_too_high": [
-            lr(1 / 3, "a third of the rate"), "a warm-up over the first twentieth of the steps",
-            "never longer training",
+            lr(0.1, "a tenth of the rate") if knows_nothing else lr(1 / 3, "a third of the rate"), WARM_UP,
+            "not a longer training",
         ],
         "lr_too_low": [lr(3, "three times the rate"), f"if that is worse, {longer}"],
         "batch_too_small": [
