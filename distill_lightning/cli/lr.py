@@ -38,7 +38,9 @@ def main(args: list[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "source", metavar="CONFIG|RUN", help="a configuration, a run's folder or a checkpoint; options of fit may follow"
+        "source",
+        metavar="CONFIG|RUN",
+        help="a configuration, a run's folder or a checkpoint; options of fit may follow",
     )
     parser.add_argument("--low", type=float, default=1e-5, metavar="RATE", help="the first rate (default: 1e-5)")
     parser.add_argument("--high", type=float, default=10.0, metavar="RATE", help="the last rate (default: 10)")
@@ -51,6 +53,8 @@ def main(args: list[str]) -> int:
         raise InputError(f"--low is {given.low:g} and --high is {given.high:g}: expected 0 < low < high")
     if not 10 <= given.steps <= 10_000:
         raise InputError(f"--steps is {given.steps}: give a number from 10 to 10,000")
+    if any(word.partition("=")[0] == "--ckpt_path" for word in rest):
+        raise InputError("distill lr takes no --ckpt_path: give the run itself, or --start_from for its weights")
     from distill_lightning.cli import app  # which imports torch: seconds
 
     found = app.range_test([given.source, *rest], given.low, given.high, given.steps)

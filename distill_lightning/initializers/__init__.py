@@ -15,6 +15,6 @@ from distill_lightning.initializers.others import GAINS, Kaiming, Orthogonal, Tr
 from distill_lightning.initializers.rules import Initializer, initialise
 
 __all__ = [
-    "GAINS", "LSUV", "MSRA", "Bilinear", "Constant", "Gaussian", "Initializer", "Kaiming", "Orthogonal", "PositiveUnitball",
-    "TruncNormal", "Uniform", "Xavier", "ZeroLastGamma", "fans", "initialise",
+    "GAINS", "LSUV", "MSRA", "Bilinear", "Constant", "Gaussian", "Initializer", "Kaiming", "Orthogonal",
+    "PositiveUnitball", "TruncNormal", "Uniform", "Xavier", "ZeroLastGamma", "fans", "initialise",
 ]  # fmt: skip

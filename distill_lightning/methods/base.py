@@ -276,7 +276,10 @@ class Method(Evaluated):
         # wrapped, so that the network is not registered a second time
         if self.initializer and (self._initialised is None or self._initialised.module is not self.model):
             initialise(
-                self.trained_networks(), self.initializer, run_seed(), None if self.plain_batches else self._first_inputs
+                self.trained_networks(),
+                self.initializer,
+                run_seed(),
+                None if self.plain_batches else self._first_inputs,
             )
             self._initialised = Unregistered(self.model)
 

@@ -12,6 +12,7 @@ belongs to the rate of the step before it, which it is the result of.
 
 import math
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from distill_lightning.training.fit import start_from, with_lineage
 from distill_lightning.training.parts import Parts, attach
 
 RISE = 1.12
-"""The factor above the start from which on a loss has risen. No healthy run rose so far (docs/explanations/doctor.md)."""
+"""A loss has risen if it is so many times that at the start. No healthy run's did (docs/explanations/doctor.md)."""
 SMOOTHED = 3
 """Steps of a mean."""
 MARGIN, MARGIN_WITH_BATCH_NORM = 10.0, 30.0
@@ -102,7 +103,9 @@ def range_test(parts: Parts, low: float = 1e-5, high: float = 10.0, steps: int =
         InputError: an argument is out of its range; the method trains nothing; or the run cannot be started.
     """
     if not 0 < low < high < math.inf:
-        raise InputError(f"the rates go from {low:g} to {high:g}: expected two finite numbers above 0, the smaller first")
+        raise InputError(
+            f"the rates go from {low:g} to {high:g}: expected two finite numbers above 0, the smaller first"
+        )
     if steps < 10:
         raise InputError(f"steps is {steps}: it must be 10 or more")
     method, trainer = parts.method, parts.trainer
@@ -123,16 +126,14 @@ def range_test(parts: Parts, low: float = 1e-5, high: float = 10.0, steps: int =
     with tempfile.TemporaryDirectory() as folder:
         attach(parts, Run(Path(folder)), config)
         start_from(parts, config)
-        try:
+        with suppress(_EndedError):
             trainer.fit(method, datamodule=parts.data)
-        except _Ended:
-            pass
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.model.modules())
     start, *losses = watch.losses
     return RangeTest(start, tuple(watch.rates[: len(losses)]), tuple(losses), batch_norm, high)
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """Ends the fit when the test is over."""
 
 
@@ -165,7 +166,7 @@ class _Rising(Callback):
         self.losses.append(summed / count / math.log(logits.shape[1]))
         over = not self.losses[-1] <= ENOUGH * max(self.losses[0], 1.0)
         if over or len(self.losses) > len(self.rates):
-            raise _Ended
+            raise _EndedError
 
 
 def _double(targets: torch.Tensor) -> torch.Tensor:
