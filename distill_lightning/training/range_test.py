@@ -113,13 +113,14 @@ def range_test(parts: Parts, low: float = 1e-5, high: float = 10.0, steps: int =
         raise InputError(f"{type(method).__name__} trains nothing, so it has no learning rate")
     config = with_lineage(parts.config)
     watch = _Rising([low * (high / low) ** (step / (steps - 1)) for step in range(steps)])
-    trainer.callbacks = [*filter(_belongs, trainer.callbacks), watch]  # type: ignore[attr-defined]
-    for callback in trainer.callbacks:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
         if isinstance(callback, SoftTargets):
             callback.mode = "online"  # a table of all samples would cost more than the test
+    trainer.callbacks = [one for one in callbacks if _belongs(one)] + [watch]  # type: ignore[attr-defined]
     method.optimization.schedule = Constant()
     trainer.limit_val_batches = 0
-    trainer.log_every_n_steps = 0
+    trainer.log_every_n_steps = 0  # type: ignore[attr-defined]
     trainer.fit_loop.max_epochs = max(trainer.max_epochs or 0, steps + 1)  # an epoch has a step or more
     leave_signals_alone(trainer)
     parts.user_loggers = []  # the user's trackers would keep the test
