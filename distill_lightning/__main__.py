@@ -12,8 +12,8 @@ from types import FrameType
 from distill_lightning.cli import verbs
 from distill_lightning.errors import first_input_error
 
-WITHOUT_TORCH = ("report", "configs", "list", "show", "doctor")
-"""The verbs that answer at once; each is a module of the same name in ``cli``."""
+WITHOUT_TORCH = ("report", "configs", "list", "show", "doctor", "lr")
+"""The verbs whose module, of the same name in ``cli``, answers at once, or imports torch itself after its checks."""
 EXPORTED = (".onnx", ".pt2")
 """The ends of exported files. Those of ONNX are read where there may be no torch."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -125,11 +125,15 @@ class CommandLine(LightningCLI):
         return plain
 
 
-class ResolvingCommandLine(CommandLine):
+class BuildingCommandLine(CommandLine):
+    """Reads the options and builds the parts, but runs no verb."""
+
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
+class ResolvingCommandLine(BuildingCommandLine):
     """Reads the options, but builds nothing and runs no verb."""
 
     def _set_seed(self) -> None: ...
 
     def instantiate_classes(self) -> None: ...
-
-    def _run_subcommand(self, subcommand: str) -> None: ...

@@ -71,6 +71,14 @@ class Plot:
 
     def svg(self) -> str:
         """The plot as SVG, drawn by matplotlib. The same plot always gives the same text."""
+        return self.file("svg").decode()
+
+    def file(self, kind: str) -> bytes:
+        """The plot as a file, drawn by matplotlib. The same plot always gives the same file.
+
+        Args:
+            kind: "svg" or "png".
+        """
         # slow to import, and only needed here
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -116,8 +124,9 @@ class Plot:
                 legend = figure.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False)
                 for text in legend.get_texts():
                     text.set_parse_math(False)
-            file = io.StringIO()
-            figure.savefig(file, format="svg", metadata={"Date": None, "Title": _text(self.title)})
+            file = io.BytesIO()
+            metadata = {"Date": None} if kind == "svg" else {"Software": None}
+            figure.savefig(file, format=kind, dpi=150, metadata=metadata | {"Title": _text(self.title)})
         return file.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 from torch import nn
 
@@ -21,6 +22,28 @@ def test_the_network_in_eval_mode_is_the_normalised_geometric_mean_of_all_masks(
     assert (geometric - whole.softmax(1)).abs().max() < 1e-12
     assert (logits.mean(0) - whole).abs().max() < 1e-12
     assert (logits.softmax(2).mean(0) - whole.softmax(1)).abs().max() > 1e-3  # not the arithmetic mean
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+def test_with_more_layers_it_is_near_but_not_equal(layers):
+    """All masks of two or three layers of four units: the network in eval mode is much nearer to the normalised
+    geometric mean than a network with one mask is, and not equal to it."""
+    torch.manual_seed(0)
+    network = FullyConnected(image_size=8, units=(4,) * layers, dropout=0.5).double()
+    pictures = torch.randn(20, 1, 8, 8).double()
+    masks = torch.tensor([*itertools.product((0.0, 2.0), repeat=4 * layers)], dtype=torch.float64)
+    left = [*masks.split(4, dim=1)]
+    with torch.no_grad():
+        x = pictures.expand(len(masks), *pictures.shape).flatten(2)
+        for layer in [*network][1:]:
+            is_dropout = isinstance(layer, nn.Dropout)
+            x = x * left.pop(0)[:, None] if is_dropout and layer.p else x if is_dropout else layer(x)
+        scaled = network.eval()(pictures).softmax(1)
+    assert not left
+    geometric = x.log_softmax(2).mean(0).softmax(1)
+    one = (x.softmax(2) - scaled).abs().sum(2).mean()
+    away = (geometric - scaled).abs().sum(1).mean()
+    assert 1e-4 < away < one / 3
 
 
 def test_with_two_layers_the_mean_of_sampled_masks_is_near_the_scaled_network():

@@ -14,6 +14,7 @@ import distill_lightning as dl
 from distill_lightning.errors import InputError
 from distill_lightning.initializers import (
     GAINS,
+    LSUV,
     MSRA,
     Bilinear,
     Constant,
@@ -116,6 +117,20 @@ def test_fans_of_caffe_and_true_ones():
     assert fans(torch.Size([7]), CONV, False) == (1, 7)
 
 
+def test_where_torchs_namesakes_differ():
+    """xavier_uniform_ is Caffe's average; torch's own weights have a sixth of MSRA's variance; TruncNormal's cut is a
+    number and no multiple of the deviation."""
+    torch.manual_seed(0)
+    theirs = torch.nn.init.xavier_uniform_(torch.empty(64, 32, 3, 3))
+    assert abs(theirs.abs().max() - 0.083333) < 1e-3 and abs(drawn(Xavier("weight", "average")).std() - 0.048113) < 1e-3
+    own = nn.Conv2d(32, 64, 3).weight
+    assert abs(own.std() - 0.034021) < 5e-4 and own.abs().max() <= 0.058926
+    assert abs(float(own.var() / drawn(MSRA("weight")).var()) - 1 / 6) < 0.01
+    assert drawn(TruncNormal("weight", 0.02)).abs().max() > 0.06  # three deviations and more
+    wide = drawn(TruncNormal("weight", 5.0)).abs().max()
+    assert 1.99 < wide <= 2
+
+
 def test_gains():
     z = torch.linspace(-12, 12, 480_001, dtype=torch.float64)
     density = torch.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
@@ -174,6 +189,57 @@ def test_a_block_begins_as_the_identity():
     assert zero == {f"stages.{stage}.0.bn2.weight" for stage in range(3)}
 
 
+def test_lsuv_gives_each_layer_a_deviation_of_1_one_after_another():
+    torch.manual_seed(0)
+    pictures = 3 * torch.rand(64, 1, 6, 6) - 1
+    made = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.Flatten(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
+    buffers = {name: buffer.clone() for name, buffer in made.named_buffers()}
+    before = torch.random.get_rng_state()
+    asked = []
+
+    def first(count: int) -> torch.Tensor:
+        asked.append(count)
+        return pictures[:count]
+
+    initialise({"": made.eval()}, [Gaussian("6.weight"), LSUV(pictures=50), Constant("*.bias")], 0, first)
+    assert asked == [50] and torch.random.get_rng_state().equal(before) and not made.training
+    assert all(buffer.equal(buffers[name]) for name, buffer in made.named_buffers())
+    out = pictures[:50]
+    for number, layer in enumerate(made.train()[:4]):
+        out = layer.eval()(out) if number == 2 else layer(out)
+        if isinstance(layer, nn.Conv2d):
+            assert abs(float(out.std(correction=0)) - 1) < 0.02
+    for number in (0, 3):
+        rows = made[number].weight.detach().flatten(1).double()
+        size = float((rows**2).sum() / min(rows.shape))
+        gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
+        assert torch.allclose(gram / size, torch.eye(len(gram)).double(), atol=1e-5)
+    assert abs(float(made[6].weight.std()) - 1) < 0.2  # an earlier rule's layer is not scaled
+    initialise({"": (other := nn.Sequential(*[type(m)(1, 8, 3) for m in made[:1]]))}, [LSUV("0.weight")], 0, first)
+    assert asked[-1] == 256 and other[0].weight.shape == (8, 1, 3, 3)
+
+
+def test_lsuv_leaves_a_layer_alone_that_gives_0():
+    made = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False))
+    initialise({"": made}, [LSUV()], 0, lambda count: torch.zeros(8, 1, 2, 2))
+    assert torch.allclose(made[1].weight @ made[1].weight.T, torch.eye(4), atol=1e-6)
+
+
+def test_lsuv_in_a_run_sees_the_preprocessed_training_pictures():
+    given = ["--model.initializer", "[LSUV]", "--model.optimizer.lr", 0, "--data.preprocess", "PixelStandardise"]
+    run = fit(*GIVEN[:-2], *given, "--name", "lsuv")
+    data = dl.Digits(batch_size=64, train_part=200, preprocess=dl.preprocessing.PixelStandardise())
+    data.setup("fit")
+    source = data.training_split
+    first = data.preprocessed(data.normaliser(source.source.images[source.taken[:256]]))
+    network = dl.models.ConvNet(num_classes=10, in_channels=1)
+    network.load_state_dict({k.removeprefix("model."): v for k, v in load(run)["state_dict"].items()}, strict=False)
+    assert abs(float(network[0](first).std(correction=0)) - 1) < 0.02
+
+
 @pytest.mark.parametrize(
     ("rules", "words"),
     [
@@ -183,7 +249,9 @@ def test_a_block_begins_as_the_identity():
         ([Bilinear()], r"initializer Bilinear cannot draw 3.weight \(10x288\): Bilinear needs square kernels.*"),
         ([Orthogonal("*.bias")], r".*cannot draw 3.bias \(10\): Orthogonal needs two dimensions or more"),
         ([Gaussian(sparse=9)], r".*cannot draw 0.weight \(8x1x3x3\): sparse is 9: it must be at most .* 8"),
-        ([ZeroLastGamma()], r".*matches no parameter.*|.*"),
+        ([ZeroLastGamma()], r"initializer\[0\]: \*.weight matches parameters of .* alone: give only=.*"),
+        ([LSUV("*.bias", only=["Linear"])], r".*cannot draw 3.bias \(10\): LSUV needs two dimensions or more"),
+        ([LSUV()], r"LSUV needs pictures: use a data module of distill_lightning"),
     ],
 )
 def test_errors_are_one_line(rules, words):

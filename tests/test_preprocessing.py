@@ -1,14 +1,18 @@
 """Preprocessing: golden values, the fit, and runs with it."""
 
+import base64
 import json
 import math
+import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import CONFIGS, Kill, assert_same_run, distill, fit, load, start
+from helpers import CONFIGS, Kill, assert_same_run, distill, fit, load, start, without_scripts
+from PIL import Image
 from sklearn.decomposition import PCA as SklearnPCA
 from torch import Tensor
 
@@ -70,12 +74,16 @@ def test_golden_components_and_whitening():
     scores = [[-0.514803, -0.707107], [-1.864071, 1.414214], [-0.278155, -1.414214], [2.657029, 0.707107]]
     assert near((X - mean) @ rows[:2].T, scores)
     pca = (X - mean) @ whitening(values, rows, 0.0, zca=False).T
-    assert near(pca[0], [-0.312189, -0.632456, -1.581941]) and near(pca[3], [1.611286, 0.632456, 0.061301])
+    white = [[-0.312189, -0.632456, -1.581941], [-1.130417, 1.264911, 0.349510], [-0.168680, -1.264911, 1.171131]]
+    assert near(pca, [*white, [1.611286, 0.632456, 0.061301]])
     zca = whitening(values, rows, 0.0, zca=True)
-    assert near(zca[0], [0.758829, -0.250789, 0.035827]) and near(zca[1, 1:], [1.024870, -0.018635])
-    assert near(((X - mean) @ zca)[1], [-1.148815, -0.101505, 1.292254])
+    rows_of_zca = [[0.758829, -0.250789, 0.035827], [-0.250789, 1.024870, -0.018635], [0.035827, -0.018635, 0.897089]]
+    assert near(zca, rows_of_zca)
+    white = [[0.547978, -1.590684, -0.411636], [-1.148815, -0.101505, 1.292254], [-0.748257, 0.728479, -1.381822]]
+    assert near((X - mean) @ zca, [*white, [1.349094, 0.963711, 0.501204]])
     regularised = whitening(values, rows, 0.1, zca=True)
     assert near(regularised[0], [0.731076, -0.222979, 0.031854])
+    assert near(regularised[1:, 1:], [[0.967796, -0.015305], [-0.015305, 0.862849]])
     assert near(((X - mean) @ regularised)[0], [0.501311, -1.499787, -0.400504])
 
 
@@ -86,6 +94,8 @@ def test_as_scikit_learn():
     assert near(values * 4 / 3, theirs.explained_variance_, 1e-9)
     ours = (X - mean) @ whitening(values, rows, 0.0, zca=False).T * math.sqrt(3 / 4)
     assert near(ours.abs(), np.abs(theirs.transform(X.numpy())), 1e-9)
+    assert near(ours[0], [-0.270364, -0.547723, -1.370001])
+    assert near(values / values.sum(), [0.580104, 0.266667, 0.153229])
 
 
 def test_golden_contrast():
@@ -378,9 +388,17 @@ def test_an_ensemble_of_members_with_their_own(run):
     assert distill("fit", *given, "--data.preprocess", "ZCA") == 2
 
 
-def test_tensorboard_has_a_picture(run):
+def test_tensorboard_the_folder_and_the_report_have_a_picture(run, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     reader = EventAccumulator(str(run), size_guidance={"images": 0})
     reader.Reload()
     assert "preprocessing" in reader.Tags()["images"]
+    content = (run / "preprocessing.png").read_bytes()
+    assert Image.open(BytesIO(content)).size[0] >= 8 * 72
+    assert distill("report", run, "--out", tmp_path / "r.html") == 0
+    page = without_scripts(tmp_path / "r.html")
+    assert page.count("<h3>Preprocessing</h3>") == 1 and base64.b64encode(content).decode() in page
+    folder = shutil.copytree(run, tmp_path / "copy")
+    (folder / "preprocessing.png").write_text("<svg/>")
+    assert distill("report", folder, "--out", tmp_path / "r.html") == 2

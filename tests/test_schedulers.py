@@ -1,5 +1,6 @@
 """Schedulers of torch: stepped like torch's own loop steps them, and resumed exactly."""
 
+import functools
 import os
 import random
 import signal
@@ -74,6 +75,29 @@ def test_plateau_counts_validations():
         running.after_validation({"val/nll": value})
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01])
+
+
+def test_a_resumed_plateau_equals_torchs_on_200_random_sequences():
+    draws = random.Random(0)
+    for _ in range(200):
+        options = {
+            "mode": draws.choice(["min", "max"]), "factor": draws.choice([0.1, 0.5]), "patience": draws.randrange(4),
+            "cooldown": draws.randrange(3), "threshold_mode": draws.choice(["rel", "abs"]), "min_lr": 1e-4,
+        }  # fmt: skip
+        values = [draws.choice([1.0, 0.5, draws.random()]) for _ in range(20)]
+        theirs = of_torch.ReduceLROnPlateau(reference := sgd(), **options)
+        monitor = "val/nll" if options["mode"] == "min" else "val/accuracy"
+        schedule = TorchSchedule(functools.partial(of_torch.ReduceLROnPlateau, **options), monitor=monitor)
+        running, cut = schedule.start(optimizer := sgd(), 20, 20), draws.randrange(20)
+        for number, value in enumerate(values):
+            if number == cut:
+                state, weights = running.state(), optimizer.state_dict()
+                running = schedule.start(optimizer := sgd(), 20, 20)
+                optimizer.load_state_dict(weights)
+                running.load(state)
+            theirs.step(value)
+            running.after_validation({monitor: value})
+            assert optimizer.param_groups[0]["lr"] == reference.param_groups[0]["lr"]
 
 
 @pytest.mark.parametrize(

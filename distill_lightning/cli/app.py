@@ -7,6 +7,7 @@ distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value 
 distill inspect FILE
 distill data CONFIG [--option value ...]
 distill schedule CONFIG [--plot FILE] [--option value ...]
+distill lr CONFIG|RUN [--plot FILE] [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 """
 
@@ -20,13 +21,15 @@ from jsonargparse import set_parsing_settings
 
 from distill_lightning.cli import data, help, inspect, schedule, study
 from distill_lightning.cli.command import DistillCommand
-from distill_lightning.cli.positionals import as_options
+from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
-from distill_lightning.lightning_internals import ResolvingCommandLine
+from distill_lightning.lightning_internals import BuildingCommandLine, ResolvingCommandLine
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
 from distill_lightning.training.lean import quieted
 from distill_lightning.training.parts import method_name
+from distill_lightning.training.range_test import RangeTest
+from distill_lightning.training.range_test import range_test as run_range_test
 
 # Lightning can download configurations from an address; here they must be files
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
@@ -38,6 +41,10 @@ OWN_PARSERS = ("export", "compress", "completion")
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
     """Reads a command's options. It builds only the data module, which gives the network's shape."""
+
+
+class _Builder(BuildingCommandLine, DistillCommand):
+    """Reads a command's options and builds the parts of its run."""
 
 
 def resolve(args: list[str]) -> Resolved:
@@ -74,12 +81,41 @@ def main(args: list[str]) -> int:
     Returns:
         The exit status: 0, or the status of ``distill study`` or ``distill inspect``.
     """
+    _prepare()
+    with quieted():
+        return _answer(args)
+
+
+def range_test(args: list[str], low: float, high: float, steps: int) -> RangeTest | None:
+    """Runs a range test of the learning rate, see ``training.range_test``.
+
+    Args:
+        args: a configuration, a run's folder or a checkpoint; and options of ``distill fit``.
+        low: the first rate.
+        high: the last rate.
+        steps: the number of steps.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        InputError: the arguments do not fit together.
+    """
+    _prepare()
+    (source, *rest), trusted = without_trust(args)
+    is_run = Path(source).is_dir() or source.endswith(".ckpt")
+    first = ["--ckpt_path", checkpoint_of(source)] if is_run else ["--config", source]
+    with quieted(), trusting(trusted):
+        parts = _Builder(["fit", *first, *rest, "--trainer.enable_progress_bar", "false"]).parts
+        found = run_range_test(parts, low, high, steps)
+    return found if parts.trainer.is_global_zero else None
+
+
+def _prepare() -> None:
     # Lightning makes torch ask NVML whether there is a GPU, which is slow: optimizers ask at every step
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())  # the user's own classes may lie in the current folder
-    with quieted():
-        return _answer(args)
 
 
 def _answer(args: list[str]) -> int:

@@ -22,6 +22,7 @@ OTHER_VERBS = {
     "configs": "List, print or copy the configuration files that come with the program.",
     "data": "Show what the data look like, and draw a sheet of training pictures as the network sees them.",
     "schedule": "Draw the learning rate of a training before it begins.",
+    "lr": "Find a learning rate by a short training in which it rises. Nothing is kept but the figure.",
     "export": "Write a trained network as a file for other programs: ONNX, torch.export or safetensors.",
     "compress": "Make a smaller network from a trained one: distil, remove channels, export, measure.",
     "inspect": "List what a file holds and which classes it asks for, without building anything.",

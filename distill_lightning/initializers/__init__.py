@@ -10,10 +10,11 @@ from distill_lightning.initializers.caffe import (
     Xavier,
     fans,
 )
+from distill_lightning.initializers.lsuv import LSUV
 from distill_lightning.initializers.others import GAINS, Kaiming, Orthogonal, TruncNormal, ZeroLastGamma
 from distill_lightning.initializers.rules import Initializer, initialise
 
 __all__ = [
-    "GAINS", "MSRA", "Bilinear", "Constant", "Gaussian", "Initializer", "Kaiming", "Orthogonal", "PositiveUnitball",
-    "TruncNormal", "Uniform", "Xavier", "ZeroLastGamma", "fans", "initialise",
+    "GAINS", "LSUV", "MSRA", "Bilinear", "Constant", "Gaussian", "Initializer", "Kaiming", "Orthogonal",
+    "PositiveUnitball", "TruncNormal", "Uniform", "Xavier", "ZeroLastGamma", "fans", "initialise",
 ]  # fmt: skip

@@ -9,7 +9,7 @@ rule or another layer changes no other tensor, and all processes draw the same.
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 import torch
@@ -31,6 +31,9 @@ class Initializer(Recorded, ABC):
         only: patterns of classes. A parameter is drawn only if its layer is of such a class or of a subclass. By
             default Conv?d, ConvTranspose?d and Linear, since norms have weights, too. ["*"] for all.
     """
+
+    pictures: int = 0
+    """The number of pictures that ``adjust`` needs; 0 for a rule that only draws."""
 
     def __init__(self, params: str = "*.weight", only: list[str] | None = None) -> None:
         self.params, self.only = params, tuple(LAYERS if only is None else only)
@@ -62,17 +65,33 @@ class Initializer(Recorded, ABC):
             InputError: the rule cannot draw this shape.
         """
 
+    def adjust(self, network: nn.Module, drawn: Mapping[str, nn.Module], images: Tensor) -> None:
+        """Changes what the rule has drawn, after all rules have, if it needs ``pictures``. By default nothing.
 
-def initialise(networks: Mapping[str, nn.Module], rules: list[Initializer], seed: int) -> None:
+        Args:
+            network: the network.
+            drawn: the layer of each parameter that this rule has drawn, by the name of the parameter.
+            images: (N, C, H, W), as the network gets them.
+        """
+
+
+def initialise(
+    networks: Mapping[str, nn.Module],
+    rules: list[Initializer],
+    seed: int,
+    first_pictures: Callable[[int], Tensor] | None = None,
+) -> None:
     """Draws the first weights of networks. The buffers, and what no rule matches, stay as they are.
 
     Args:
         networks: the networks, by the prefix of the names that their tensors are drawn by. Patterns do not see it.
         rules: the first that matches a parameter draws it.
         seed: the seed of the run.
+        first_pictures: gives so many pictures, (N, C, H, W), as the networks get them; None if there are none.
 
     Raises:
-        InputError: a rule has nothing to draw, or cannot draw the shape of a parameter that it matches.
+        InputError: a rule has nothing to draw, or cannot draw the shape of a parameter that it matches; or it needs
+            pictures, and there are none.
     """
     chosen = {
         prefix + name: (parameter, layer, next((r for r in rules if r.takes(name, layer, inside)), None))
@@ -94,6 +113,16 @@ def initialise(networks: Mapping[str, nn.Module], rules: list[Initializer], seed
             raise InputError(f"initializer {type(rule).__name__} cannot draw {name} ({shape}): {error}") from error
         with torch.no_grad():
             parameter.copy_(values)
+    for one in rules:
+        if not one.pictures:
+            continue
+        if first_pictures is None:
+            raise InputError(f"{type(one).__name__} needs pictures: use a data module of distill_lightning")
+        images = first_pictures(one.pictures)
+        for prefix, network in networks.items():
+            names = {n: prefix + n for n, _ in network.named_parameters()}
+            drawn = {n: chosen[full][1] for n, full in names.items() if chosen[full][2] is one}
+            one.adjust(network, drawn, images.to(next(network.parameters()).device))
 
 
 def _parameters(network: nn.Module) -> list[tuple[str, nn.Parameter, nn.Module, nn.Module | None]]:

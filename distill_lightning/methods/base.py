@@ -36,7 +36,7 @@ from distill_lightning.methods.checks import (
 )
 from distill_lightning.methods.evaluated import Evaluated, Unregistered
 from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreign, refuse_unknown_monitors
-from distill_lightning.methods.insights import show_preprocessing
+from distill_lightning.methods.insights import first_pictures, show_preprocessing
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.optimization import Optimization
 from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
@@ -275,8 +275,19 @@ class Method(Evaluated):
         """
         # wrapped, so that the network is not registered a second time
         if self.initializer and (self._initialised is None or self._initialised.module is not self.model):
-            initialise(self.trained_networks(), self.initializer, run_seed())
+            initialise(
+                self.trained_networks(),
+                self.initializer,
+                run_seed(),
+                None if self.plain_batches else self._first_inputs,
+            )
             self._initialised = Unregistered(self.model)
+
+    def _first_inputs(self, count: int) -> Tensor:
+        """The first training samples, (N, C, H, W), as the network gets them."""
+        data = self.image_data
+        assert data.normaliser is not None
+        return data.preprocessed(data.normaliser(first_pictures(data, count)))
 
     def _find_givers(self, data: ImageData) -> None:
         """Takes the timeline and the teacher from the callbacks, if they provide one."""

@@ -13,8 +13,8 @@ TABLE = {"title": str, "rows": list, "columns": list, "over": str, "spread": str
 ROW = {"run": str, "label": str, "where": dict, "paper": str | int | float, "minus": str}
 COLUMN = {"metric": str, "label": str, "where": dict, "as": str}
 FIGURE = {
-    "title": str, "run": str | list, "y": str, "x": str, "by": str, "where": dict, "log_x": bool, "x_label": str,
-    "as": str,
+    "title": str, "run": str | list, "y": str, "x": str, "by": str, "where": dict, "log_x": bool, "log_y": bool,
+    "x_label": str, "as": str,
 }  # fmt: skip
 """The keys of a figure and the types of their values; above, those of a table, a row and a column."""
 NUMBERS = ("wall_time_s", "steps", "epochs", "exposures", "parameters", "density", "seed", "processes", "threads")
@@ -96,7 +96,7 @@ class SpecChecker:
         self._check_unit(figure["y"], figure.get("as"), where)
         if "by" in figure:
             self._values_of(figure["by"], entries, where)
-        for entry in entries if figure.get("x", "density") != "density" else []:
+        for entry in entries if figure.get("x", "density") not in ("density", "layer") else []:
             self._check_axis(figure["x"], entry, bool(figure.get("log_x")), where)
         return FigureSpec(
             title=figure.get("title", figure["y"]),
@@ -106,6 +106,7 @@ class SpecChecker:
             by=figure.get("by"),
             where=figure.get("where"),
             log_x=figure.get("log_x", False),
+            log_y=figure.get("log_y", False),
             x_label=figure.get("x_label"),
             written_as=figure.get("as"),
         )

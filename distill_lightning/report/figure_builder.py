@@ -19,9 +19,9 @@ def build_figure(spec: FigureSpec, results: Results) -> Plot:
             label = results.labels[entry] + (f", {spec.by} {value}" if value is not None else "")
             lines.append(spread_line(label, [_points(spec, result) for result in chosen], unit))
     x_label = (spec.x or "step").replace("_", " ") if spec.x_label is None else spec.x_label
-    x_label = "weights left, %" if x_label == "density" else x_label
+    x_label = {"density": "weights left, %", "layer": "layer, from the input"}.get(x_label, x_label)
     y_label = spec.y.rpartition("/")[2].replace("_", " ") + unit.words if spec.written_as is None else spec.written_as
-    return Plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x)
+    return Plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x, log_y=spec.log_y)
 
 
 def _by_value(results: Sequence[Result], variable: str | None) -> list[tuple[Any, list[Result]]]:
@@ -35,6 +35,9 @@ def _points(spec: FigureSpec, result: Result) -> Points:
     """The points (x, y) of one run."""
     if spec.x == "density":
         return result.record.by_density(spec.y)
+    if spec.x == "layer":
+        of_layers = [points for tag, points in result.record.series.items() if tag.startswith(f"{spec.y}/")]
+        return [(place, points[0][1]) for place, points in enumerate(of_layers, start=1)]
     if spec.x is None:
         return result.record.series.get(spec.y, [])
     y = result.record.value(spec.y)

@@ -109,6 +109,8 @@ class Section:
     more_curves: Sequence[Chart]
     depth: Sequence[Chart]
     """What gradients and activations are in each layer."""
+    preprocessing: Sequence[tuple[str, str]]
+    """For each group with a preprocessing its label, and the address of a picture of it, which holds the picture."""
     tickets: Sequence[Chart]
     confusion: Chart | None
     calibration: Chart | None
@@ -163,6 +165,7 @@ class Section:
             curves=charts("curve", [curve(tag, shown) for tag in CURVES if tag in tags]),
             more_curves=charts("more", [curve(tag, shown) for tag in tags if tag not in CURVES]),
             depth=charts("depth", _by_depth(shown) if of_layers else []),
+            preprocessing=_preprocessing(shown),
             tickets=charts("tickets", [*densities, *([between] if between else [])]),
             confusion=confusion_chart(f"{scope}-confusion", matrices),
             calibration=charts("calibration", [reliability(shown)])[0] if calibrated else None,
@@ -177,6 +180,13 @@ def _is_of_layer(tag: str) -> bool:
 
 def _by_depth(groups: Sequence[Group]) -> list[Plot]:
     return [by_depth("gradient_norm", True, groups), *(by_depth(name, False, groups) for name in MEASURES)]
+
+
+def _preprocessing(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    pictures = [(group.label, next(filter(None, (r.preprocessing for r in group.records)), None)) for group in groups]
+    return [
+        (label, f"data:image/png;base64,{base64.b64encode(picture).decode()}") for label, picture in pictures if picture
+    ]
 
 
 def letter(place: int) -> str:

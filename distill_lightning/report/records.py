@@ -20,7 +20,10 @@ from distill_lightning.runs.summary import read_confusion
 
 LARGEST_SUMMARY_BYTES = 2**26
 LARGEST_METRICS_BYTES = 2**28
+LARGEST_PICTURE_BYTES = 2**22
 LARGEST_STEP = 2**63
+PNG = b"\x89PNG\r\n\x1a\n"
+"""The first bytes of each PNG."""
 LONGEST_REASON = 200
 
 
@@ -79,6 +82,22 @@ class Record:
             InputError: the file is damaged.
         """
         return read_confusion(self.folder)
+
+    @property
+    def preprocessing(self) -> bytes | None:
+        """The picture of its preprocessing, a PNG; None if the run has none.
+
+        Raises:
+            InputError: the file is too large, or is no PNG.
+        """
+        path = self.folder / "preprocessing.png"
+        if not path.is_file():
+            return None
+        _check_size(path, LARGEST_PICTURE_BYTES)
+        content = path.read_bytes()
+        if not content.startswith(PNG):
+            raise _damaged(path, "expected a PNG")
+        return content
 
     @property
     def is_trial(self) -> bool:

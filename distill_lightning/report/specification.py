@@ -15,6 +15,7 @@
       - {title: ..., run: [student, plain], y: val/accuracy}                          # a curve against the step
       - {title: ..., run: student, y: test/accuracy, x: temperature, by: units, log_x: true}   # against a variable
       - {title: ..., run: search, y: test_accuracy, x: density}         # against the rounds of lottery tickets
+      - {title: ..., run: deep, y: train/gradient_norm, x: layer, log_y: true}   # the first value of train/.../LAYER
 
 ``rounds/7/test_accuracy`` is the metric of one round. Figures use the label that a row of a table gives to an entry.
 
@@ -76,11 +77,12 @@ class FigureSpec:
     """The entries whose runs the figure shows."""
     y: str
     x: str | None = None
-    """A variable, "density", or None for the step."""
+    """A variable, "density", "layer", or None for the step."""
     by: str | None = None
     """The variable that has a line for each of its values."""
     where: Variables | None = None
     log_x: bool = False
+    log_y: bool = False
     x_label: str | None = None
     written_as: str | None = None
     """The unit of y, see `distill_lightning.report.units.Unit`; None for the usual one."""

@@ -19,7 +19,8 @@ class Unit:
 
     Args:
         metric: its tag or name.
-        written_as: "percent", "errors of N", "count", "seconds" or "number"; by default the metric's name decides.
+        written_as: "percent", "errors of N", "count", "seconds", "number" or "scientific" (1.2e-05); by default the
+            metric's name decides.
 
     Raises:
         ValueError: ``written_as`` has another value.
@@ -32,11 +33,12 @@ class Unit:
             count = name in ("parameters", "steps", "exposures", "epochs")
             written_as = "percent" if percent else "count" if count else "seconds" if name.endswith("_s") else "number"
         errors = re.fullmatch(r"errors of (\d+)", written_as)
-        if not errors and written_as not in ("percent", "count", "seconds", "number"):
-            raise ValueError(f"{written_as}: expected percent, errors of N, count, seconds or number")
+        if not errors and written_as not in ("percent", "count", "seconds", "number", "scientific"):
+            raise ValueError(f"{written_as}: expected percent, errors of N, count, seconds, number or scientific")
         self.total = int(errors[1]) if errors else None
         self.words = {"percent": " %", "seconds": " s"}.get(written_as, "")
         """The text after the metric's name on an axis."""
+        self.format = "e" if written_as == "scientific" else "f"
         self.digits = {"percent": 2, "number": 3, "seconds": 0, "count": 0}.get(written_as, 1)
         self.factor = 100 if written_as == "percent" else 1
 
@@ -50,7 +52,7 @@ class Unit:
 
     def text(self, value: float) -> str:
         """A number in this unit as text."""
-        return f"{value:,.{self.digits}f}".replace("-", MINUS)
+        return f"{value:,.{self.digits}{self.format}}".replace("-", MINUS)
 
 
 def spread_text(values: Sequence[float], unit: Unit, interval: bool = False) -> str:

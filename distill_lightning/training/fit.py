@@ -93,7 +93,7 @@ def with_lineage(config: RunConfig) -> RunConfig:
     return config.with_options(start_from={"path": config.start_from, "weights": weights, "run": run})
 
 
-def _start_from(parts: Parts, config: RunConfig) -> None:
+def start_from(parts: Parts, config: RunConfig) -> None:
     """Lets a new run start from the weights of another one, if its configuration says so.
 
     Raises:
@@ -115,7 +115,7 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
     config = RunConfig.read(run.folder)  # as it was resolved when the run was started
     board, record = attach(parts, run, config)
     if run.resume_from is None:
-        _start_from(parts, config)
+        start_from(parts, config)
     with children(trainer, run):
         if method.trains:
             try:

@@ -83,6 +83,24 @@ def test_the_threshold_counts_the_momentum():
     assert torch.allclose(weight, torch.full_like(weight, 1 - 3 * 0.1 * 0.01 / 0.1))
 
 
+@pytest.mark.parametrize(
+    ("make", "steps"),
+    [
+        (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=5e-4), 1386),
+        (lambda p: torch.optim.SGD(p, lr=1.0, weight_decay=5e-4), 1386),
+        (lambda p: torch.optim.AdamW(p, lr=1.0, weight_decay=5e-4), 1386),
+    ],
+)
+def test_the_half_life_of_an_untouched_weight(make, steps):
+    """ln 2 / (lr lambda) steps, times 1 - m with momentum."""
+    weight = nn.Parameter(torch.ones(1, dtype=torch.float64))
+    optimizer = make([weight])
+    for _ in range(steps):
+        weight.grad = torch.zeros_like(weight)
+        optimizer.step()
+    assert abs(float(weight.detach()) - 0.5) < 0.003
+
+
 @pytest.mark.parametrize("callback", [dl.L1Penalty(0.01), dl.L2Penalty(0.1), dl.DecoupledWeightDecay(0.1)])
 def test_accumulated_gradients_are_those_of_the_large_batch(callback):
     """In float64, to the last roundings; penalties act once in an optimizer step."""

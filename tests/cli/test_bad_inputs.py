@@ -41,6 +41,21 @@ LONGEST = 200
 B = "fit --config digits/baseline"
 K = "fit --config digits/kd"
 
+MINE = """
+from torch import nn
+
+NUMBER = 3
+
+
+def make(num_classes=10):
+    return None
+
+
+class Wide(nn.Sequential):
+    def __init__(self, num_classes: int = 10, in_channels: int = 1):
+        pool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(nn.Conv2d(in_channels, 4, (1, 3)), pool, nn.Flatten(), nn.Linear(4, num_classes))
+"""
 COMMANDS: list[tuple[str, list[str]]] = [
     # verbs and words
     ("fti", ["no command fti", "did you mean fit?"]),
@@ -126,6 +141,40 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{B} --model.optimizer.lr=-1", ["model.optimizer", "-1"]),
     (f"{B} --trainer.max_epochs -1", ["trainer.max_epochs is -1", "1 or more"]),
     ("bench --config digits/baseline --turns 1", ["turns is 1", "2 turns or more"]),
+    # the craft
+    (
+        f"{B} --model.initializer '[{{class_path: MSRA, init_args: {{params: heads.*}}}}]'",
+        ["heads.*", "no parameter"],
+    ),
+    (f"{B} --model.initializer '[Bilinear]'", ["Bilinear cannot draw 12.weight", "square kernels"]),
+    (f"{B} --model.network mine.Wide --model.initializer '[Bilinear]'", ["0.weight (4x1x1x3)", "square kernels"]),
+    (f"{B} --model.fine_tuning.frozen '[stm.*]' --model.fine_tuning FineTuning", ["fine_tuning"]),
+    (f"{B} --trainer.callbacks ProximalL1 --trainer.callbacks.strength 1 --trainer.callbacks.params '[x.*]'", ["x.*"]),
+    (f"{B} --data.preprocess PCA --data.preprocess.k 65", ["k is 65", "64"]),
+    (f"{B} --data.preprocess PCA --data.preprocess.k 50 --data.train_part 40", ["k is 50", "40"]),
+    (
+        f"{B} --data.preprocess ZCA --data.preprocess.eps 0 --data.train_part 40",
+        ["data.preprocess.eps is 0.0", "above 0"],
+    ),
+    (f"{B} --model.schedule Polynomial --model.schedule.final 0 --model.schedule.power 0", ["power"]),
+    (
+        f"{B} --model.schedule torch.optim.lr_scheduler.ConstantLR --model.schedule.factor 0 "
+        "--model.schedule.total_iters 999",
+        ["the learning rate is 0 at every step"],
+    ),
+    ("lr", ["CONFIG|RUN"]),
+    ("lr nowhere", ["nowhere"]),
+    ("lr digits/baselin", ["did you mean digits/baseline?"]),
+    ("lr digits/ensemble", ["Ensemble trains nothing"]),
+    ("lr empty", ["empty is no run's folder"]),
+    ("lr digits/baseline --low 0", ["--low is 0", "0 < low < high"]),
+    ("lr digits/baseline --low 1 --high 0.1", ["--low is 1 and --high is 0.1"]),
+    ("lr digits/baseline --high nan", ["--high is nan"]),
+    ("lr digits/baseline --steps 3", ["--steps is 3", "from 10 to 10,000"]),
+    ("lr digits/baseline --steps many", ["--steps", "many"]),
+    ("lr digits/baseline --plot rates.jpg", ["rates.jpg", ".svg or .png"]),
+    ("lr digits/baseline --model.optimizer.lrr 3", ["did you mean --model.optimizer.lr?"]),
+    ("lr digits/baseline --ckpt_path last", ["distill lr takes no --ckpt_path", "--start_from"]),
     # files
     ("fit --config nowhere.yaml", ["there is no file nowhere.yaml"]),
     ("fit --config digits/baselin", ["digits/baselin", "did you mean digits/baseline?"]),
@@ -187,7 +236,7 @@ def prepare() -> None:
     """Makes the files that the inputs name, in the current folder."""
     Path("empty").mkdir()
     Path("text.ckpt").write_text("no checkpoint")
-    Path("mine.py").write_text("NUMBER = 3\ndef make(num_classes=10):\n    return None\n")
+    Path("mine.py").write_text(MINE)
 
 
 def check(answer: str, status: int, words: list[str]) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 import distill_lightning as dl
 from distill_lightning.errors import InputError
+from distill_lightning.initializers import GAINS
 from distill_lightning.models.activations import other_activations, replace_activations
 
 NAMES = sorted(
@@ -46,6 +47,45 @@ def test_golden_values(name, values, slopes):
     at = torch.tensor([-1.0, 0, 1], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(made(at).sum(), at)
     assert (slope - torch.tensor(slopes, dtype=torch.float64)).abs().max() < 1e-6
+
+
+Z = torch.linspace(-12, 12, 480_001, dtype=torch.float64)
+DENSITY = torch.exp(-(Z**2) / 2) / (2 * torch.pi) ** 0.5
+MOMENTS = {  # E f, E f^2, E f'^2 for z ~ N(0, 1)
+    "Sigmoid": (0.5, 0.293379, 0.044836), "Tanh": (0, 0.394294, 0.464403), "ReLU": (0.398942, 0.5, 0.5),
+    "LeakyReLU": (0.394953, 0.50005, 0.50005), "ELU": (0.160521, 0.644945, 0.668102), "SELU": (0, 1, 1.071615),
+    "GELU": (0.282095, 0.425221, 0.455851), "GELU, tanh": (0.282039, 0.425194, 0.455818),
+    "SiLU": (0.206621, 0.355776, 0.379482), "Mish": (0.240404, 0.452342, 0.479084),
+}  # fmt: skip
+
+
+def made(name: str) -> nn.Module:
+    return nn.GELU("tanh") if name == "GELU, tanh" else getattr(nn, name)()
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_golden_moments(name):
+    """The share of the signal and of the gradient that a layer passes on at unit pre-activations."""
+    z = Z.clone().requires_grad_()
+    values = made(name)(z)
+    (slopes,) = torch.autograd.grad(values.sum(), z)
+    found = [torch.trapezoid(f * DENSITY, Z).item() for f in (values.detach(), values.detach() ** 2, slopes**2)]
+    assert found == pytest.approx(MOMENTS[name], abs=2e-5)  # the corner of ReLU lies on a point of the sum
+
+
+@pytest.mark.parametrize(
+    ("name", "slope"),
+    [("SELU", 0.78), ("ELU", 0.89), ("ReLU", 1.0), ("Mish", 1.08), ("GELU", 1.14), ("SiLU", 1.17)],
+)
+def test_where_a_gain_that_keeps_the_variance_lets_it_run_away(name, slope):
+    """The slope of q -> E f(sqrt(q) z)^2 / E f(z)^2 at 1: above 1, deep networks need a smaller gain."""
+
+    def kept(q: float) -> float:
+        return torch.trapezoid(made(name)(q**0.5 * Z) ** 2 * DENSITY, Z).item()
+
+    assert (kept(1.001) - kept(0.999)) / 0.002 / kept(1.0) == pytest.approx(slope, abs=0.005)
+    gain = GAINS[name.lower()]
+    assert gain == pytest.approx(kept(1.0) ** -0.5 if slope <= 1 else 2**0.5, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in LARGE])

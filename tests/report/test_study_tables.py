@@ -78,6 +78,32 @@ def test_a_figure_has_a_line_for_each_value():
     assert [line.label for line in figure.lines] == ["single, member 1"]
 
 
+def test_a_figure_over_the_layers_has_the_first_value_of_each():
+    runs = write_runs()
+    for _, folder in runs["single"]:
+        rows = [(1, "2.weight", 1e-9), (1, "5.weight", 0.5), (9, "2.weight", 7.0), (9, "5.weight", 8.0)]
+        lines = "".join(f"{step},train/gradient_norm/{layer},{value}\n" for step, layer, value in rows)
+        (folder / "metrics.csv").write_text(f"step,tag,value\n{lines}")
+    (spec,) = SpecChecker(Path("study.yaml"), ENTRIES).figures(
+        [{"run": "single", "y": "train/gradient_norm", "x": "layer", "log_y": True}]
+    )
+    figure = build_figure(spec, Results(runs))
+    assert figure.log_y and figure.x_label == "layer, from the input"
+    ((_, _, points),) = figure.drawn()
+    assert [(x, y) for x, y, _ in points] == [(1, 1e-9), (2, 0.5)]
+
+
+def test_small_numbers_are_written_with_a_power():
+    (folder,) = [write_runs()["ensemble"][0][1]]
+    (folder / "summary.json").write_text(json.dumps({"metrics": {"train/gradient_norm/2": 1.72e-12}}))
+    columns = [{"metric": "train/gradient_norm/2", "as": "scientific"}]
+    found = build_table(
+        table(rows=[{"run": "ensemble", "where": {"repetition": 0}}], columns=columns),
+        Results({"ensemble": [({"repetition": 0}, folder)]}),
+    )
+    assert found.rows == [["ensemble", "1.7e−12", "1"]]
+
+
 def test_pairs_are_by_shared_variables():
     own = [({"r": r, "m": m}, r * 10 + m) for r in range(2) for m in range(3)]
     other = [({"r": r, "s": s}, r * 9.0 + s) for r in range(2) for s in range(2)]
