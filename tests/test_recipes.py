@@ -1,5 +1,5 @@
-"""Every recipe of ``configs/recipes/`` runs through the real command, in a small form: less data, one epoch, and a smaller
-network where the own one is large.
+"""Every recipe of ``configs/recipes/`` runs through the real command, in a small form: less data, one epoch, and a
+smaller network where the own one is large.
 """
 
 import json
@@ -10,7 +10,7 @@ import torch
 from helpers import CONFIGS, fit, load
 from torchvision import models
 
-ONE_EPOCH = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1, "--trainer.enable_progress_bar", "false"]
+ONE_EPOCH = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1]
 
 
 def metrics(run: Path) -> dict[str, float]:
