@@ -33,7 +33,7 @@ def small(request, mnist, cifar10, cifar100, pictures):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in YAMLS if p.parent.name not in ("callbacks", "studies")],
+    [p for p in YAMLS if p.parent.name not in ("callbacks", "recipes", "studies")],
     ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_every_yaml_runs(path, small):
