@@ -59,7 +59,8 @@ def test_every_yaml_runs(path, small):
     assert summary["epochs"] == 1 if "rounds" not in summary else len(summary["rounds"]) == 2
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)
-    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}}
+    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
+    beside |= {"Branches": {"branches"}, "ONE": {"branches", "gate"}, "OKDDip": {"branches", "query", "key"}}
     trained = {"model"} | beside.get(model.get("class_path"), set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained
     assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))

@@ -5,8 +5,10 @@ Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=
 beside the network (adapters, banks) is an argument.
 """
 
+from distill_lightning.losses.groups import okddip, one, ramp, weighted_logits
 from distill_lightning.losses.logits import (
     cross_entropy,
+    ctkd,
     dist,
     dkd,
     kd,
@@ -35,6 +37,7 @@ __all__ = [
     "crd_rows",
     "crd_similarity",
     "cross_entropy",
+    "ctkd",
     "dist",
     "dkd",
     "feature_distance",
@@ -47,8 +50,11 @@ __all__ = [
     "nst",
     "ofd",
     "ofd_margins",
+    "okddip",
+    "one",
     "past_predictions",
     "pkt",
+    "ramp",
     "rkd_angle",
     "rkd_distance",
     "same_size",
@@ -60,6 +66,7 @@ __all__ = [
     "symmetric_kl",
     "vid",
     "virtual_teacher",
+    "weighted_logits",
     "without_label",
     "wsld",
 ]

@@ -5,6 +5,8 @@ s are the student's logits, t the teacher's, (B, K) each, both raw. y are the la
 gradient flows into s alone.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -219,3 +221,45 @@ def wsld(logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature:
     weights = 1 - (-ce / (ce_of_teacher + 1e-7)).exp()
     soft = F.cross_entropy(logits / temperature, (teacher_logits / temperature).softmax(1), reduction="none")
     return temperature**2 * (weights * soft).mean()
+
+
+@in_full_precision
+def ctkd(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    raw_temperature: Tensor,
+    *,
+    strength: float = 1.0,
+    lowest: float = 1.0,
+    width: float = 20.0,
+) -> Tensor:
+    """T^2 KL(p^T(t) || p^T(s)) with T = T_0 + R sigmoid(a), and the gradient of a multiplied by -``strength`` (CTKD: Li
+    et al., AAAI 2023, arXiv:2211.16231).
+
+    So an optimizer that lowers the loss by s raises it by a.
+
+    Args:
+        logits: s, (B, K).
+        teacher_logits: t, (B, K).
+        raw_temperature: a, a scalar. The gradient flows into it, too.
+        strength: 0 or more; 0 leaves the temperature as it is.
+        lowest: T_0.
+        width: R.
+    """
+    reversed_temperature: Tensor = _Reversed.apply(raw_temperature, strength)
+    temperature = lowest + width * reversed_temperature.sigmoid()
+    log_s, log_t = ((z / temperature).log_softmax(1) for z in (logits, teacher_logits.detach()))
+    return temperature.square() * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by -strength."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None
