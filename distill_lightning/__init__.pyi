@@ -61,6 +61,7 @@ from .methods.born_again import BornAgain as BornAgain
 from .methods.branched import Branched as Branched
 from .methods.branches import Branches as Branches
 from .methods.byot import BYOT as BYOT
+from .methods.ca_mkd import CAMKD as CAMKD
 from .methods.cs_kd import CSKD as CSKD
 from .methods.ctkd import CTKD as CTKD
 from .methods.ddgsd import DDGSD as DDGSD

@@ -35,6 +35,7 @@ from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.byot import BYOT
+from distill_lightning.methods.ca_mkd import CAMKD
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ctkd import CTKD
 from distill_lightning.methods.ddgsd import DDGSD
@@ -67,12 +68,12 @@ CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
     "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT,
-    "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
+    "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
 FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt")
 """Those that learn from the features of a teacher."""
-TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", *FEATURE_TAUGHT)
+TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""
 BRANCHED = ("branches", "one", "okddip")
 """Those that train a network in branches."""

@@ -171,6 +171,7 @@ CASES = [
     digits("born_again", "born_again", f"--trainer.callbacks.teacher {OF_BASELINE}"),
     digits("branches", "branches"),
     digits("byot", "byot"),
+    digits("ca_mkd", "ca_mkd", f"--trainer.callbacks.teacher [{OF_BASELINE},{OF_BASELINE_1}]"),
     digits("cs_kd", "cs_kd"),
     digits("ctkd", "ctkd", TAUGHT),
     digits("ddgsd", "ddgsd"),

@@ -37,6 +37,23 @@ def test_golden_values():
     assert raw.grad.item() == pytest.approx(-5.42922e-4, abs=1e-8)  # not that of the loss: its opposite
 
 
+def test_several_teachers_are_weighted_by_sample():
+    teachers = torch.stack([T, T.roll(1, 1)])
+    assert losses.ca_mkd(S, teachers, Y, temperature=4).item() == pytest.approx(0.721587945, abs=1e-8)
+    assert torch.autograd.gradcheck(lambda s: losses.ca_mkd(s, teachers, Y, temperature=4), leaves(S))
+    alike = losses.ca_mkd(S, torch.stack([T, T, T]), Y, temperature=4)
+    assert alike.item() == pytest.approx(losses.kd(S, T, temperature=4).item())  # the weights have the sum 1
+    wrong = T.clone()
+    wrong[
+        0, 0
+    ] = -50.0  # a teacher that is wrong with great certainty counts nothing; in a mean of logits it counts most
+    first = slice(0, 1)
+    value = losses.ca_mkd(S[first], torch.stack([T, wrong])[:, first], Y[first], temperature=4)
+    assert value.item() == pytest.approx(losses.kd(S[first], T[first], temperature=4).item())
+    with pytest.raises(ValueError, match="there is 1 teacher"):
+        losses.ca_mkd(S, teachers[:1], Y, temperature=4)
+
+
 def test_the_ramp():
     assert [losses.ramp(e, 80) for e in (0, 40, 80, 200)] == pytest.approx([0.00673795, 0.2865048, 1, 1], rel=1e-6)
     assert losses.ramp(0, 0) == 1

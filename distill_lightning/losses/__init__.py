@@ -7,6 +7,7 @@ beside the network (adapters, banks) is an argument.
 
 from distill_lightning.losses.groups import okddip, one, ramp, weighted_logits
 from distill_lightning.losses.logits import (
+    ca_mkd,
     cross_entropy,
     ctkd,
     dist,
@@ -33,6 +34,7 @@ from distill_lightning.losses.self_distillation import (
 __all__ = [
     "adjusted",
     "at",
+    "ca_mkd",
     "crd",
     "crd_rows",
     "crd_similarity",

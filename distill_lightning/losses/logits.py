@@ -263,3 +263,28 @@ class _Reversed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return -ctx.strength * gradient, None
+
+
+@in_full_precision
+def ca_mkd(logits: Tensor, of_teachers: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+    """T^2 mean_b sum_m w_bm KL(p^T(t_m) || p^T(s)) with w_bm = (1 - softmax_m CE(y, t_m)) / (M - 1), several teachers,
+    weighted by sample (CA-MKD: Zhang et al., ICASSP 2022, arXiv:2201.00007).
+
+    Args:
+        logits: s, (B, K).
+        of_teachers: t, (M, B, K), M 2 or more.
+        labels: y, (B,).
+        temperature: T.
+
+    Raises:
+        ValueError: there is one teacher, which has no weight.
+    """
+    of_teachers, count = of_teachers.detach(), len(of_teachers)
+    if count < 2:
+        raise ValueError(f"there is {count} teacher: weights are those of 2 or more")
+    ce = torch.stack([F.cross_entropy(t, labels, reduction="none") for t in of_teachers])
+    weights = (1 - ce.softmax(0)) / (count - 1)
+    log_s, log_t = (z / temperature for z in (logits, of_teachers))
+    log_s, log_t = log_s.log_softmax(1), log_t.log_softmax(2)
+    each = (log_t.exp() * (log_t - log_s)).sum(2)
+    return temperature**2 * (weights * each).sum(0).mean()

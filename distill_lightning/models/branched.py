@@ -53,6 +53,7 @@ def _leave_out_until(module: nn.Module, layer: str) -> None:
             return
 
 
+@torch.enable_grad()
 def shared_channels(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> int:
     """The channels of the output of a layer, after a check that the network can branch there.
 

@@ -48,7 +48,7 @@ def net(seed=0):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_plain_trainer_trains_every_method_whose_needs_plain_batches_meet(name, tmp_path):
     method = (
-        make(name, net(), **({"teacher": net(1)} if name in TAUGHT else {}))
+        make(name, net(), **({"teacher": [net(1), net(2)] if name == "ca_mkd" else net(1)} if name in TAUGHT else {}))
         if name not in ("byot", "mr_kd", *BRANCHED)
         else make(name)
     )
