@@ -128,6 +128,13 @@ def test_a_temperature_has_one_graph():
     assert torch.allclose(found.grad, expected.grad)
 
 
+def test_the_slope_of_the_temperature_is_right_in_float32():
+    exact, found = leaves(RAW, RAW.float())
+    losses.ctkd(S, T, exact).backward()
+    losses.ctkd(S.float(), T.float(), found).backward()
+    assert found.grad.item() == pytest.approx(exact.grad.item(), rel=1e-5)
+
+
 def test_half_precision_is_left():
     with torch.autocast("cpu", torch.bfloat16):
         value = losses.ctkd(S.bfloat16(), T.bfloat16(), RAW.float())

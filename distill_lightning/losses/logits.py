@@ -236,7 +236,8 @@ def ctkd(
     """T^2 KL(p^T(t) || p^T(s)) with T = T_0 + R sigmoid(a), and the gradient of a multiplied by -``strength`` (CTKD: Li
     et al., AAAI 2023, arXiv:2211.16231).
 
-    So an optimizer that lowers the loss by s raises it by a.
+    So an optimizer that lowers the loss by s raises it by a. Computes in float64: the derivative by T is a small
+    difference of sums, of which float32 has two digits at T = 15.
 
     Args:
         logits: s, (B, K).
@@ -246,10 +247,11 @@ def ctkd(
         lowest: T_0.
         width: R.
     """
-    reversed_temperature: Tensor = _Reversed.apply(raw_temperature, strength)
+    reversed_temperature: Tensor = _Reversed.apply(raw_temperature.double(), strength)
     temperature = lowest + width * reversed_temperature.sigmoid()
-    log_s, log_t = ((z / temperature).log_softmax(1) for z in (logits, teacher_logits.detach()))
-    return temperature.square() * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+    log_s, log_t = ((z.double() / temperature).log_softmax(1) for z in (logits, teacher_logits.detach()))
+    loss = temperature.square() * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+    return loss.to(logits.dtype)
 
 
 class _Reversed(torch.autograd.Function):
