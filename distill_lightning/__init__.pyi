@@ -58,8 +58,12 @@ from .methods.at import AT as AT
 from .methods.base import Method as Method
 from .methods.baseline import Baseline as Baseline
 from .methods.born_again import BornAgain as BornAgain
+from .methods.branched import Branched as Branched
+from .methods.branches import Branches as Branches
 from .methods.byot import BYOT as BYOT
+from .methods.ca_mkd import CAMKD as CAMKD
 from .methods.cs_kd import CSKD as CSKD
+from .methods.ctkd import CTKD as CTKD
 from .methods.ddgsd import DDGSD as DDGSD
 from .methods.dist import DIST as DIST
 from .methods.dkd import DKD as DKD
@@ -69,6 +73,10 @@ from .methods.ensemble import Ensemble as Ensemble
 from .methods.feature_taught import FeatureTaught as FeatureTaught
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
+from .methods.nkd import NKD as NKD
+from .methods.okddip import OKDDip as OKDDip
+from .methods.one import ONE as ONE
+from .methods.pkt import PKT as PKT
 from .methods.ps_kd import PSKD as PSKD
 from .methods.rkd import RKD as RKD
 from .methods.snapshot import Snapshot as Snapshot
@@ -76,6 +84,7 @@ from .methods.sp import SP as SP
 from .methods.taught import Taught as Taught
 from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf
+from .methods.wsld import WSLD as WSLD
 from .optimizers import FineTuning as FineTuning
 from .predictions import Prediction as Prediction
 from .predictions import Predictions as Predictions

@@ -198,6 +198,13 @@ class Teachers:
         logits = self.logits(images)  # no_grad, not inference_mode: losses save what they multiply with it
         return TeacherOutput(logits, self._features.take() if self._features is not None else ())
 
+    def of_each(self, images: Tensor) -> TeacherOutput:
+        """The logits of each teacher, and their mean, for pictures (B, C, H, W). Needs ``prepare``."""
+        images = self.precision.convert_input(images)
+        with torch.no_grad(), self.precision.forward_context():
+            members = torch.stack([member(images) for member in self.members])
+        return TeacherOutput(members.mean(0), members=members)
+
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """The mean of the logits, (B, K) float32, for pictures (B, C, H, W). Needs ``prepare``."""

@@ -25,10 +25,12 @@ class TeacherOutput(NamedTuple):
     Args:
         logits: (B, K) float32, raw: no temperature is applied.
         features: the features of the layers that the method asked for, (B, ...) each, in the precision of the run.
+        members: the logits of each of several teachers, (M, B, K) float32, if the method asked for them.
     """
 
     logits: Tensor
     features: tuple[Tensor, ...] = ()
+    members: Tensor | None = None
 
 
 class Batch(NamedTuple):
@@ -99,6 +101,7 @@ class BatchNeeds:
         pairs_classes: whether a batch also contains another sample of the same class for each new sample.
         teacher_logits: whether the loss uses the logits of a teacher.
         teacher_features: whether the loss uses features of a teacher.
+        teacher_members: whether the loss uses the logits of each of several teachers.
         allows_mixing: whether the loss is valid for pictures that are mixtures of two samples.
         allows_unlabelled: whether the loss is valid for a batch in which some pictures have no labels.
     """
@@ -108,6 +111,7 @@ class BatchNeeds:
     pairs_classes: bool = False
     teacher_logits: bool = False
     teacher_features: bool = False
+    teacher_members: bool = False
     allows_mixing: bool = True
     allows_unlabelled: bool = False
 

@@ -33,8 +33,11 @@ from distill_lightning.methods.at import AT
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
+from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.byot import BYOT
+from distill_lightning.methods.ca_mkd import CAMKD
 from distill_lightning.methods.cs_kd import CSKD
+from distill_lightning.methods.ctkd import CTKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dist import DIST
 from distill_lightning.methods.dkd import DKD
@@ -42,12 +45,17 @@ from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
+from distill_lightning.methods.nkd import NKD
+from distill_lightning.methods.okddip import OKDDip
+from distill_lightning.methods.one import ONE
+from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.sp import SP
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
+from distill_lightning.methods.wsld import WSLD
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.runs import Run, RunConfig, read_metrics
@@ -59,13 +67,16 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD,
+    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT,
+    "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd")
+FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt")
 """Those that learn from the features of a teacher."""
-TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", *FEATURE_TAUGHT)
+TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""
+BRANCHED = ("branches", "one", "okddip")
+"""Those that train a network in branches."""
 
 
 def distill(*args: Any) -> int:
@@ -208,14 +219,14 @@ def sgd(parameters):
 
 def make(name: str, network: nn.Module | None = None, **options) -> Method:
     torch.manual_seed(0)
-    network = network or (ConvNet() if name in ("byot", *FEATURE_TAUGHT) else LeNet300100(image_size=8))
+    network = network or (ConvNet() if name in ("byot", *BRANCHED, *FEATURE_TAUGHT) else LeNet300100(image_size=8))
     if name == "mr_kd":
         options.setdefault("every_n_steps", 3)
     if name == "dml":
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
     method = CLASSES[name](network, optimizer=sgd, **options)
-    if name in ("byot", "mr_kd"):
+    if name in ("byot", "mr_kd", *BRANCHED):
         method.build_once(data_info())
     return method
 

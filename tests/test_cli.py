@@ -46,7 +46,8 @@ def test_every_yaml_runs(path, small):
         # its teacher or members are the runs that the comment names, at the place that the YAML names
         first = path.read_text().split("configs/")[1].split()[0].rstrip(",")
         callbacks = yaml.safe_load(path.read_text()).get("trainer", {}).get("callbacks", [])
-        needed = model.get("init_args", {}).get("members") or [callbacks[0]["init_args"]["teacher"]]
+        needed = model.get("init_args", {}).get("members") or callbacks[0]["init_args"]["teacher"]
+        needed = needed if isinstance(needed, list) else [needed]
         made = [fit(first, *given)]
         made += [fit(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
         assert made == [Path(checkpoint).parent.parent for checkpoint in needed]
@@ -59,7 +60,8 @@ def test_every_yaml_runs(path, small):
     assert summary["epochs"] == 1 if "rounds" not in summary else len(summary["rounds"]) == 2
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)
-    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}}
+    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
+    beside |= {"Branches": {"branches"}, "ONE": {"branches", "gate"}, "OKDDip": {"branches", "query", "key"}}
     trained = {"model"} | beside.get(model.get("class_path"), set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained
     assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))

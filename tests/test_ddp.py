@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, rows, rows_of_any_world, start
+from helpers import BRANCHED, CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, rows, rows_of_any_world, start
 
 NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
 SHORT = ["--trainer.max_epochs", 2, "--data.train_part", 320, "--trainer.log_every_n_steps", 2]
@@ -30,14 +30,16 @@ def teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("byot", "dist", "sp", "rkd")])
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if name not in ("byot", "dist", "sp", "rkd", "pkt", "one")]
+)
 def test_weights_and_numbers_agree_to_rounding(method, teacher):
-    """Without batch norm and dropout (BYOT's heads have it), and methods that relate the samples of a batch; an uneven
-    validation split, counted once.
+    """Without batch norm and dropout (BYOT's heads and ONE's gate have it), and methods that relate the samples of a
+    batch; an uneven validation split, counted once.
     """
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *NET, *SHORT, "--data.val_size", 101]
     if method in TAUGHT:
-        given += ["--trainer.callbacks.teacher", teacher]
+        given += ["--trainer.callbacks.teacher", f"[{teacher}, {teacher}]" if method == "ca_mkd" else teacher]
     if method == "at":  # of maps without batch norm
         given += [
             "--model.network",
@@ -47,6 +49,8 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
             "--model.teacher_layers",
             "[stage1, stage1]",
         ]
+    if method in BRANCHED:
+        given += ["--model.network", "Conv2", "--model.shared_layer", 4]
     if method == "mr_kd":
         given += ["--model.every_n_steps", 3]
     if method == "ddgsd":

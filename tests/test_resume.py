@@ -48,7 +48,8 @@ def teacher(tmp_path_factory) -> Path:
 
 
 def options(method: str, teacher: Path, mode: str = "online") -> list:
-    taught = ["--trainer.callbacks.teacher", teacher, "--trainer.callbacks.mode", mode, "--trainer.callbacks.views", 2]
+    given = f"[{teacher}, {teacher}]" if method == "ca_mkd" else teacher
+    taught = ["--trainer.callbacks.teacher", given, "--trainer.callbacks.mode", mode, "--trainer.callbacks.views", 2]
     more = taught if method in TAUGHT else ["--model.every_n_steps", 3] if method == "mr_kd" else []
     return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *more]
 

@@ -67,6 +67,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         self.mode, self.views, self.folder = mode, views, folder
         self.teachers = Teachers([])
         self.digests: list[str] = []
+        self.of_each = False
 
     @property
     def view_cycle(self) -> int | None:
@@ -81,6 +82,12 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             raise InputError(f"{name} reads no teacher's logits: leave SoftTargets out, or use KD")
         if needs.teacher_features and self.mode == "table":
             raise InputError(f"a table holds logits, and {name} needs the teacher's features: give the mode online")
+        if needs.teacher_members and (self.mode == "table" or len(self.teacher) < 2):
+            raise InputError(
+                f"{name} needs the logits of each of several teachers: give SoftTargets a list of 2 or more, and "
+                "the mode online"
+            )
+        self.of_each = needs.teacher_members
         data = _method(pl_module).image_data
         same = needs.teacher_logits
         self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher", same) for given in self.teacher])
@@ -131,7 +138,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
     def teach(self, batch: Batch) -> TeacherOutput:
         """The teacher's logits, and features if the method asked for them, for the rows of a training batch."""
         if self.mode == "online":
-            return self.teachers.answer(batch.images)
+            return self.teachers.of_each(batch.images) if self.of_each else self.teachers.answer(batch.images)
         assert batch.view is not None
         rows = batch.view * self.table.shape[1] + self._rows_of(batch.index)
         logits = self.logits.index_select(0, rows.to(self.logits.device))

@@ -5,8 +5,11 @@ Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=
 beside the network (adapters, banks) is an argument.
 """
 
+from distill_lightning.losses.groups import okddip, one, ramp, weighted_logits
 from distill_lightning.losses.logits import (
+    ca_mkd,
     cross_entropy,
+    ctkd,
     dist,
     dkd,
     kd,
@@ -31,10 +34,12 @@ from distill_lightning.losses.self_distillation import (
 __all__ = [
     "adjusted",
     "at",
+    "ca_mkd",
     "crd",
     "crd_rows",
     "crd_similarity",
     "cross_entropy",
+    "ctkd",
     "dist",
     "dkd",
     "feature_distance",
@@ -47,8 +52,11 @@ __all__ = [
     "nst",
     "ofd",
     "ofd_margins",
+    "okddip",
+    "one",
     "past_predictions",
     "pkt",
+    "ramp",
     "rkd_angle",
     "rkd_distance",
     "same_size",
@@ -60,6 +68,7 @@ __all__ = [
     "symmetric_kl",
     "vid",
     "virtual_teacher",
+    "weighted_logits",
     "without_label",
     "wsld",
 ]

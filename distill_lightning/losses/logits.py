@@ -5,6 +5,8 @@ s are the student's logits, t the teacher's, (B, K) each, both raw. y are the la
 gradient flows into s alone.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -219,3 +221,72 @@ def wsld(logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, temperature:
     weights = 1 - (-ce / (ce_of_teacher + 1e-7)).exp()
     soft = F.cross_entropy(logits / temperature, (teacher_logits / temperature).softmax(1), reduction="none")
     return temperature**2 * (weights * soft).mean()
+
+
+@in_full_precision
+def ctkd(
+    logits: Tensor,
+    teacher_logits: Tensor,
+    raw_temperature: Tensor,
+    *,
+    strength: float = 1.0,
+    lowest: float = 1.0,
+    width: float = 20.0,
+) -> Tensor:
+    """T^2 KL(p^T(t) || p^T(s)) with T = T_0 + R sigmoid(a), and the gradient of a multiplied by -``strength`` (CTKD: Li
+    et al., AAAI 2023, arXiv:2211.16231).
+
+    So an optimizer that lowers the loss by s raises it by a. Computes in float64: the derivative by T is a small
+    difference of sums, of which float32 has two digits at T = 15.
+
+    Args:
+        logits: s, (B, K).
+        teacher_logits: t, (B, K).
+        raw_temperature: a, a scalar. The gradient flows into it, too.
+        strength: 0 or more; 0 leaves the temperature as it is.
+        lowest: T_0.
+        width: R.
+    """
+    reversed_temperature: Tensor = _Reversed.apply(raw_temperature.double(), strength)
+    temperature = lowest + width * reversed_temperature.sigmoid()
+    log_s, log_t = ((z.double() / temperature).log_softmax(1) for z in (logits, teacher_logits.detach()))
+    loss = temperature.square() * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
+    return loss.to(logits.dtype)
+
+
+class _Reversed(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by -strength."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradient, None
+
+
+@in_full_precision
+def ca_mkd(logits: Tensor, of_teachers: Tensor, labels: Tensor, *, temperature: float) -> Tensor:
+    """T^2 mean_b sum_m w_bm KL(p^T(t_m) || p^T(s)) with w_bm = (1 - softmax_m CE(y, t_m)) / (M - 1), several teachers,
+    weighted by sample (CA-MKD: Zhang et al., ICASSP 2022, arXiv:2201.00007).
+
+    Args:
+        logits: s, (B, K).
+        of_teachers: t, (M, B, K), M 2 or more.
+        labels: y, (B,).
+        temperature: T.
+
+    Raises:
+        ValueError: there is one teacher, which has no weight.
+    """
+    of_teachers, count = of_teachers.detach(), len(of_teachers)
+    if count < 2:
+        raise ValueError(f"there is {count} teacher: weights are those of 2 or more")
+    ce = torch.stack([F.cross_entropy(t, labels, reduction="none") for t in of_teachers])
+    weights = (1 - ce.softmax(0)) / (count - 1)
+    log_s, log_t = (z / temperature for z in (logits, of_teachers))
+    log_s, log_t = log_s.log_softmax(1), log_t.log_softmax(2)
+    each = (log_t.exp() * (log_t - log_s)).sum(2)
+    return temperature**2 * (weights * each).sum(0).mean()

@@ -40,6 +40,8 @@ class Taught(Method):
         """Opens the teacher that the method asks itself."""
         if not self.teachers:
             raise InputError(f"{type(self).__name__} needs a teacher: give it one, as teacher=network")
+        if self.needs.teacher_members and len(self.teachers) < 2:
+            raise InputError(f"{type(self).__name__} needs several teachers: give it a list, as teacher=[one, other]")
         self._own = Teachers.of_plain(self.teachers)
         self._own.prepare(self.trainer)
 
@@ -47,5 +49,9 @@ class Taught(Method):
         """See Method. Without a callback that gives the teacher's logits, the method asks its own teacher."""
         batch = super().with_teacher(batch)
         if batch.teacher is None and self._own is not None:
-            batch = batch._replace(teacher=TeacherOutput(self._own.logits(batch.images)))
+            images = batch.images
+            each = self.needs.teacher_members
+            batch = batch._replace(
+                teacher=self._own.of_each(images) if each else TeacherOutput(self._own.logits(images))
+            )
         return batch

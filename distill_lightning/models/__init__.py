@@ -2,6 +2,7 @@
 
 from distill_lightning.discovery import import_all
 from distill_lightning.models.averaged_training import AveragedTraining
+from distill_lightning.models.branched import BranchEnsemble, Gate
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.densenet import DenseLayer, DenseNet40, DenseNet100, SmallDenseNet
 from distill_lightning.models.early_exit import EarlyExit, ExitHead
@@ -29,9 +30,8 @@ from distill_lightning.models.wide_resnet import WideBlock, WideResNet
 import_all(__name__)
 
 __all__ = [
-    "VGG16", "VGG19", "AveragedTraining", "BottleneckResNet110", "CIFARResNet", "Conv2", "Conv4", "Conv6",
-    "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "LeNet300100",
-    "LotteryConv", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4", "ResNet34",
-    "ResNet56",
-    "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
+    "VGG16", "VGG19", "AveragedTraining", "BottleneckResNet110", "BranchEnsemble", "CIFARResNet", "Conv2", "Conv4",
+    "Conv6", "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "Gate",
+    "LeNet300100", "LotteryConv", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4",
+    "ResNet34", "ResNet56", "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
 ]  # fmt: skip

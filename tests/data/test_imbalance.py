@@ -78,7 +78,7 @@ def test_every_method_weighs_its_labels(name):
     views = method.needs.views + method.needs.pairs_classes
     labels = torch.randint(0, 10, (6,), generator=rng).repeat(views)
     images = torch.randn(6 * views, 1, 8, 8, generator=rng)
-    teacher = TeacherOutput(torch.randn(6 * views, 10, generator=rng))
+    teacher = TeacherOutput(torch.randn(6 * views, 10, generator=rng), (), torch.randn(2, 6 * views, 10, generator=rng))
     batch = batch_of(images, labels, num_new=6, view=torch.zeros_like(labels), teacher=teacher)
 
     def terms(weights):

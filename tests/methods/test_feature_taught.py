@@ -15,6 +15,7 @@ from distill_lightning.features import Features
 from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.at import AT
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.sp import SP
 from distill_lightning.models import ConvNet, LeNet300100
@@ -51,6 +52,7 @@ class Says(nn.Module):
         (AT, A, B, 1000 * 0.018061653),
         (SP, A, B, 3000 * 0.607362913),
         (RKD, V, W, 0.375577426),
+        (PKT, V, W, 30000 * 0.009005992),
     ],
 )
 def test_golden_values(method, features, of_teacher, golden):

@@ -6,7 +6,19 @@ import io
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import CLASSES, FEATURE_TAUGHT, METHODS, at, bare_trainer, batch_of, make, same, sgd, train_loader
+from helpers import (
+    BRANCHED,
+    CLASSES,
+    FEATURE_TAUGHT,
+    METHODS,
+    at,
+    bare_trainer,
+    batch_of,
+    make,
+    same,
+    sgd,
+    train_loader,
+)
 from torch import nn
 
 from distill_lightning.data.digits import Digits
@@ -40,7 +52,8 @@ class Teacher(pl.Callback, TeacherGiver):
     def teach(self, batch):
         logits = torch.stack([torch.sin(batch.index * (k + 1.0)) * 3 for k in range(10)], 1)
         self.network(batch.images)
-        return TeacherOutput(logits, self.features.take() if self.features else ())
+        features = self.features.take() if self.features else ()
+        return TeacherOutput(logits, features, torch.stack([logits, logits.roll(1, 1)]))
 
 
 def train(method: Method, epochs: int = 1, **data) -> pl.Trainer:
@@ -119,7 +132,7 @@ def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
                     v for value in vars(pl_module).values() for v in (value if isinstance(value, list) else [value])
                 ]
                 hooks = [value for value in held if isinstance(value, FeatureHook)]
-                assert len(hooks) == {"ddgsd": 1, "byot": 3}.get(name, 0)
+                assert len(hooks) == {"ddgsd": 1, "byot": 3, "branches": 1, "one": 1, "okddip": 4}.get(name, 0)
                 other.train()(batch.images)
                 for hook in hooks:  # the step has taken what was held, and the copy gives them nothing
                     with pytest.raises(RuntimeError, match="no batch has passed"):
@@ -133,7 +146,7 @@ def test_its_network_can_be_copied_and_pickled_in_a_fit(name):
 def test_the_last_partial_batch_may_be_one_sample(name):
     """In training; where batch norm or a repeated batch need two, it is refused instead."""
     network = LeNet300100(image_size=8)
-    if name in ("byot", *FEATURE_TAUGHT):
+    if name in ("byot", *BRANCHED, *FEATURE_TAUGHT):
         with pytest.raises(InputError, match="needs 2 samples"):
             train(make(name), keep_last=True, train_part=301)
         return

@@ -3,7 +3,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from helpers import FEATURE_TAUGHT, METHODS, TAUGHT, make, sgd
+from helpers import BRANCHED, FEATURE_TAUGHT, METHODS, TAUGHT, make, sgd
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -23,6 +23,7 @@ NEEDS_MORE = {
     "byot": "a description of the data",
     "mr_kd": "a description of the data",
     "ps_kd": "a description of the data",
+    **dict.fromkeys(BRANCHED, "a description of the data"),
     **dict.fromkeys(FEATURE_TAUGHT, "needs a data module of distill_lightning"),
 }
 
@@ -47,8 +48,8 @@ def net(seed=0):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_plain_trainer_trains_every_method_whose_needs_plain_batches_meet(name, tmp_path):
     method = (
-        make(name, net(), **({"teacher": net(1)} if name in TAUGHT else {}))
-        if name not in ("byot", "mr_kd")
+        make(name, net(), **({"teacher": [net(1), net(2)] if name == "ca_mkd" else net(1)} if name in TAUGHT else {}))
+        if name not in ("byot", "mr_kd", *BRANCHED)
         else make(name)
     )
     if name in NEEDS_MORE:

@@ -1,0 +1,72 @@
+"""Terms of groups of networks or branches that are trained together and teach each other.
+
+z_1, ..., z_M are the logits of the members, (B, K) each. T is the temperature; p^T(z) = softmax(z / T).
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill_lightning.losses.logits import kd
+
+
+def ramp(epoch: float, epochs: float) -> float:
+    """r(e) = exp(-5 (1 - min(e / E, 1))^2): a weight that grows from 0.0067 to 1 (ONE and OKDDip; Laine & Aila 2017,
+    arXiv:1610.02242).
+
+    Args:
+        epoch: e, from 0.
+        epochs: E; 0 for the weight 1 at once.
+    """
+    return math.exp(-5 * (1 - min(epoch / epochs, 1.0)) ** 2) if epochs else 1.0
+
+
+def weighted_logits(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """sum_m g_m z_m, (B, K). The gradient flows into both arguments.
+
+    Args:
+        logits: z_1, ..., z_M, (B, K) each.
+        weights: g, (B, M).
+    """
+    return (torch.stack(list(logits), 2) * weights[:, None, :]).sum(2)
+
+
+def one(logits: Sequence[Tensor], group_logits: Tensor, *, temperature: float) -> Tensor:
+    """sum_m T^2 KL(p^T(z_g) || p^T(z_m)), the group teaches its members (ONE: Lan et al., NeurIPS 2018,
+    arXiv:1806.04606, equations 5 and 6).
+
+    The gradient flows into the members alone.
+
+    Args:
+        logits: z_1, ..., z_M, (B, K) each.
+        group_logits: z_g, (B, K).
+        temperature: T.
+    """
+    return torch.stack([kd(mine, group_logits, temperature=temperature) for mine in logits]).sum()
+
+
+def okddip(peers: Sequence[Tensor], attention: Tensor, leader: Tensor, *, temperature: float) -> Tensor:
+    """sum_i T^2 KL(p^T(sum_j A_ij z_j) || p^T(z_i)) + T^2 KL(p^T(mean_j z_j) || p^T(z_l)), diverse peers and their
+    leader (OKDDip: Chen et al., AAAI 2020, arXiv:1912.00350).
+
+    The gradient flows into everything, targets included: otherwise the attention would not learn.
+
+    Args:
+        peers: z_1, ..., z_M, (B, K) each.
+        attention: A, (B, M, M) or (M, M); its rows have the sum 1.
+        leader: z_l, (B, K).
+        temperature: T.
+    """
+    stacked = torch.stack(list(peers), 1)
+    targets = attention @ stacked
+    of_peers = [_soft(mine, targets[:, i], temperature) for i, mine in enumerate(peers)]
+    return torch.stack([*of_peers, _soft(leader, stacked.mean(1), temperature)]).sum()
+
+
+def _soft(logits: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(p^T(target) || p^T(logits)), with the gradient into both."""
+    log_p, log_q = ((z / temperature).log_softmax(1) for z in (logits, target))
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)

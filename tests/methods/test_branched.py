@@ -1,0 +1,222 @@
+"""Branched networks: what is shared, what is deployed, what a branch learns, and what cannot be branched."""
+
+import json
+import re
+
+import pytest
+import torch
+import torchvision
+from helpers import CONFIGS, at, bare_trainer, batch_of, data_info, distill, fit, load, sgd
+from torch import nn
+
+import distill_lightning as dl
+from distill_lightning.data.digits import Digits
+from distill_lightning.errors import InputError
+from distill_lightning.losses import kd, ramp, weighted_logits
+from distill_lightning.methods.branches import Branches
+from distill_lightning.methods.okddip import OKDDip
+from distill_lightning.methods.one import ONE
+from distill_lightning.models import VGG16, BranchEnsemble, ConvNet, LeNet300100, ResNet8
+from distill_lightning.models.branched import layers_after, layers_until, new_branch, shared_channels
+from distill_lightning.optimizers import FineTuning
+
+IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+BATCH = batch_of(IMAGES, torch.arange(6))
+
+
+def made(method, **options):
+    torch.manual_seed(0)
+    built = method(ConvNet(), optimizer=sgd, **options)
+    built.build_once(data_info())
+    return built
+
+
+class Bypass(nn.Module):
+    """What follows its first stage needs the pictures, too."""
+
+    exits = ("first", "second")
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, 1, 1), nn.Conv2d(4, 4, 3, 1, 1)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images):
+        return self.head((self.second(self.first(images)) + images).mean((2, 3)))
+
+
+class InPlace(Bypass):
+    """What follows its first stage changes the output of the stage."""
+
+    def forward(self, images):
+        return self.head(self.second(self.first(images).sub_(1.0)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "size"),
+    [
+        (ConvNet(), "5", 8),
+        (ResNet8(), "stages.1", 32),
+        (VGG16(), "stages.3", 32),
+        (torchvision.models.resnet18(num_classes=10), "layer3", 32),
+        (torchvision.models.densenet121(num_classes=10), "features.denseblock3", 32),
+    ],
+)
+def test_a_trunk_and_a_branch_are_the_network(network, layer, size):
+    channels = next(network.parameters()).shape[1]
+    images = torch.randn(2, channels, size, size)
+    shared, rest = layers_until(network, layer).eval(), layers_after(network, layer).eval()
+    at_layer = shared(images)
+    assert torch.allclose(rest(at_layer), network.eval()(images), atol=1e-5)
+    assert shared_channels(network, layer, (channels, size, size)) == at_layer.shape[1]
+    of_network = network.state_dict().keys()
+    assert shared.state_dict().keys() | rest.state_dict().keys() == of_network
+    assert not shared.state_dict().keys() & rest.state_dict().keys()
+    fresh = dict(new_branch(network, layer).named_parameters())
+    for name, parameter in rest.named_parameters():
+        assert fresh[name].flatten().sort().values.equal(parameter.flatten().sort().values)
+        assert parameter.ndim < 2 or not fresh[name].equal(parameter)
+
+
+@pytest.mark.parametrize("method", [Branches, ONE, OKDDip])
+def test_the_deployed_network_is_plain_and_branches_differ(method):
+    built = made(method)
+    keys = built.state_dict().keys()
+    assert {k.removeprefix("model.") for k in keys if k.startswith("model.")} == ConvNet().state_dict().keys()
+    number = 3 if method is OKDDip else 2
+    assert {k.split(".")[1] for k in keys if k.startswith("branches.")} == {str(m) for m in range(number)}
+    (own, *others), at_layer = built.logits_of_branches(IMAGES)
+    assert at_layer.shape == (6, 32, 4, 4)
+    assert len(others) == number and own.equal(built.model(IMAGES))
+    assert all(not a.allclose(b) for a in others for b in (own, *others) if a is not b)
+
+
+def test_the_control_has_the_terms_of_labels_alone():
+    control, one = made(Branches, branches=3), made(ONE)
+    terms, more = (m.training_loss(BATCH, at(epoch=80)).terms for m in (control, one))
+    assert terms.keys() == {"ce_0", "ce_1", "ce_2"} and more.keys() == terms.keys() | {"ce_group", "soft"}
+    assert all(terms[name].item() == pytest.approx(more[name].item(), rel=1e-5) for name in terms)
+    (own, *others), _ = control.logits_of_branches(IMAGES)
+    expected = [nn.functional.cross_entropy(z, BATCH.labels).item() for z in (own, *others)]
+    assert [term.item() for term in terms.values()] == pytest.approx(expected, rel=1e-5)
+
+
+def test_one_is_its_equation():
+    one = made(ONE, temperature=2, ramp_epochs=10)
+    logits, at_layer = one.logits_of_branches(IMAGES)
+    x = at_layer.mean((2, 3)) @ one.gate.linear.weight.T
+    x = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
+    gate = x.relu().softmax(1)
+    group = sum(gate[:, m : m + 1] * z for m, z in enumerate(logits))
+    terms = one.training_loss(BATCH, at(epoch=5)).terms
+    expected = ramp(5, 10) * sum(kd(z, group, temperature=2) for z in logits)
+    assert terms["soft"].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert terms["ce_group"].item() == pytest.approx(nn.functional.cross_entropy(group, BATCH.labels).item(), rel=1e-4)
+    gradients = torch.autograd.grad(terms["soft"], one.gate.parameters(), allow_unused=True, retain_graph=True)
+    assert gradients == (None,) * 3
+    (gradient,) = torch.autograd.grad(terms["ce_group"], [one.gate.linear.weight])
+    assert gradient.abs().max() > 0
+
+
+def test_okddip_is_its_equation():
+    method = made(OKDDip, temperature=2, ramp_epochs=0)
+    for peer in method.branches:
+        peer.get_submodule("12").weight.data.mul_(3)
+    held = []
+    for peer in method.branches:
+        peer.get_submodule("12").register_forward_hook(lambda module, inputs, output: held.append(inputs[0]))
+    (leader, *peers), _ = method.logits_of_branches(IMAGES)
+    h = torch.stack(held, 1)
+    assert method.query.weight.shape == (8, 64)
+    attention = (method.query(h) @ method.key(h).transpose(1, 2)).softmax(2)
+    targets = [sum(attention[:, i, j, None] * peers[j] for j in range(3)) for i in range(3)]
+    expected = sum(kd(z, target, temperature=2) for z, target in zip(peers, targets, strict=True))
+    expected = expected + kd(leader, sum(peers) / 3, temperature=2)
+    terms = method.training_loss(BATCH, at()).terms
+    assert terms["soft"].item() == pytest.approx(expected.item(), rel=1e-4)
+    gradients = torch.autograd.grad(terms["soft"], [method.query.weight, method.key.weight])
+    assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_what_is_deployed_is_what_was_measured(capsys):
+    """ONE: the plain network in an exported file, and the whole group by the command and in Python."""
+    run = fit("digits/one.yaml", "--trainer.max_epochs", 3)
+    measured = json.loads((run / "summary.json").read_text())["metrics"]["test/accuracy"]
+    data = Digits()
+    data.setup("test")
+    data.read_test_part()
+    pixels, labels = data.test.source.images, data.test.labels
+    assert type(dl.load(run).network) is ConvNet
+    dl.export(run, "torch-export", "one.pt2", data=data, pictures=70)
+    exported = torch.export.load("one.pt2").module()(pixels)[0]
+    assert (exported.argmax(1) == labels).float().mean().item() == pytest.approx(measured)
+
+    # the group: the branches of the checkpoint, put together by hand, and the network that the command makes of them
+    weights, pictures = load(run)["state_dict"], data.normaliser(pixels)
+    method = ONE(ConvNet())
+    method.build_once(data_info())
+    method.load_state_dict(weights)
+    method.eval()
+    with torch.no_grad():
+        at_layer = layers_until(method.model, "5")(pictures)
+        logits = [method.model(pictures), *(branch(at_layer) for branch in method.branches)]
+        by_hand = weighted_logits(logits, method.gate(at_layer))
+        group = BranchEnsemble(ConvNet(), 3, "5", gate=True, in_channels=1, image_size=8)
+        group.load_state_dict(group.weights_in(weights))
+        assert torch.allclose(group.eval()(pictures), by_hand, atol=1e-5)
+        mean = BranchEnsemble(ConvNet(), 3, "5", in_channels=1, image_size=8)
+        mean.load_state_dict(mean.weights_in(weights))
+        assert torch.allclose(mean.eval()(pictures), sum(logits) / 3, atol=1e-5)
+        again = {f"model.{name}": value for name, value in group.state_dict().items()}  # trained by another method
+        assert group.weights_in(again).keys() == group.state_dict().keys()
+    asked = ["--model.network", "BranchEnsemble", "--model.network.network", "ConvNet", "--model.network.branches", 3]
+    asked += [
+        "--model.network.shared_layer",
+        5,
+        "--model.network.gate",
+        "true",
+        "--ckpt_path",
+        run / "checkpoints/last.ckpt",
+    ]
+    capsys.readouterr()
+    assert distill("test", "--config", CONFIGS / "digits" / "baseline.yaml", *asked) == 0
+    accuracy = (by_hand.argmax(1) == labels).float().mean().item()
+    shown = re.search(r"accuracy +│ ([\d.]+)", capsys.readouterr().out)
+    assert float(shown[1]) == pytest.approx(accuracy, abs=6e-5)
+
+
+def test_what_is_built_beside_the_network_loads_from_python():
+    run = fit("digits/okddip.yaml", "--trainer.max_epochs", 1, "--trainer.precision", "bf16-mixed")
+    path = run / "checkpoints" / "last.ckpt"
+    saved = load(run)["state_dict"]
+    loaded = OKDDip.load_from_checkpoint(path, network=ConvNet()).state_dict()
+    assert saved.keys() == loaded.keys() and all(value.equal(saved[name]) for name, value in loaded.items())
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Branches(ConvNet(), branches=1), "Branches.branches is 1: one branch is the plain network"),
+        (lambda: ONE(ConvNet(), branches=1), "ONE.branches is 1: one branch is the plain network"),
+        (lambda: OKDDip(ConvNet(), branches=2), "OKDDip.branches is 2: two peers and a leader are 3"),
+        (lambda: ONE(LeNet300100()), "LeNet300100 names no stages to share: give shared_layer"),
+        (lambda: ONE(ConvNet(), temperature=0.0), "ONE.temperature is 0.0"),
+        (lambda: ONE(ConvNet(), ramp_epochs=-1), "ONE.ramp_epochs is -1"),
+        (lambda: ONE(ConvNet(), shared_layer="7x"), "ConvNet has no layer 7x: shared_layer is the path of a module"),
+        (lambda: ONE(ConvNet(), shared_layer="12"), "the output of 12 of ConvNet is no feature map"),
+        (lambda: ONE(Bypass()), "what follows first in Bypass needs more than the output of first"),
+        (lambda: ONE(InPlace()), "what follows first in InPlace needs more than the output of first"),
+        (lambda: OKDDip(nn.Sequential(nn.Conv2d(1, 10, 1), nn.Conv2d(10, 10, 8), nn.Flatten()), shared_layer="0"),
+         "OKDDip compares the inputs of linear layers, and Sequential has none"),
+        (lambda: Branches(ConvNet(), fine_tuning=FineTuning(frozen=["0"])), "leave fine_tuning out"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_branched_is_one_line_before_the_first_batch(make, words):
+    with pytest.raises(InputError, match=words) as error:
+        bare_trainer(max_epochs=1).fit(make(), datamodule=Digits(batch_size=100))
+    assert len(str(error.value)) < 200 and "\n" not in str(error.value)
+
+
+def test_a_gate_needs_two_samples_whatever_the_network_is():
+    with pytest.raises(InputError, match="ONE needs 2 samples per process in each batch"):
+        bare_trainer(max_epochs=1).fit(ONE(ConvNet(norm=False)), datamodule=Digits(batch_size=1, train_part=10))
