@@ -59,6 +59,7 @@ from .methods.base import Method as Method
 from .methods.baseline import Baseline as Baseline
 from .methods.born_again import BornAgain as BornAgain
 from .methods.byot import BYOT as BYOT
+from .methods.crd import CRD as CRD
 from .methods.cs_kd import CSKD as CSKD
 from .methods.ddgsd import DDGSD as DDGSD
 from .methods.dist import DIST as DIST
@@ -67,10 +68,14 @@ from .methods.dlb import DLB as DLB
 from .methods.dml import DML as DML
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.feature_taught import FeatureTaught as FeatureTaught
+from .methods.fitnets import FitNets as FitNets
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
+from .methods.ofd import OFD as OFD
 from .methods.ps_kd import PSKD as PSKD
+from .methods.reviewkd import ReviewKD as ReviewKD
 from .methods.rkd import RKD as RKD
+from .methods.simkd import SimKD as SimKD
 from .methods.snapshot import Snapshot as Snapshot
 from .methods.sp import SP as SP
 from .methods.taught import Taught as Taught

@@ -34,16 +34,21 @@ from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.byot import BYOT
+from distill_lightning.methods.crd import CRD
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dist import DIST
 from distill_lightning.methods.dkd import DKD
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
+from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
+from distill_lightning.methods.ofd import OFD
 from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.reviewkd import ReviewKD
 from distill_lightning.methods.rkd import RKD
+from distill_lightning.methods.simkd import SimKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.sp import SP
 from distill_lightning.methods.tf_kd_reg import TfKDReg
@@ -59,10 +64,11 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD,
+    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "fitnets": FitNets, "ofd": OFD, "reviewkd": ReviewKD,
+    "simkd": SimKD, "crd": CRD,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd")
+FEATURE_TAUGHT = ("at", "sp", "rkd", "fitnets", "ofd", "reviewkd", "simkd", "crd")
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", *FEATURE_TAUGHT)
 """Those that have a teacher."""

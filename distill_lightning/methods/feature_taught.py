@@ -84,7 +84,7 @@ class FeatureTaught(Taught):
         """
         return []
 
-    def read_teacher(self, giver: TeacherGiver, data: ImageData) -> None:
+    def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
         """Reads what the method needs of the teacher beside its features, and of the data, before a fit."""
 
     def adapt(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> None:
@@ -129,7 +129,7 @@ class FeatureTaught(Taught):
             raise InputError(f"{name} needs a teacher: add the callback SoftTargets to trainer.callbacks")
         if self.optimization.fine_tuning is not None:
             raise InputError(f"{name} reads layers that fine_tuning may freeze: leave fine_tuning out")
-        self.read_teacher(givers[0], data)
+        self.get_ready(givers[0], data)
         layers = layers_of(self.model, self.student_layers)
         shapes = layer_shapes(self.model, layers, shape)
         of_teacher = givers[0].watch(self.layers_of_teacher, shape, self.batch_statistics)

@@ -59,7 +59,7 @@ class OFD(FeatureTaught):
         self.batch_statistics = teacher_batch_norm == "batch"
         self.margins: list[Tensor] = []
 
-    def read_teacher(self, giver: TeacherGiver, data: ImageData) -> None:
+    def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
         """Reads the margins from the teacher's batch norms."""
         teacher, shape = giver.copy_of_teacher(data.info.shape)
         layers = layers_of(teacher, self.layers_of_teacher)

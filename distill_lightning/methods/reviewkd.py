@@ -62,7 +62,6 @@ class ReviewKD(FeatureTaught):
     ) -> None:
         super().__init__(network, **kwargs)
         self.review_weight, self.warmup_epochs, self.most_channels = review_weight, warmup_epochs, most_channels
-        self._warmth = 1.0
 
     def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
         """Makes the fusion of each level."""
@@ -73,17 +72,18 @@ class ReviewKD(FeatureTaught):
         ]
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """See FeatureTaught."""
-        self._warmth = min((position.epoch + 1) / max(self.warmup_epochs, 1), 1.0)
-        return super().training_loss(batch, position)
+        """See FeatureTaught; the terms of features grow during the warm-up."""
+        warmth = min((position.epoch + 1) / max(self.warmup_epochs, 1), 1.0)
+        output = super().training_loss(batch, position)
+        terms = {name: warmth * term if name.startswith("review") else term for name, term in output.terms.items()}
+        return StepOutput(terms, output.logits)
 
     def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
         """The terms ``review_j``, one for each level, from 1."""
         targets = [as_map(g) for g in teacher_features]
         reviewed = review(list(self.adapters), [as_map(f) for f in features], [g.shape[2:] for g in targets])
-        weight = self._warmth * self.review_weight
         pairs = enumerate(zip(reviewed, targets, strict=True), 1)
-        return {f"review_{j}": weight * hcl(u, g) for j, (u, g) in pairs}
+        return {f"review_{j}": self.review_weight * hcl(u, g) for j, (u, g) in pairs}
 
 
 def as_map(features: Tensor) -> Tensor:

@@ -15,7 +15,8 @@ from distill_lightning.models.activations import other_activations, replace_acti
 
 NAMES = sorted(
     set(dl.models.__all__)
-    - {"AveragedTraining", "DenseLayer", "EarlyExit", "ExitHead", "LotteryConv", "Narrowed", "SmallVGG", "WideBlock"}
+    - {"AveragedTraining", "DenseLayer", "EarlyExit", "ExitHead", "LotteryConv", "Narrowed", "ReusedClassifier"}
+    - {"SmallVGG", "WideBlock"}
 )
 LARGE = {"DenseNet100", "ResNet110", "BottleneckResNet110", "WideResNet20x8", "WideResNet", "VGG16", "VGG19"}
 
