@@ -217,6 +217,8 @@ def make(name: str, network: nn.Module | None = None, **options) -> Method:
     network = network or (ConvNet() if name in ("byot", *FEATURE_TAUGHT) else LeNet300100(image_size=8))
     if name == "mr_kd":
         options.setdefault("every_n_steps", 3)
+    if name == "crd":
+        options.setdefault("negatives", 64)
     if name == "dml":
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other

@@ -11,7 +11,7 @@ from helpers import CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, ro
 
 NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
 OF_EACH = ("byot", "dist", "sp", "rkd", "fitnets", "ofd", "reviewkd", "simkd")
-"""Methods that relate the samples of a batch, or have batch norm outside the network: each process sees its own rows."""
+"""Methods that relate the samples of a batch, or have batch norm outside the network, on each process's own rows."""
 SHORT = ["--trainer.max_epochs", 2, "--data.train_part", 320, "--trainer.log_every_n_steps", 2]
 
 

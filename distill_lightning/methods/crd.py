@@ -91,7 +91,9 @@ class CRD(FeatureTaught):
         if int((self.samples.counts > 0).sum()) < 2:
             raise InputError(f"CRD compares samples of different classes, and {data.name} has one: give more classes")
 
-    def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
         """Makes W_s and W_t."""
         if len(shapes) != 1:
             raise InputError(f"CRD compares one layer, and {len(shapes)} are given: give one of both networks")
@@ -140,7 +142,7 @@ class CRD(FeatureTaught):
 
 
 def embedded(layer: nn.Module, features: Tensor) -> Tensor:
-    """v = N(W f + b), (B, E), for features (B, ...), in float32 also under autocast."""
+    """V = N(W f + b), (B, E), for features (B, ...), in float32 also under autocast."""
     with torch.autocast(features.device.type, enabled=False):
         flat = features.flatten(1).to(layer.weight.dtype)  # type: ignore[arg-type]
         made: Tensor = layer(flat)

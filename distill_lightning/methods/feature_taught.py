@@ -72,7 +72,9 @@ class FeatureTaught(Taught):
         self.adapters = nn.ModuleList()
         self._adapted: object = None
 
-    def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
         """Makes the modules that are trained between the features of both networks. By default there are none.
 
         Args:

@@ -44,7 +44,9 @@ class FitNets(FeatureTaught):
         super().__init__(network, **kwargs)
         self.hint_weight = hint_weight
 
-    def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
         """Makes r for each layer."""
         return [regressor(own, theirs) for own, theirs in zip(shapes, of_teacher, strict=True)]
 

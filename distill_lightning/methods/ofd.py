@@ -4,7 +4,8 @@
     d(u, t) = mean_b sum over C, H and W of [u > t or t > 0] (u - t)^2
 
     s          logits of the student, (B, K)
-    f_j, g_j   maps of student and teacher at the end of stage j of J, before the ReLU, (B, C, H, W); g_j has no gradient
+    f_j, g_j   maps of student and teacher at the end of stage j of J, before the ReLU, (B, C, H, W); g_j has no
+               gradient
     r_j        the adapter: 1x1 convolution and batch norm, to the channels of g_j
     m_j        margins, (C,): the mean of the negative half of each channel of g_j, from the weight and the bias of the
                last batch norm before that ReLU. In a residual block it is that of the branch, as in the authors' code
@@ -17,7 +18,7 @@ In the authors' code the teacher's batch norms use the statistics of the batch, 
 "batch" for that, or "running". The teacher's running statistics do not move here. With "batch" and several processes,
 each one uses the statistics of its own rows, so two processes do not give what one gives.
 
-State between steps: none. The adapters are in the checkpoint, under ``adapters.``. The margins are those of the teacher.
+State between steps: none. The adapters are in the checkpoint, under ``adapters.``; the margins follow from the teacher.
 """
 
 from collections.abc import Sequence
@@ -68,7 +69,9 @@ class OFD(FeatureTaught):
         norms = [norm_before_relu(teacher, layer, shape) for layer in layers]
         self.margins = [ofd_margins(norm.weight, norm.bias) for norm in norms]
 
-    def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
         """Makes r for each layer."""
         return [connector(own[0], theirs[0]) for own, theirs in zip(shapes, of_teacher, strict=True)]
 

@@ -63,7 +63,9 @@ class ReviewKD(FeatureTaught):
         super().__init__(network, **kwargs)
         self.review_weight, self.warmup_epochs, self.most_channels = review_weight, warmup_epochs, most_channels
 
-    def make_adapters(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> list[nn.Module]:
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
         """Makes the fusion of each level."""
         middle, deepest = min(self.most_channels, shapes[-1][0]), len(shapes) - 1
         return [
@@ -121,14 +123,12 @@ class Fusion(nn.Module):
         super().__init__()
         self.enter = nn.Sequential(nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle))
         self.attention = nn.Conv2d(2 * middle, 2, 1) if reviews else None
-        self.leave = nn.Sequential(
-            nn.Conv2d(middle, of_teacher, 3, padding=1, bias=False), nn.BatchNorm2d(of_teacher)
-        )
+        self.leave = nn.Sequential(nn.Conv2d(middle, of_teacher, 3, padding=1, bias=False), nn.BatchNorm2d(of_teacher))
         for convolution in (self.enter[0], self.leave[0]):
             nn.init.kaiming_uniform_(convolution.weight, a=1)  # type: ignore[arg-type]
 
     def forward(self, features: Tensor, residue: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """u (B, C_j, H_j, W_j) and x (B, M, H_j, W_j), from f and the residue of the deeper level."""
+        """U (B, C_j, H_j, W_j) and x (B, M, H_j, W_j), from f and the residue of the deeper level."""
         x: Tensor = self.enter(features)
         if self.attention is not None:
             assert residue is not None

@@ -153,8 +153,8 @@ def classifier_of(teacher: nn.Module, layers: Sequence[str], shape: tuple[int, i
         raise InputError(f"SimKD needs a linear layer after {layers[0]} of {name}: give its last map in teacher_layers")
     if not torch.allclose(classifier(pooled(taken)), logits, rtol=1e-3, atol=1e-3):
         raise InputError(
-            f"SimKD: the logits of {name} are not its linear layer on the mean of {layers[0]}: give its last map, after "
-            "the last ReLU, in teacher_layers"
+            f"SimKD: the logits of {name} are not its linear layer on the mean of {layers[0]}: give its last map in "
+            "teacher_layers"
         )
     return classifier, found[0]
 
@@ -174,7 +174,9 @@ def refuse_other_order(network: nn.Module, path: str, shape: tuple[int, int, int
         (whole,) = features.take()
         same = torch.allclose(trunk(network, path)(picture), whole, rtol=1e-4, atol=1e-5)
     except Exception as error:
-        raise InputError(f"SimKD cannot cut {name} after {path}: its layers are not called one after another") from error
+        raise InputError(
+            f"SimKD cannot cut {name} after {path}: its layers are not called one after another"
+        ) from error
     finally:
         features.remove()
         network.train(training)

@@ -55,7 +55,8 @@ def adapted(name: str, network: nn.Module) -> Method:
     """A method whose adapters are made: a first step knows the shapes of the teacher's features."""
     method = make(name, network)
     if name in FEATURE_TAUGHT:
-        bare_trainer(max_epochs=1, limit_train_batches=1, callbacks=[Teacher()]).fit(method, datamodule=Digits(batch_size=100))
+        trainer = bare_trainer(max_epochs=1, limit_train_batches=1, callbacks=[Teacher()])
+        trainer.fit(method, datamodule=Digits(batch_size=100))
     return method
 
 
