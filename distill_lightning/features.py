@@ -77,7 +77,8 @@ def module_path(network: nn.Module, layer: str) -> str:
     module, is_input = _find(network, layer)
     if is_input:
         raise InputError(f"{layer} is not the output of a layer of {type(network).__name__}: give a layer by its path")
-    return next(name for name, one in network.named_modules() if one is module)
+    names: list[str] = [name for name, one in network.named_modules() if one is module]
+    return names[0]
 
 
 def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:

@@ -146,7 +146,8 @@ def embedded(layer: nn.Module, features: Tensor) -> Tensor:
     with torch.autocast(features.device.type, enabled=False):
         flat = features.flatten(1).to(layer.weight.dtype)  # type: ignore[arg-type]
         made: Tensor = layer(flat)
-        return F.normalize(made if made.dtype == torch.float64 else made.float())
+        unit: Tensor = F.normalize(made if made.dtype == torch.float64 else made.float())
+        return unit
 
 
 def first_banks(count: int, width: int) -> Tensor:
