@@ -62,6 +62,7 @@ from .methods.branched import Branched as Branched
 from .methods.branches import Branches as Branches
 from .methods.byot import BYOT as BYOT
 from .methods.ca_mkd import CAMKD as CAMKD
+from .methods.crd import CRD as CRD
 from .methods.cs_kd import CSKD as CSKD
 from .methods.ctkd import CTKD as CTKD
 from .methods.ddgsd import DDGSD as DDGSD
@@ -71,14 +72,18 @@ from .methods.dlb import DLB as DLB
 from .methods.dml import DML as DML
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.feature_taught import FeatureTaught as FeatureTaught
+from .methods.fitnets import FitNets as FitNets
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
 from .methods.nkd import NKD as NKD
+from .methods.ofd import OFD as OFD
 from .methods.okddip import OKDDip as OKDDip
 from .methods.one import ONE as ONE
 from .methods.pkt import PKT as PKT
 from .methods.ps_kd import PSKD as PSKD
+from .methods.reviewkd import ReviewKD as ReviewKD
 from .methods.rkd import RKD as RKD
+from .methods.simkd import SimKD as SimKD
 from .methods.snapshot import Snapshot as Snapshot
 from .methods.sp import SP as SP
 from .methods.taught import Taught as Taught

@@ -5,8 +5,9 @@ A checkpoint is read as plain data (``tensor_files``), and may use only some cla
 
 import sys
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -18,7 +19,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import parse_yaml, printable
 from distill_lightning.models.activations import replace_activations
 from distill_lightning.preprocessing.steps import Fitted
-from distill_lightning.ranges import Finite, Positive
+from distill_lightning.ranges import Count, Finite, Positive
 from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
@@ -298,10 +299,14 @@ class PlainNetwork(Recorded):
         mean: the mean of the pictures that it was trained on, for each channel, with pixels in [0, 1]; by default the
             mean of the data.
         std: their standard deviation, likewise.
+        image_size: the side of the pictures that it was trained on, in pixels. Pictures of another size are resized to
+            it. By default it gets the pictures in their size.
 
     Raises:
         InputError: the file of weights cannot be read, or does not fit the network.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"image_size": None}
 
     def __init__(
         self,
@@ -309,9 +314,11 @@ class PlainNetwork(Recorded):
         weights: str | None = None,
         mean: list[Finite] | None = None,
         std: list[Positive] | None = None,
+        image_size: Count | None = None,
     ) -> None:
         if weights is not None:
             say(put_weights(network, read_weights(weights, network), complete=True).line())
         self.network = network.eval()
         self.mean = None if mean is None else torch.tensor(mean)
         self.std = None if std is None else torch.tensor(std)
+        self.image_size = image_size

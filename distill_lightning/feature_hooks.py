@@ -12,19 +12,24 @@ class FeatureHook:
     Args:
         inputs: whether to hold the input of the module instead of its output.
         in_eval: whether to hold it in eval mode, too.
+        copies: whether to hold a copy of the input, made before the module is called. A module that changes its input
+            in place, such as ReLU(inplace=True), needs it.
     """
 
-    def __init__(self, inputs: bool = False, in_eval: bool = False) -> None:
-        self.inputs, self.in_eval = inputs, in_eval
+    def __init__(self, inputs: bool = False, in_eval: bool = False, copies: bool = False) -> None:
+        self.inputs, self.in_eval, self.copies = inputs, in_eval, copies
         self._held: Tensor | None = None
 
     def watch(self, module: nn.Module) -> RemovableHandle:
         """Registers this hook with a module. A deep copy of the module gets its own hook."""
-        return module.register_forward_hook(self)
+        return module.register_forward_pre_hook(self) if self.copies else module.register_forward_hook(self)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
         if module.training or self.in_eval:
-            self._held = inputs[0] if self.inputs else output
+            if self.copies:
+                self._held = inputs[0].clone()
+            else:
+                self._held = inputs[0] if self.inputs else output
 
     def take(self) -> Tensor:
         """Returns the held tensor and releases it.
@@ -38,4 +43,5 @@ class FeatureHook:
         return held
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FeatureHook, (self.inputs, self.in_eval)  # a copy or a pickle does not contain the held tensor
+        # a copy or a pickle does not contain the held tensor
+        return FeatureHook, (self.inputs, self.in_eval, self.copies)

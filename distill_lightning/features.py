@@ -4,13 +4,19 @@ A layer is named by its module path, as ``stages.1`` or ``layer2.0``, or by one 
 
     stage1, stage2, ..., last_stage   the end of a stage
     pooled                            the input of the last linear layer: the pooled features in most networks
+    all_stages                        in a list of layers: the ends of all stages
+
+``.before_relu`` after a layer means its features before the ReLU that it ends with, or that its output goes through
+next, as in networks whose blocks begin with batch norm and ReLU: ``stage2.before_relu``.
 """
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError, nearest
@@ -18,6 +24,10 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.models.outputs import input_type
 
 POOLED = "pooled"
+ALL_STAGES = "all_stages"
+BEFORE = ".before_relu"
+SHORTCUTS = ("downsample", "shortcut")
+"""The names of the modules of a block that its shortcut consists of."""
 
 
 def stage_ends(network: nn.Module) -> list[str]:
@@ -39,6 +49,38 @@ def stage_ends(network: nn.Module) -> list[str]:
     return names
 
 
+def layers_of(network: nn.Module, layers: Sequence[str]) -> list[str]:
+    """The layers, with the ends of all stages in the place of ``all_stages``.
+
+    Raises:
+        InputError: see ``stage_ends``.
+    """
+    named: list[str] = []
+    for layer in layers:
+        after = layer.removeprefix(ALL_STAGES)
+        named += [f"{end}{after}" for end in stage_ends(network)] if after in ("", BEFORE) else [layer]
+    return named
+
+
+def last_linear(network: nn.Module) -> nn.Linear | None:
+    """The last linear layer of a network, which is its classifier in most networks."""
+    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
+    return linear[-1] if linear else None
+
+
+def module_path(network: nn.Module, layer: str) -> str:
+    """The module path of a layer that is the output of a module.
+
+    Raises:
+        InputError: there is no such layer, or it is the input of a module.
+    """
+    module, is_input = _find(network, layer)
+    if is_input:
+        raise InputError(f"{layer} is not the output of a layer of {type(network).__name__}: give a layer by its path")
+    names: list[str] = [name for name, one in network.named_modules() if one is module]
+    return names[0]
+
+
 def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
     """The module of a layer, and whether its input is meant instead of its output."""
     modules = dict(network.named_modules())
@@ -48,12 +90,132 @@ def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
         if number > len(ends):
             raise InputError(f"{type(network).__name__} has no {layer}: it has {len(ends)} stages")
         return modules[ends[number - 1]], False
-    linear = [module for module in modules.values() if isinstance(module, nn.Linear)]
     if layer and layer in modules:
         return modules[layer], False
-    if layer == POOLED and linear:
-        return linear[-1], True
+    if layer == POOLED and (linear := last_linear(network)) is not None:
+        return linear, True
     raise InputError(f"{type(network).__name__} has no layer {layer}{nearest(layer, [*modules, POOLED])}")
+
+
+class _Found(NamedTuple):
+    """Where the features of a layer are."""
+
+    module: nn.Module
+    side: str
+    """"output", "input", or "before" for a copy of the input before the module is called."""
+
+    def hook(self, in_eval: bool) -> FeatureHook:
+        return FeatureHook(self.side != "output", in_eval, self.side == "before")
+
+
+@contextmanager
+def _hooked(network: nn.Module) -> Iterator[list[Any]]:
+    """Within this block the network is in eval mode, and hooks that are added to the list are removed at its end."""
+    training, handles = network.training, list[Any]()
+    try:
+        network.eval()
+        yield handles
+    finally:
+        network.train(training)
+        for handle in handles:
+            handle.remove()
+
+
+def _dry_picture(network: nn.Module, shape: tuple[int, int, int]) -> Tensor:
+    return torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
+
+
+class _Call(NamedTuple):
+    """A call of a module in a dry pass: copies of the input and of the output."""
+
+    module: nn.Module
+    taken: Tensor
+    given: Tensor
+
+
+@torch.no_grad()
+def _calls(network: nn.Module, shape: tuple[int, int, int], kinds: tuple[type, ...], end: nn.Module) -> list[_Call]:
+    """The calls of modules of some kinds, and of ``end``, by a pass of one picture, in the order in which they end."""
+    calls: list[_Call] = []
+    taken: list[Tensor] = []
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        taken.append(inputs[0].clone() if inputs and isinstance(inputs[0], Tensor) else torch.empty(0))
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        given = output.clone() if isinstance(output, Tensor) else torch.empty(0)
+        calls.append(_Call(module, taken.pop(), given))
+
+    with _hooked(network) as handles:
+        for module in network.modules():
+            if isinstance(module, kinds) or module is end:
+                handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+        network(_dry_picture(network, shape))
+    return calls
+
+
+def _relu_of(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> tuple[list[_Call], int]:
+    """The calls of ReLUs and batch norms in a pass, and which of them is the ReLU of a layer ``X.before_relu``.
+
+    Raises:
+        InputError: the layer neither ends in a ReLU nor is followed by one of the same shape.
+    """
+    end, is_input = _find(network, layer.removesuffix(BEFORE))
+    calls = _calls(network, shape, (nn.ReLU, nn.BatchNorm2d), end)
+    ends = [n for n, call in enumerate(calls) if call.module is end]
+    relus = [n for n, call in enumerate(calls) if isinstance(call.module, nn.ReLU) and call.taken.ndim == 4]
+    if ends and not is_input:
+        inside, output = [n for n in relus if n <= ends[-1]], calls[ends[-1]].given
+        following = [n for n in relus if n > ends[-1]]
+        if inside and _ends_in(calls[inside[-1]].given, output) and calls[inside[-1]].module in [*end.modules()]:
+            return calls, inside[-1]
+        if following and calls[following[0]].taken.shape == output.shape:
+            return calls, following[0]
+    raise InputError(
+        f"{type(network).__name__} has no {layer}: this layer neither ends in a module ReLU nor does one follow it"
+    )
+
+
+def _ends_in(activated: Tensor, output: Tensor) -> bool:
+    """Whether an output is the output of a ReLU, or the largest values of it in windows, as max pooling gives them."""
+    if output.ndim != 4 or output.shape[:2] != activated.shape[:2] or not output.numel():
+        return False
+    return torch.equal(F.adaptive_max_pool2d(activated, output.shape[2:]), output)
+
+
+def _located(network: nn.Module, layer: str, shape: tuple[int, int, int] | None) -> _Found:
+    """The module to watch for a layer, and how. ``X.before_relu`` needs the shape of a picture."""
+    if not layer.endswith(BEFORE):
+        module, is_input = _find(network, layer)
+        return _Found(module, "input" if is_input else "output")
+    if shape is None:
+        raise ValueError(f"the ReLU of {layer} is found by a pass of a picture: give its shape")
+    calls, number = _relu_of(network, layer, shape)
+    relu = calls[number].module
+    if any(call.module is relu for call in calls[number + 1 :]):  # a hook would hold what its last call gets
+        raise InputError(f"{type(network).__name__} uses the ReLU of {layer} again later: give each place its own")
+    return _Found(relu, "before")
+
+
+def norm_before_relu(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> nn.BatchNorm2d:
+    """The last batch norm before the ReLU of a layer ``X.before_relu``; in a residual block that of the branch, not
+    that of the shortcut.
+
+    Raises:
+        InputError: there is no such layer, or no batch norm of its channels comes before it.
+    """
+    calls, number = _relu_of(network, layer, shape)
+    shortcut = {
+        module
+        for name, one in network.named_modules()
+        if name.rpartition(".")[2] in SHORTCUTS
+        for module in one.modules()
+    }
+    for call in reversed(calls[:number]):
+        fits = call.given.shape == calls[number].taken.shape
+        if isinstance(call.module, nn.BatchNorm2d) and fits and call.module not in shortcut:
+            return call.module
+    raise InputError(f"{type(network).__name__} has no batch norm before the ReLU of {layer}: give another layer")
 
 
 @torch.no_grad()
@@ -71,8 +233,6 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
     """
     name = type(network).__name__
     seen: dict[str, tuple[Tensor, Tensor] | None] = {}
-    size = torch.Size(shape).numel()
-    picture = torch.linspace(-1, 1, size).reshape(1, *shape).to(*input_type(network))
 
     def see(layer: str, is_input: bool) -> Any:
         def hook(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -81,15 +241,21 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
 
         return hook
 
-    found = {layer: _find(network, layer) for layer in layers}
-    handles = [module.register_forward_hook(see(layer, is_input)) for layer, (module, is_input) in found.items()]
-    training = network.training
-    try:
-        network.eval()(picture)
-    finally:
-        network.train(training)
-        for handle in handles:
-            handle.remove()
+    def see_before(layer: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            copied = inputs[0].clone()
+            seen[layer] = (copied, copied)
+
+        return hook
+
+    found = {layer: _located(network, layer, shape) for layer in layers}
+    with _hooked(network) as handles:
+        for layer, (module, side) in found.items():
+            if side == "before":
+                handles.append(module.register_forward_pre_hook(see_before(layer)))
+            else:
+                handles.append(module.register_forward_hook(see(layer, side == "input")))
+        network(_dry_picture(network, shape))
     shapes = []
     for layer in layers:
         held = seen.get(layer)
@@ -112,14 +278,25 @@ class Features:
         network: the network.
         layers: module paths or words.
         in_eval: whether features are also held in eval mode, as of a teacher. Else validation holds nothing.
+        shape: (C, H, W) of a picture, for a pass that finds the ReLUs of layers ``X.before_relu``; None without such.
+
+    Raises:
+        InputError: there is no such layer.
     """
 
-    def __init__(self, network: nn.Module, layers: Sequence[str], in_eval: bool = False) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        layers: Sequence[str],
+        in_eval: bool = False,
+        shape: tuple[int, int, int] | None = None,
+    ) -> None:
         self._hooks, self._handles = [], []
-        for layer in layers:
-            module, is_input = _find(network, layer)
-            self._hooks.append(FeatureHook(is_input, in_eval))
-            self._handles.append(self._hooks[-1].watch(module))
+        # all are found first: hooks that are there already would hold what the passes give them
+        located = [_located(network, layer, shape) for layer in layers]
+        for found in located:
+            self._hooks.append(found.hook(in_eval))
+            self._handles.append(self._hooks[-1].watch(found.module))
 
     def take(self) -> tuple[Tensor, ...]:
         """The features of the last forward pass, in the order of the layers; they are released.

@@ -1,11 +1,13 @@
 """Trained networks without training: teachers, and the members of an ensemble."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import lightning.pytorch as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_lightning import checkpoints
@@ -15,7 +17,7 @@ from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, layer_shapes, stage_ends
+from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.models.outputs import input_type, main_output
 from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.values import TeacherOutput, TrainedOn
@@ -42,6 +44,8 @@ class FrozenNetwork(nn.Module):
         given: the normalisation of its input pictures.
         own: the normalisation that it was trained with. If it or ``given`` is None, the input is not converted.
         preprocessing: the preprocessing that it was trained with, in the place of ``own``; None for none.
+        image_size: the side of the pictures that it was trained on, in pixels, if it differs from that of ``given``.
+            Pictures are resized to it: bilinear, with antialiasing where they get smaller.
     """
 
     scale: Tensor | None
@@ -53,11 +57,14 @@ class FrozenNetwork(nn.Module):
         given: Normaliser | None = None,
         own: Normaliser | None = None,
         preprocessing: Fitted | None = None,
+        image_size: int | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
         self.digest = tensors_digest(self.network.state_dict())
-        self.preprocessing = preprocessing
+        self.preprocessing, self.image_size = preprocessing, image_size
+        if image_size is not None:
+            self.digest += f" at {image_size}x{image_size}"
         scale = shift = None
         if preprocessing is not None and given is not None:
             self.digest += f" {preprocessing.digest}"
@@ -86,15 +93,15 @@ class FrozenNetwork(nn.Module):
             same_classes: whether the network must have the classes of the data.
 
         Raises:
-            InputError: the file cannot be opened, the network has other channels, picture sizes or classes than
-                ``data``, or it was trained on validation pictures of ``data``.
+            InputError: the file cannot be opened, the network has other channels or classes than ``data``, it cannot
+                take the pictures, or it was trained on validation pictures of ``data``.
         """
         if isinstance(given, nn.Module):
             given = PlainNetwork(given)
         who = f"the {role} {given if isinstance(given, str) else type(given.network).__name__}"
         normaliser = data.normaliser
         assert normaliser is not None
-        preprocessing = None
+        preprocessing = image_size = None
         if isinstance(given, str):
             network, trained_on = _open_checkpoint(given, role)
             own = None
@@ -102,17 +109,25 @@ class FrozenNetwork(nn.Module):
                 own = Normaliser(torch.tensor(trained_on.info.mean), torch.tensor(trained_on.info.std))
                 preprocessing = trained_on.preprocessing
                 _check_data(trained_on, data, who, same_classes)
+                if role == "teacher":
+                    image_size = trained_on.info.image_size
         else:
-            network, own = given.network, _normaliser_of(given, normaliser)
+            network, own, image_size = given.network, _normaliser_of(given, normaliser), given.image_size
+        if image_size == data.image_size:
+            image_size = None
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
             raise InputError(f"{who} was trained on {len(own.mean)} channels, {data.name} has {data.channels}")
-        _check_classes(network, data, who, same_classes)
-        return cls(network, normaliser, own, preprocessing)
+        _check_classes(network, data, image_size or data.image_size, who, same_classes)
+        return cls(network, normaliser, own, preprocessing, image_size)
 
     @classmethod
     def of_plain(cls, plain: PlainNetwork, given: Normaliser) -> "FrozenNetwork":
         """A network that has its weights. What it does not say of its normalisation is that of ``given``."""
-        return cls(plain.network, given, _normaliser_of(plain, given))
+        return cls(plain.network, given, _normaliser_of(plain, given), image_size=plain.image_size)
+
+    def shape_of(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The shape (C, H, W) that the network gets a picture of this shape in."""
+        return shape if self.image_size is None else (shape[0], self.image_size, self.image_size)
 
     def train(self, mode: bool = True) -> "FrozenNetwork":
         """Keeps eval mode, also when a module that contains this one is set to training mode."""
@@ -120,6 +135,10 @@ class FrozenNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) float32 for pictures (B, C, H, W) that are normalised with ``given``."""
+        if self.image_size is not None:  # normalised or not: resizing and normalising commute
+            size = (self.image_size, self.image_size)
+            resized = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
+            images = resized.to(images.dtype)
         if self.scale is not None and self.shift is not None:
             converted = torch.addcmul(self.shift, images.float(), self.scale)
             if self.preprocessing is not None:
@@ -139,6 +158,7 @@ class Teachers:
     def __init__(self, members: list[FrozenNetwork]) -> None:
         self.members = members
         self._features: Features | None = None
+        self._watched: FrozenNetwork | None = None
 
     @classmethod
     def of_plain(cls, given: list[str | PlainNetwork | nn.Module]) -> "Teachers":
@@ -166,37 +186,57 @@ class Teachers:
     def prepare(self, trainer: pl.Trainer) -> None:
         """Moves the teachers to the trainer's device, in its precision."""
         self.precision = trainer.precision_plugin
-        for member in self.members:
+        watched = [] if self._watched is None or self._watched in self.members else [self._watched]
+        for member in [*self.members, *watched]:
             member.to(trainer.strategy.root_device)
             member.network = self.precision.convert_module(member.network)
 
-    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    def watch(
+        self, layers: Sequence[str] | None, shape: tuple[int, int, int], batch_statistics: bool = False
+    ) -> list[tuple[int, ...]]:
         """From now on, ``answer`` also gives features; see ``TeacherGiver.watch``.
 
         Raises:
             InputError: there are several teachers, or the teacher has no such layers.
         """
         self.unwatch()
+        watched = self._single()
+        if batch_statistics:  # a copy: the teacher itself may be asked elsewhere
+            watched = copy.deepcopy(watched)
+        network, shape = watched.network, watched.shape_of(shape)
+        layers = layers_of(network, [ALL_STAGES] if layers is None else layers)
+        shapes = layer_shapes(network, layers, shape)
+        self._features, self._watched = Features(network, layers, True, shape), watched
+        if batch_statistics:  # after the passes of a single picture, whose statistics may not exist
+            for module in network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.running_mean = module.running_var = None
+        return shapes
+
+    def copied(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
+        """See ``TeacherGiver.copy_of_teacher``."""
+        teacher = self._single()
+        return copy.deepcopy(teacher.network).cpu(), teacher.shape_of(shape)
+
+    def _single(self) -> FrozenNetwork:
         if len(self.members) != 1:
             raise InputError(f"features are those of one teacher, and there are {len(self.members)}: give one")
-        network = self.members[0].network
-        layers = stage_ends(network) if layers is None else layers
-        shapes = layer_shapes(network, layers, shape)
-        self._features = Features(network, layers, in_eval=True)
-        return shapes
+        return self.members[0]
 
     def unwatch(self) -> None:
         """Takes the hooks off the teacher."""
         if self._features is not None:
             self._features.remove()
-        self._features = None
+        self._features = self._watched = None
 
     def answer(self, images: Tensor) -> TeacherOutput:
         """Logits and, if some are watched, features for pictures (B, C, H, W), by one forward pass, without gradient.
         Needs ``prepare``.
         """
-        logits = self.logits(images)  # no_grad, not inference_mode: losses save what they multiply with it
-        return TeacherOutput(logits, self._features.take() if self._features is not None else ())
+        # no_grad, not inference_mode: losses save what they multiply with it
+        if self._features is None or self._watched is None:
+            return TeacherOutput(self.logits(images))
+        return TeacherOutput(self._mean_logits([self._watched], images), self._features.take())
 
     def of_each(self, images: Tensor) -> TeacherOutput:
         """The logits of each teacher, and their mean, for pictures (B, C, H, W). Needs ``prepare``."""
@@ -205,12 +245,15 @@ class Teachers:
             members = torch.stack([member(images) for member in self.members])
         return TeacherOutput(members.mean(0), members=members)
 
-    @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """The mean of the logits, (B, K) float32, for pictures (B, C, H, W). Needs ``prepare``."""
+        return self._mean_logits(self.members, images)
+
+    @torch.no_grad()
+    def _mean_logits(self, members: Sequence[FrozenNetwork], images: Tensor) -> Tensor:
         images = self.precision.convert_input(images)
         with self.precision.forward_context():
-            return torch.stack([member(images) for member in self.members]).mean(0)
+            return torch.stack([member(images) for member in members]).mean(0)
 
 
 def _normaliser_of(plain: PlainNetwork, given: Normaliser) -> Normaliser:
@@ -240,12 +283,12 @@ def _check_data(trained_on: TrainedOn, data: ImageData, who: str, same_classes: 
 
 
 @torch.no_grad()
-def _check_classes(network: nn.Module, data: ImageData, who: str, same_classes: bool) -> None:
-    blank = torch.zeros(1, data.channels, data.image_size, data.image_size).to(*input_type(network))
+def _check_classes(network: nn.Module, data: ImageData, image_size: int, who: str, same_classes: bool) -> None:
+    blank = torch.zeros(1, data.channels, image_size, image_size).to(*input_type(network))
     try:
         logits = main_output(network.eval()(blank))
     except Exception as error:
-        size = f"{data.channels}x{data.image_size}x{data.image_size}"
+        size = f"{data.channels}x{image_size}x{image_size}"
         raise InputError(f"{who} cannot take pictures of {size}: use one that was trained on this data") from error
     if same_classes and logits.shape != (1, data.num_classes):
         raise InputError(

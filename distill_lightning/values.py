@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.preprocessing.steps import Fitted
@@ -213,12 +213,16 @@ class TeacherGiver(ABC):
         None means no limit.
         """
 
-    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    def watch(
+        self, layers: Sequence[str] | None, shape: tuple[int, int, int], batch_statistics: bool = False
+    ) -> list[tuple[int, ...]]:
         """From now on, ``teach`` also gives the features of layers of the teacher.
 
         Args:
             layers: module paths or words, see ``features``; None for the ends of the stages.
-            shape: (C, H, W) of a picture.
+            shape: (C, H, W) of a picture of the data.
+            batch_statistics: whether the teacher's batch norms use the statistics of the batch instead of their own,
+                which stay as they are. The logits that ``teach`` gives are of the same pass.
 
         Returns:
             The shape of the features of a picture, without the batch, for each layer.
@@ -227,6 +231,17 @@ class TeacherGiver(ABC):
             InputError: the teacher has no features, or not these.
         """
         raise InputError(f"{type(self).__name__} gives no features of its teacher: use SoftTargets")
+
+    def copy_of_teacher(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
+        """A copy of the teacher's network, frozen, in eval mode, on the CPU, and the shape (C, H, W) of its pictures.
+
+        Args:
+            shape: the shape of a picture of the data, which a teacher with a picture size of its own gets resized.
+
+        Raises:
+            InputError: there is no teacher with a network, or there are several.
+        """
+        raise InputError(f"{type(self).__name__} gives no network of its teacher: use SoftTargets")
 
     @abstractmethod
     def teach(self, batch: Batch) -> TeacherOutput:

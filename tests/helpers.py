@@ -36,6 +36,7 @@ from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.ca_mkd import CAMKD
+from distill_lightning.methods.crd import CRD
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ctkd import CTKD
 from distill_lightning.methods.ddgsd import DDGSD
@@ -43,14 +44,18 @@ from distill_lightning.methods.dist import DIST
 from distill_lightning.methods.dkd import DKD
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
+from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.nkd import NKD
+from distill_lightning.methods.ofd import OFD
 from distill_lightning.methods.okddip import OKDDip
 from distill_lightning.methods.one import ONE
 from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.ps_kd import PSKD
+from distill_lightning.methods.reviewkd import ReviewKD
 from distill_lightning.methods.rkd import RKD
+from distill_lightning.methods.simkd import SimKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.sp import SP
 from distill_lightning.methods.tf_kd_reg import TfKDReg
@@ -67,11 +72,12 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT,
+    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
+    "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt")
+FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd")
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""
@@ -222,6 +228,8 @@ def make(name: str, network: nn.Module | None = None, **options) -> Method:
     network = network or (ConvNet() if name in ("byot", *BRANCHED, *FEATURE_TAUGHT) else LeNet300100(image_size=8))
     if name == "mr_kd":
         options.setdefault("every_n_steps", 3)
+    if name == "crd":
+        options.setdefault("negatives", 64)
     if name == "dml":
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other

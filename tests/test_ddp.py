@@ -10,6 +10,8 @@ import pytest
 from helpers import BRANCHED, CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, rows, rows_of_any_world, start
 
 NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
+OF_EACH = ("byot", "dist", "sp", "rkd", "pkt", "one", "fitnets", "ofd", "reviewkd", "simkd")
+"""Methods that relate the samples of a batch, or have batch norm outside the network, on each process's own rows."""
 SHORT = ["--trainer.max_epochs", 2, "--data.train_part", 320, "--trainer.log_every_n_steps", 2]
 
 
@@ -30,13 +32,9 @@ def teacher(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(
-    "method", [name for name in METHODS if name not in ("byot", "dist", "sp", "rkd", "pkt", "one")]
-)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in OF_EACH])
 def test_weights_and_numbers_agree_to_rounding(method, teacher):
-    """Without batch norm and dropout (BYOT's heads and ONE's gate have it), and methods that relate the samples of a
-    batch; an uneven validation split, counted once.
-    """
+    """Without batch norm and dropout; an uneven validation split, counted once. CRD's banks get the rows of both."""
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *NET, *SHORT, "--data.val_size", 101]
     if method in TAUGHT:
         given += ["--trainer.callbacks.teacher", f"[{teacher}, {teacher}]" if method == "ca_mkd" else teacher]
@@ -73,6 +71,22 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
     counted = json.loads((two / "summary.json").read_text())
     assert counted["processes"] == 2
     assert counted["exposures"] == json.loads((one / "summary.json").read_text())["exposures"]
+
+
+@pytest.mark.parametrize("method", ["fitnets", "simkd"])
+def test_adapters_get_the_mean_gradient_of_two_processes(method, teacher):
+    """They are trained alike on both, nothing that is trained is left out of the loss, and a resume is exact."""
+    given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *SHORT, "--trainer.accelerator", "cpu"]
+    given += ["--trainer.callbacks.teacher", teacher, "--trainer.devices", 2, "--checkpoint.every_n_steps", 3]
+    run("whole", *given)
+    killed = Path(f"logs/digits/{method}/killed")
+    process = start("fit", *given, "--name", "killed")
+    while not (killed / "checkpoints" / "last.ckpt").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    run("killed", *given, "--ckpt_path", "last")
+    assert_same_run(killed.parent / "whole", killed)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.data.base import ImageData
@@ -128,9 +128,15 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         for board in boards:
             board.experiment.add_image("teacher/soft_targets", drawn, 0, dataformats="HWC")
 
-    def watch(self, layers: Sequence[str] | None, shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
+    def watch(
+        self, layers: Sequence[str] | None, shape: tuple[int, int, int], batch_statistics: bool = False
+    ) -> list[tuple[int, ...]]:
         """See ``TeacherGiver``."""
-        return self.teachers.watch(layers, shape)
+        return self.teachers.watch(layers, shape, batch_statistics)
+
+    def copy_of_teacher(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
+        """See ``TeacherGiver``."""
+        return self.teachers.copied(shape)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.teachers.unwatch()

@@ -73,4 +73,4 @@ def plain_network(arguments: Mapping[str, Any], where: str, home: Path) -> Plain
     if not isinstance(network, nn.Module):
         count = count_numbers(read_source(str(weights)).entries, str(weights))
         network = checkpoints.build_network(network, where, count)
-    return PlainNetwork(network, weights, arguments.get("mean"), arguments.get("std"))
+    return PlainNetwork(network, weights, arguments.get("mean"), arguments.get("std"), arguments.get("image_size"))

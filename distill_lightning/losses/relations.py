@@ -14,6 +14,11 @@ from torch import Tensor
 
 from distill_lightning.losses.precision import in_full_precision
 
+WHOLE = 16
+"""A product with a whole bank is faster than one with the rows of the candidates, up to so many rows for each of them:
+it moves no rows, 537 MB for 16,385 candidates of 64 samples with 128 numbers each.
+"""
+
 
 @in_full_precision
 def sp(features: Tensor, teacher_features: Tensor) -> Tensor:
@@ -110,8 +115,12 @@ def crd_similarity(embedding: Tensor, bank: Tensor, candidates: Tensor, *, tempe
         candidates: c, (B, K + 1), rows of the bank: the sample itself, then K of other classes.
         temperature: T.
     """
-    rows = bank.detach()[candidates]
-    return ((rows @ embedding[:, :, None])[:, :, 0] / temperature).exp()
+    bank = bank.detach()
+    if len(bank) <= WHOLE * candidates.shape[1]:
+        near = (embedding @ bank.T).gather(1, candidates)
+    else:
+        near = (bank[candidates] @ embedding[:, :, None])[:, :, 0]
+    return (near / temperature).exp()
 
 
 @in_full_precision

@@ -263,6 +263,17 @@ class Method(Evaluated):
             replace_activations(network, self.activation)
         return network
 
+    def match_network(self, checkpoint: dict[str, Any], where: str) -> None:
+        """Makes the network the one of a checkpoint, for methods that deploy another one than they were given.
+
+        Args:
+            checkpoint: the content of the checkpoint.
+            where: its file, for errors.
+
+        Raises:
+            InputError: the network cannot be made.
+        """
+
     def trained_networks(self) -> dict[str, nn.Module]:
         """The networks that ``initializer`` draws, by the prefix of their names in the method; "" for ``model``."""
         return {"": self.model}

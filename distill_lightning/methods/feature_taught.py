@@ -4,21 +4,28 @@
 
 f_j are the features of the student at its layer j, g_j those of the teacher at its own, which have no gradient. Both
 are of the same pictures: the callback SoftTargets asks the teacher once for a batch.
+
+Adapters, which some methods train between the features of both networks, are made before the first step from the shapes
+that a pass of one picture finds. They are drawn from a seed of their own, so the student begins with the weights that
+it has without them. They are in the checkpoint, under ``adapters.``, and are not part of the network that is deployed.
 """
 
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, layer_shapes, stage_ends
+from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
+from distill_lightning.models.outputs import input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
+from distill_lightning.seeds import BUILD, run_seed, seed_for
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput, TeacherGiver
 
 
@@ -28,8 +35,9 @@ class FeatureTaught(Taught):
     Args:
         network: the student; see Method.
         layers: the student's layers: module paths as ``stages.1``, ``stage1`` to ``last_stage`` for the ends of stages,
-            ``pooled`` for the input of the last linear layer. By default those that are usual for the method. The
-            stages are known for networks of this program, ResNets of torchvision, and networks of timm.
+            ``pooled`` for the input of the last linear layer, ``all_stages``; with ``.before_relu`` after a layer, the
+            features before its ReLU. By default those that are usual for the method. The stages are known for networks
+            of this program, ResNets of torchvision, and networks of timm.
         teacher_layers: the teacher's layers, one for each of the student's, likewise.
         hard_weight: w_hard, the weight of the labels.
         soft_weight: w_soft, the weight of the teacher's soft targets, as in KD.
@@ -39,6 +47,10 @@ class FeatureTaught(Taught):
 
     usual_layers: ClassVar[list[str] | None] = None
     """The layers of both networks by default; None for the ends of all stages."""
+    usual_teacher_layers: ClassVar[list[str] | None] = None
+    """The layers of the teacher by default; None for those of ``usual_layers``."""
+    batch_statistics = False
+    """Whether the batch norms of the teacher use the statistics of the batch."""
     takes: ClassVar[str] = "maps"
     """What the features of a layer must be: "maps" (C, H, W), or "any"."""
 
@@ -57,6 +69,40 @@ class FeatureTaught(Taught):
         self.hard_weight, self.soft_weight, self.temperature = hard_weight, soft_weight, temperature
         self.needs = BatchNeeds(teacher_logits=soft_weight > 0, teacher_features=True)
         self.features: Features | None = None
+        self.adapters = nn.ModuleList()
+        self._adapted: object = None
+
+    def make_adapters(
+        self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
+    ) -> list[nn.Module]:
+        """Makes the modules that are trained between the features of both networks. By default there are none.
+
+        Args:
+            shapes: the shapes of the student's features of a picture, one for each layer.
+            of_teacher: those of the teacher, as many.
+
+        Raises:
+            InputError: the features cannot be matched.
+        """
+        return []
+
+    def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
+        """Reads what the method needs of the teacher beside its features, and of the data, before a fit."""
+
+    def adapt(self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]) -> None:
+        """Makes the adapters, once for the same shapes. Their weights depend on the seed of the run alone.
+
+        Raises:
+            InputError: see ``make_adapters``.
+        """
+        if self._adapted == (wanted := (list(shapes), list(of_teacher))):
+            return
+        device, dtype = input_type(self.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_for(BUILD, run_seed(), 1))  # not the numbers of ``build``
+            made = nn.ModuleList(self.make_adapters(shapes, of_teacher))
+        self.adapters = made.to(device, dtype).to(memory_format=self.memory_format)
+        self._adapted = wanted
 
     @abstractmethod
     def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -85,10 +131,10 @@ class FeatureTaught(Taught):
             raise InputError(f"{name} needs a teacher: add the callback SoftTargets to trainer.callbacks")
         if self.optimization.fine_tuning is not None:
             raise InputError(f"{name} reads layers that fine_tuning may freeze: leave fine_tuning out")
-        layers = self.usual_layers if self.layers is None else self.layers
-        layers = stage_ends(self.model) if layers is None else layers
+        self.get_ready(givers[0], data)
+        layers = layers_of(self.model, self.student_layers)
         shapes = layer_shapes(self.model, layers, shape)
-        of_teacher = givers[0].watch(self.usual_layers if self.teacher_layers is None else self.teacher_layers, shape)
+        of_teacher = givers[0].watch(self.layers_of_teacher, shape, self.batch_statistics)
         if len(shapes) != len(of_teacher):
             raise InputError(
                 f"{name}: the student has {len(shapes)} layers and the teacher {len(of_teacher)}: give layers and "
@@ -99,8 +145,20 @@ class FeatureTaught(Taught):
                 raise InputError(
                     f"{name} compares maps (C, H, W), and at {layer} the student has {both[0]}, the teacher {both[1]}"
                 )
+        self.adapt(shapes, of_teacher)
         if self.features is None:  # torch.compile would not see hooks that come after the first call
-            self.features = Features(self.model, layers)
+            self.features = Features(self.model, layers, shape=shape)
+
+    @property
+    def student_layers(self) -> list[str]:
+        """The layers of the student: those that were given, or the usual ones."""
+        return (self.usual_layers or [ALL_STAGES]) if self.layers is None else self.layers
+
+    @property
+    def layers_of_teacher(self) -> list[str]:
+        """The layers of the teacher, likewise."""
+        usual = self.usual_teacher_layers or self.usual_layers or [ALL_STAGES]
+        return usual if self.teacher_layers is None else self.teacher_layers
 
     def find_plain_teacher(self) -> None:
         """Refuses plain batches: the layers are found with the shape of the data."""

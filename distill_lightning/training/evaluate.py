@@ -77,6 +77,7 @@ def open_checkpoint(
     trained_on = checkpoints.trained_on(checkpoint, str(path))
     if trained_on is not None and not (verb == "predict" and data.pictures is not None):
         data.refuse_other_classes(trained_on.info.class_names, str(path))
+    method.match_network(checkpoint, str(path))
     load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
     data.trained_on = trained_on
     return path.parent.parent

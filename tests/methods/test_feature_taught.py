@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from features_of import Says, fit, made, student, teacher
 from helpers import at, bare_trainer, batch_of, sgd
 from torch import nn
 
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork
-from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.digits import Digits
 from distill_lightning.data.mixing import Mixup
 from distill_lightning.errors import InputError
@@ -22,28 +22,10 @@ from distill_lightning.models import ConvNet, LeNet300100
 from distill_lightning.optimizers import FineTuning
 from distill_lightning.values import TeacherOutput
 
-
-def made(function, factor, offset, *shape):
-    return (
-        function(factor * torch.arange(torch.Size(shape).numel(), dtype=torch.float64) + offset).reshape(shape).float()
-    )
-
-
 A, B = made(torch.sin, 0.7, 0.3, 3, 2, 4, 4), made(torch.cos, 0.37, 0, 3, 3, 4, 4)
 V, W = made(torch.sin, 1, 1, 3, 4), made(torch.cos, 0.5, 0, 3, 5)
 S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
 T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]])
-
-
-class Says(nn.Module):
-    """Gives this, for any input."""
-
-    def __init__(self, what: torch.Tensor) -> None:
-        super().__init__()
-        self.what = nn.Parameter(what.clone())
-
-    def forward(self, x):
-        return self.what + 0
 
 
 @pytest.mark.parametrize(
@@ -65,27 +47,6 @@ def test_golden_values(method, features, of_teacher, golden):
     assert sum(terms.values()).item() == pytest.approx(golden, rel=2e-6)
     assert hard == pytest.approx(cross_entropy(S, torch.arange(3)).item())
     assert soft == pytest.approx(0.5 * kd(S, T, temperature=4).item())
-
-
-def teacher(width: int = 8, **options) -> ConvNet:
-    torch.manual_seed(1)
-    return ConvNet(width=width, **options)
-
-
-def fit(method, given=None, callback=None, **data):
-    """The batches, as the method had them."""
-    callback = callback or SoftTargets(PlainNetwork(teacher()) if given is None else given)
-    batches, original = [], method.training_loss
-    method.training_loss = lambda batch, position: (batches.append(batch), original(batch, position))[1]
-    bare_trainer(max_epochs=1, num_sanity_val_steps=1, callbacks=[callback]).fit(
-        method, datamodule=Digits(batch_size=100, train_part=300, augment=[RandomCrop(1)], **data)
-    )
-    return batches
-
-
-def student(method=AT, **options):
-    torch.manual_seed(0)
-    return method(ConvNet(), optimizer=sgd, **options)
 
 
 def test_the_live_teacher_sees_the_very_pictures_once_a_step_and_is_not_part_of_the_method():

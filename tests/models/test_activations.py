@@ -25,6 +25,7 @@ NAMES = sorted(
         "Gate",
         "LotteryConv",
         "Narrowed",
+        "ReusedClassifier",
         "SmallVGG",
         "WideBlock",
     }
