@@ -25,6 +25,7 @@ from distill_lightning.models.resnet import (
 )
 from distill_lightning.models.vgg import VGG16, VGG19, SmallVGG
 from distill_lightning.models.wide_resnet import WideBlock, WideResNet
+from distill_lightning.models.with_specialists import WithSpecialists
 
 import_all(__name__)
 
@@ -33,5 +34,5 @@ __all__ = [
     "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "LeNet300100",
     "LotteryConv", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4", "ResNet34",
     "ResNet56",
-    "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
+    "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8", "WithSpecialists",
 ]  # fmt: skip
