@@ -16,6 +16,7 @@ from distill_lightning.models.activations import other_activations, replace_acti
 NAMES = sorted(
     set(dl.models.__all__)
     - {"AveragedTraining", "DenseLayer", "EarlyExit", "ExitHead", "LotteryConv", "Narrowed", "SmallVGG", "WideBlock"}
+    - {"WithSpecialists"}
 )
 LARGE = {"DenseNet100", "ResNet110", "BottleneckResNet110", "WideResNet20x8", "WideResNet", "VGG16", "VGG19"}
 
