@@ -151,7 +151,7 @@ def test_two_processes(here):
 
 def run_alone(*given) -> int:
     process = start(*given)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, out + err
     return process.returncode
 
