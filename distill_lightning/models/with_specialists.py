@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from distill_lightning.errors import InputError
 from distill_lightning.joint import clamped_probs, closed_form, evidence, joint_probs
 from distill_lightning.models.outputs import main_output
-from distill_lightning.ranges import Count, Finite, Positive, Ranged
+from distill_lightning.ranges import Count, CountOrZero, Finite, Positive, Ranged
 
 
 class Answer(NamedTuple):
@@ -59,7 +59,7 @@ class WithSpecialists(Ranged, nn.Module):
     def __init__(
         self,
         network: Callable[[], nn.Module],
-        sets: list[list[int]],
+        sets: list[list[CountOrZero]],
         num_classes: Count = 10,
         top: Count = 1,
         dustbin_bias: list[Finite] | None = None,
