@@ -73,6 +73,7 @@ from .methods.dml import DML as DML
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.feature_taught import FeatureTaught as FeatureTaught
 from .methods.fitnets import FitNets as FitNets
+from .methods.joint_inference import JointInference as JointInference
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
 from .methods.nkd import NKD as NKD
@@ -86,6 +87,7 @@ from .methods.rkd import RKD as RKD
 from .methods.simkd import SimKD as SimKD
 from .methods.snapshot import Snapshot as Snapshot
 from .methods.sp import SP as SP
+from .methods.specialist import Specialist as Specialist
 from .methods.taught import Taught as Taught
 from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf

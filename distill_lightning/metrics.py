@@ -3,10 +3,14 @@
 The sums of all processes add up to the exact result, even if some processes have no samples.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
+
+from distill_lightning.losses import dustbin_labels, dustbin_logits
 
 
 class NegativeLogLikelihood(Metric):
@@ -91,6 +95,132 @@ class ConfusionMatrix(Metric):
     def compute(self) -> Tensor:
         """The counts, (K, K) int64. The row is the true class, the column is the predicted one."""
         return self.counts.view(self.num_classes, self.num_classes)
+
+
+class SpecialistMetric(Metric):
+    """How well a specialist tells its classes apart, and from all others.
+
+    Args:
+        classes: the classes of the specialist.
+    """
+
+    full_state_update = False
+    special: Tensor
+    right: Tensor
+    nll: Tensor
+    dustbin: Tensor
+    count: Tensor
+
+    def __init__(self, classes: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("classes", torch.tensor(classes), persistent=False)
+        for name, kind in (("special", torch.int64), ("right", torch.int64), ("count", torch.int64)):
+            self.add_state(name, torch.zeros((), dtype=kind), dist_reduce_fx="sum")
+        for name in ("nll", "dustbin"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits of all classes (B, K) and labels (B,) int64."""
+        classes = self.classes
+        assert isinstance(classes, Tensor)
+        columns, targets = dustbin_logits(logits.double(), classes), dustbin_labels(labels, classes)
+        is_special = targets < len(classes)
+        within = columns[:, :-1].argmax(1)
+        self.special += is_special.sum()
+        self.right += (is_special & (within == targets)).sum()
+        log_dustbin = columns.log_softmax(1)[:, -1]
+        log_special = columns[:, :-1].logsumexp(1) - columns.logsumexp(1)
+        self.nll -= torch.where(is_special, log_special, log_dustbin).sum()
+        self.dustbin += log_dustbin.exp().sum()
+        self.count += len(labels)
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars, float64: ``special_accuracy``, of the pictures of its classes when only these classes are compared;
+        ``dustbin_nll``, of the decision between its classes and the dustbin, in nats; ``dustbin_probs``, the mean
+        probability of the dustbin; ``dustbin_share``, the share of pictures that belong in it.
+        """
+        return {
+            "special_accuracy": self.right.double() / self.special,
+            "dustbin_nll": self.nll / self.count,
+            "dustbin_probs": self.dustbin / self.count,
+            "dustbin_share": 1 - self.special.double() / self.count,
+        }
+
+
+class CoverageMetric(Metric):
+    """What specialists change, by the number of specialists whose set has the correct class of a picture.
+
+    Args:
+        members: (M, K) bool, the sets of the M specialists.
+    """
+
+    full_state_update = False
+    pictures: Tensor
+    before: Tensor
+    after: Tensor
+    conditional: Tensor
+    asked: Tensor
+    repairable: Tensor
+
+    def __init__(self, members: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("members", members, persistent=False)
+        for name in ("pictures", "before", "after"):
+            self.add_state(name, torch.zeros(len(members) + 1, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("conditional", torch.zeros(3, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("asked", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("repairable", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, general: Tensor, log_probs: Tensor, asked: Tensor, labels: Tensor) -> None:
+        """Adds a batch.
+
+        Args:
+            general: the log-probabilities of the generalist, (B, K).
+            log_probs: the joint log-probabilities, (B, K).
+            asked: which specialists were asked, (B, M) bool.
+            labels: (B,) int64.
+        """
+        members = self.members
+        assert isinstance(members, Tensor)
+        covers = members.T[labels]  # (B, M)
+        coverage = covers.sum(1)
+        right = [general.argmax(1) == labels, log_probs.argmax(1) == labels]
+        for total, of_batch in (
+            (self.pictures, torch.ones_like(labels)),
+            (self.before, right[0]),
+            (self.after, right[1]),
+        ):
+            total.index_add_(0, coverage, of_batch.long())
+        self.asked += asked.sum()
+        self.repairable += (~right[0] & (covers & asked).any(1)).sum()
+        for number, classes in enumerate(members):
+            rows = covers[:, number].nonzero().flatten()
+            if len(rows):
+                within = [logits[rows].masked_fill(~classes, -torch.inf).argmax(1) for logits in (general, log_probs)]
+                counts = [torch.ones_like(rows), *(one == labels[rows] for one in within)]
+                self.conditional += torch.stack([count.long().sum() for count in counts])
+
+    def compute(self) -> dict[str, Tensor]:
+        """Scalars, float64, and counts by coverage.
+
+        ``specialists_asked`` is the mean number of specialists that were asked for a picture. ``conditional_accuracy``
+        and ``generalist_conditional_accuracy`` compare only the classes of a set with the correct class, over all pairs
+        of a picture and such a set. ``repairable`` is the share of the generalist's errors in which an active set has
+        the correct class: the most that specialists could repair. ``pictures``, ``before`` and ``after`` are the counts
+        of all pictures and of the right ones by coverage, (M + 1,) int64 each.
+        """
+        count, right = self.pictures.sum().double(), self.before.sum().double()
+        pairs, before, after = self.conditional.double()
+        return {
+            "specialists_asked": self.asked / count,
+            "generalist_accuracy": right / count,
+            "conditional_accuracy": after / pairs,
+            "generalist_conditional_accuracy": before / pairs,
+            "repairable": self.repairable / (count - right).clamp(min=1),
+            "pictures": self.pictures,
+            "before": self.before,
+            "after": self.after,
+        }
 
 
 class MembersMetric(Metric):

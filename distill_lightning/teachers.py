@@ -30,6 +30,15 @@ else:
 """A trained network: the path of a run's folder or of a checkpoint, or a network that has its weights."""
 
 
+OPTIONS = {
+    "teacher": "--trainer.callbacks.teacher",
+    "member": "--model.members",
+    "generalist": "--model.generalist",
+    "specialist": "--model.specialists",
+}
+"""The option that gives a network, by its role."""
+
+
 def as_list(given: TrainedNetwork | list[TrainedNetwork] | None) -> list[str | PlainNetwork | nn.Module]:
     """Trained networks as a list, with paths as texts; empty for None."""
     many = given if isinstance(given, list) else [] if given is None else [given]
@@ -80,7 +89,7 @@ class FrozenNetwork(nn.Module):
         cls,
         given: str | PlainNetwork | nn.Module,
         data: ImageData,
-        role: Literal["teacher", "member"],
+        role: Literal["teacher", "member", "generalist", "specialist"],
         same_classes: bool = True,
     ) -> "FrozenNetwork":
         """Opens the checkpoint of any method, or uses a network that has its weights already.
@@ -262,10 +271,9 @@ def _normaliser_of(plain: PlainNetwork, given: Normaliser) -> Normaliser:
 
 def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]:
     if not Path(path).exists():
-        option = "--trainer.callbacks.teacher" if role == "teacher" else "--model.members"
         raise InputError(
             f"there is no {role} {path}: train it first (the first line of its YAML says how), "
-            f"or give another one with {option}"
+            f"or give another one with {OPTIONS[role]}"
         )
     checkpoint = checkpoints.read(path)
     return checkpoints.open_network(path, checkpoint), checkpoints.trained_on(checkpoint, path)

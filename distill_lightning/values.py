@@ -104,6 +104,7 @@ class BatchNeeds:
         teacher_members: whether the loss uses the logits of each of several teachers.
         allows_mixing: whether the loss is valid for pictures that are mixtures of two samples.
         allows_unlabelled: whether the loss is valid for a batch in which some pictures have no labels.
+        special_classes: numbers of classes that half of the samples of each batch are of; empty for all samples alike.
     """
 
     views: int = 1
@@ -114,6 +115,7 @@ class BatchNeeds:
     teacher_members: bool = False
     allows_mixing: bool = True
     allows_unlabelled: bool = False
+    special_classes: tuple[int, ...] = ()
 
     @property
     def views_per_epoch(self) -> int:

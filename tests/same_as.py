@@ -113,6 +113,7 @@ LARGE = "--data.image_size 16 --data.batch_size 32 --data.train_part 128"
 OF_BASELINE = "{cases}/baseline/logs/digits/baseline/convnet-seed0/checkpoints/last.ckpt"
 OF_BASELINE_1 = "{cases}/baseline_seed1/logs/digits/baseline/convnet-seed1/checkpoints/last.ckpt"
 OF_TEACHER = "{cases}/teacher/logs/digits/baseline/teacher/checkpoints/last.ckpt"
+OF_SPECIALIST = "{cases}/specialist/logs/digits/specialist/convnet-seed0/checkpoints/last.ckpt"
 OF_LOTTERY = "{cases}/lottery_layers/logs/digits/baseline/convnet-seed0/ticket.pt"
 OF_LATE = "{cases}/lottery_global_late/logs/digits/baseline/convnet-seed0/ticket.pt"
 
@@ -195,6 +196,10 @@ CASES = [
     digits("simkd", "simkd", TAUGHT),
     digits("snapshot", "snapshot", "--trainer.max_epochs 4"),
     digits("sp", "sp", TAUGHT),
+    digits("specialist", "specialist",
+           f"--start_from {OF_BASELINE} --model.generalist {OF_BASELINE} --data.batch_size 32 --trainer.max_epochs 3"),
+    digits("joint_inference", "joint_inference",
+           f"--model.generalist {OF_BASELINE} --model.specialists [{OF_SPECIALIST}]"),
     digits("tf_kd_reg", "tf_kd_reg"),
     digits("tf_kd_self", "tf_kd_self", f"--trainer.callbacks.teacher {OF_BASELINE}"),
     digits("wsld", "wsld", TAUGHT),

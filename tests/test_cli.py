@@ -46,14 +46,21 @@ def test_every_yaml_runs(path, small):
         # its teacher or members are the runs that the comment names, at the place that the YAML names
         first = path.read_text().split("configs/")[1].split()[0].rstrip(",")
         callbacks = yaml.safe_load(path.read_text()).get("trainer", {}).get("callbacks", [])
-        needed = model.get("init_args", {}).get("members") or callbacks[0]["init_args"]["teacher"]
+        arguments = model.get("init_args", {})
+        needed = arguments.get("members") or arguments.get("generalist") or callbacks[0]["init_args"]["teacher"]
         needed = needed if isinstance(needed, list) else [needed]
         made = [fit(first, *given)]
         made += [fit(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
+        if model["class_path"] == "JointInference":
+            needed += arguments["specialists"]
+            made.append(fit(f"{path.parent.name}/specialist.yaml", *given))
         assert made == [Path(checkpoint).parent.parent for checkpoint in needed]
     run = fit(str(path), *given)
     summary = json.loads((run / "summary.json").read_text())
     assert 0 <= summary["metrics"]["test/accuracy"] <= 1
+    if model.get("class_path") == "JointInference":
+        assert {"test/specialists_asked", "test/right_by_coverage", "val/nll"} <= set(events(run))
+        return
     if model.get("class_path") == "Ensemble":
         assert {"test/disagreement", "test/accuracy_by_members", "val/nll"} <= set(events(run))
         return

@@ -27,8 +27,10 @@ GROUND = {
     "preprocessing",
 }
 PURE = {
+    "clusters",
     "confusion",
     "depth_figures",
+    "joint",
     "losses",
     "masks",
     "schedules",
@@ -68,7 +70,9 @@ MAY_IMPORT = {
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
-    "metrics": set(),
+    "metrics": {"losses"},
+    "joint": set(),
+    "clusters": {"errors", "seeds"},
     "confusion": set(),
     "plots": set(),
     "depth_figures": set(),
@@ -84,7 +88,7 @@ MAY_IMPORT = {
     # networks and files
     "tensor_files": {"errors", "files"},
     "weights": {"errors", "distributed", "tensor_files"},
-    "models": {"errors", "ranges", "discovery", "distributed", "weights"},
+    "models": {"errors", "ranges", "discovery", "distributed", "weights", "joint"},
     "networks": {"errors", "models"},
     "features": {"errors", "feature_hooks", "models"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},

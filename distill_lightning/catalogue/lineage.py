@@ -15,7 +15,14 @@ from distill_lightning.files import read_json
 from distill_lightning.runs import RunConfig, identity
 from distill_lightning.runs.config import CONFIG, IDENTITY
 
-ROLES = {"teacher": "teacher", "members": "member", "ticket": "ticket", "start_from": "starting weights"}
+ROLES = {
+    "teacher": "teacher",
+    "members": "member",
+    "ticket": "ticket",
+    "start_from": "starting weights",
+    "generalist": "generalist",
+    "specialists": "specialist",
+}
 """Options that name what a run was made from, and the word for it."""
 ENDS_OF_WEIGHTS = (".ckpt", ".pt", ".pth", ".safetensors")
 """Any option with such a value names a file of weights, too."""
@@ -32,7 +39,7 @@ class Origin:
     """A file or a run that a run was made from.
 
     Args:
-        role: "teacher", "member", "ticket" or "starting weights"; for other options, the option's name.
+        role: a word of ROLES, as "teacher" or "member"; for other options, the option's name.
         given: the path as the option has it.
         path: where it is now; None if it is missing.
         info: the run that it belongs to, if it belongs to one.

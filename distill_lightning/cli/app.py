@@ -59,7 +59,7 @@ def resolve(args: list[str]) -> Resolved:
     args, _ = without_trust(args)
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
-    return Resolved(command.run_config, stem, command.method.trains)
+    return Resolved(command.run_config, stem, command.method.leaves_checkpoint)
 
 
 def resolve_data(args: list[str]) -> ImageData:

@@ -20,7 +20,7 @@ SHELLS = ("bash", "zsh", "tcsh")
 INSTALL = """Install it with: distill completion bash > ~/.distill-completion && echo 'source ~/.distill-completion' >>
 ~/.bashrc. Do it again after an update of the program."""
 CONFIGS = {"bash": "_distill_configs", "zsh": "_files", "tcsh": "f"}
-PATHS = {"root", "pictures", "ckpt_path", "log_dir", "folder", "cache", "weights", "ticket", "teacher"}
+PATHS = {"root", "pictures", "ckpt_path", "log_dir", "folder", "cache", "weights", "ticket", "teacher"} | {"generalist"}
 """Names of options that take a file or a folder."""
 
 

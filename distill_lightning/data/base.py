@@ -248,6 +248,18 @@ class ImageData(DataOptions):
     @property
     def samples(self) -> TrainingSamples:
         """The training samples, and how they are divided into batches."""
+        return self.samples_for(self.needs)
+
+    def samples_for(self, needs: BatchNeeds) -> TrainingSamples:
+        """The training samples for a method with these requirements.
+
+        Raises:
+            InputError: they do not go together with the options of the data.
+        """
+        if needs.special_classes and (self.balanced or self.class_weights is not None):
+            raise InputError(
+                "a specialist decides how often each class is shown: leave out data.balanced and data.class_weights"
+            )
         clean = self.clean_labels if self.label_noise is not None else None
         split = self.training_split
         weights = None
@@ -265,6 +277,7 @@ class ImageData(DataOptions):
             class_weights=weights,
             balanced=self.balanced,
             unlabelled=self.unlabelled_part,
+            special_classes=needs.special_classes,
         )
 
     @property

@@ -13,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.data.augment import Transform, augment
-from distill_lightning.data.imbalance import balanced_order
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
 from distill_lightning.data.training_samples import Share, TrainingSamples
-from distill_lightning.seeds import PAIR, epoch_order, seed_of_order, uniform
+from distill_lightning.seeds import PAIR, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
 
 
@@ -106,20 +105,13 @@ class TrainLoader:
         return self.renderer.plan(torch.cat(index), torch.cat(view), len(new), weight, len(without))
 
     def _order(self, epoch: int, order: int) -> tuple[Tensor, Tensor]:
-        """The positions of the samples in an epoch, and how often each was shown before: the epoch, unless the classes
-        are balanced.
-        """
+        """The positions of the samples in an epoch, and how often each was shown before; see TrainingSamples."""
         if (epoch, order) not in self._orders:
             while len(self._orders) > 1:  # keeps two: of this epoch, and of the last epoch for the repeated batch
                 del self._orders[next(iter(self._orders))]
             taken = self.samples.split.taken
             seed = seed_of_order(self.samples.seed, order)
-            if self.samples.balanced:
-                assert self.samples.split.labels is not None
-                drawn, shown = balanced_order(self.samples.split.labels[taken], seed, epoch)
-            else:
-                drawn = epoch_order(len(taken), seed, epoch)
-                shown = torch.full_like(drawn, epoch)
+            drawn, shown = self.samples.order(seed, epoch)
             self._orders[epoch, order] = taken[drawn].to(self.images.device), shown.to(self.images.device)
         return self._orders[epoch, order]
 

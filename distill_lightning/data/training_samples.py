@@ -1,14 +1,18 @@
 """The training samples, and how they are divided into batches and shared by the processes."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from distill_lightning.data.imbalance import balanced_order
 from distill_lightning.data.sources import Streamed
+from distill_lightning.data.special_order import special_count, special_order
 from distill_lightning.data.splits import Split
 from distill_lightning.data.unlabelled import JoinedSource, Unlabelled
 from distill_lightning.errors import InputError
+from distill_lightning.seeds import epoch_order
 
 CPU = torch.device("cpu")
 
@@ -42,6 +46,7 @@ class TrainingSamples:
         class_weights: (K,) float32, see `Batch`; None for equal weights.
         balanced: whether all classes occur equally often in an epoch.
         unlabelled: the pictures without labels; None if there are none.
+        special_classes: see BatchNeeds.
     """
 
     split: Split
@@ -53,6 +58,7 @@ class TrainingSamples:
     class_weights: Tensor | None = None
     balanced: bool = False
     unlabelled: Unlabelled | None = None
+    special_classes: tuple[int, ...] = ()
 
     @property
     def source(self) -> Streamed:
@@ -71,9 +77,40 @@ class TrainingSamples:
         return torch.cat(self.groups).sort().values
 
     @property
+    def labels(self) -> Tensor:
+        """The labels of the samples that are trained on, (n,) int64."""
+        assert self.split.labels is not None
+        return self.split.labels[self.split.taken]
+
+    @cached_property
+    def length(self) -> int:
+        """The number of new samples in an epoch. With special classes it is twice the number of their samples."""
+        if self.special_classes:
+            return 2 * special_count(self.labels, self.special_classes)
+        return len(self.split)
+
+    def order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+        """The order of an epoch.
+
+        Args:
+            seed: the seed of the order.
+            epoch: the number of the epoch.
+
+        Returns:
+            Numbers of samples in ``split.taken``, (length,) int64, and how often each was shown before: the epoch,
+            unless the classes are balanced or some are special.
+        """
+        if self.special_classes:
+            return special_order(self.labels, self.special_classes, seed, epoch, self.batch_size)
+        if self.balanced:
+            return balanced_order(self.labels, seed, epoch)
+        drawn = epoch_order(len(self.split), seed, epoch)
+        return drawn, torch.full_like(drawn, epoch)
+
+    @property
     def batches(self) -> int:
         """The number of batches in an epoch."""
-        full, rest = divmod(len(self.split), self.batch_size)
+        full, rest = divmod(self.length, self.batch_size)
         return full + bool(rest and self.keep_last)
 
     def check_batches(self, world: int, repeats_last_batch: bool) -> None:
@@ -86,7 +123,7 @@ class TrainingSamples:
         Raises:
             InputError: a batch cannot be split evenly over the processes, or is larger than the training split.
         """
-        size, count = self.batch_size, len(self.split)
+        size, count = self.batch_size, self.length
         name = f"batch_size {size}" if self.unlabelled is None else f"batch_size less unlabelled pictures, {size},"
         if size % world:
             raise InputError(
@@ -94,6 +131,8 @@ class TrainingSamples:
             )
         if self.unlabelled is not None:
             self._check_unlabelled(self.unlabelled, world)
+        if size > count and self.special_classes:
+            raise InputError(f"{name} is larger than the specialist's epoch of {count} samples: make it smaller")
         if size > count:
             raise InputError(f"{name} is larger than the training split of {count} samples: make it smaller")
         if self.keep_last and repeats_last_batch and count % size % world:

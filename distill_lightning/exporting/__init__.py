@@ -89,6 +89,9 @@ def export(
     if format.startswith("onnx"):
         onnx_files.needs("onnx", "onnxscript", "onnxruntime")
     opened = open_source(source, network, use_ema, root)
+    refused = getattr(opened.classifier.network, "refused_export", None)
+    if refused and format != "safetensors":
+        raise InputError(f"{refused}; or distil it into one network, and export that")
     if (fitted := opened.classifier.preprocessing) is not None:
         if format in ("onnx-int8", "safetensors"):
             raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")

@@ -30,6 +30,12 @@ from distill_lightning.losses.self_distillation import (
     symmetric_kl,
     virtual_teacher,
 )
+from distill_lightning.losses.specialists import (
+    dustbin_correction,
+    dustbin_cross_entropy,
+    dustbin_labels,
+    dustbin_logits,
+)
 
 __all__ = [
     "adjusted",
@@ -42,6 +48,10 @@ __all__ = [
     "ctkd",
     "dist",
     "dkd",
+    "dustbin_correction",
+    "dustbin_cross_entropy",
+    "dustbin_labels",
+    "dustbin_logits",
     "feature_distance",
     "fitnets",
     "hcl",

@@ -95,6 +95,8 @@ class Method(Evaluated):
     """Names of attributes (tensors, numbers, or dicts of them) that are kept and are equal on all processes."""
     trains = True
     """Whether the method trains a network."""
+    leaves_checkpoint = True
+    """Whether a run of the method leaves a checkpoint with a network."""
 
     def __init__(
         self,
@@ -311,7 +313,7 @@ class Method(Evaluated):
                 f"{type(self).__name__} needs a label for each picture: leave data.unlabelled out, or use KD with a "
                 "soft_weight above 0"
             )
-        trainer, samples = self.trainer, data.samples
+        trainer, samples = self.trainer, data.samples_for(self.needs)
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
         plain = PlainTimeline(

@@ -80,6 +80,7 @@ class Ensemble(Method):
     """
 
     trains = False
+    leaves_checkpoint = False
 
     def __init__(
         self,

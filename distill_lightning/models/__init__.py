@@ -27,6 +27,7 @@ from distill_lightning.models.resnet import (
 from distill_lightning.models.reused_classifier import ReusedClassifier
 from distill_lightning.models.vgg import VGG16, VGG19, SmallVGG
 from distill_lightning.models.wide_resnet import WideBlock, WideResNet
+from distill_lightning.models.with_specialists import WithSpecialists
 
 import_all(__name__)
 
@@ -34,5 +35,6 @@ __all__ = [
     "VGG16", "VGG19", "AveragedTraining", "BottleneckResNet110", "BranchEnsemble", "CIFARResNet", "Conv2", "Conv4",
     "Conv6", "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "Gate",
     "LeNet300100", "LotteryConv", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4",
-    "ResNet34", "ResNet56", "ResNet110", "ReusedClassifier", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
+    "ResNet34", "ResNet56", "ResNet110", "ReusedClassifier", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet",
+    "WideResNet20x8", "WithSpecialists",
 ]  # fmt: skip

@@ -58,7 +58,7 @@ def open_checkpoint(
         InputError: there is no such checkpoint, or it was trained with another network or with other classes.
     """
     method, data, options = parts.method, parts.data, parts.config.options
-    if not method.trains:
+    if not method.leaves_checkpoint:
         if ckpt_path is not None:
             raise InputError(
                 f"{type(method).__name__} has no checkpoint: leave --ckpt_path out, and give --model.members"
@@ -77,7 +77,10 @@ def open_checkpoint(
     trained_on = checkpoints.trained_on(checkpoint, str(path))
     if trained_on is not None and not (verb == "predict" and data.pictures is not None):
         data.refuse_other_classes(trained_on.info.class_names, str(path))
-    method.match_network(checkpoint, str(path))
-    load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
+    if method.trains:
+        method.match_network(checkpoint, str(path))
+        load_weights(method.model, checkpoints.network_weights(checkpoint, method.model), str(path))
+    else:  # the method has not made its network yet
+        method.set_network(checkpoints.open_network(path, checkpoint))
     data.trained_on = trained_on
     return path.parent.parent

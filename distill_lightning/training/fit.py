@@ -128,6 +128,10 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
         data.read_test_part()
         if data.test is not None:
             trainer.test(method, datamodule=data, verbose=False)
+    if method.leaves_checkpoint and not method.trains:
+        if trainer.is_global_zero:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+        trainer.save_checkpoint(run.checkpoints / "last.ckpt")
     if trainer.is_global_zero:
         for logger in trainer.loggers:
             logger.save()

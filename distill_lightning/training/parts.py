@@ -54,10 +54,12 @@ def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, Metr
 
     Args:
         parts: the parts of the run.
-        run: the run. If it is resumed, metrics after the step of its checkpoint are removed.
+        run: the run. If it is resumed, metrics after the step of its checkpoint are removed; all of them, if the method
+            does not train, since it evaluates from the beginning.
         config: the configuration that is written into its checkpoints.
     """
-    step = parts.checkpoint_io.read_ahead(run.resume_from)["global_step"] if run.resume_from else -1
+    goes_on = run.resume_from if parts.method.trains else None
+    step = parts.checkpoint_io.read_ahead(goes_on)["global_step"] if goes_on else -1
     board, record = TensorBoard(run.folder, step), MetricsCSV(run.metrics, step)
     if parts.user_loggers and parts.trainer.is_global_zero:
         attach_trackers(parts.user_loggers, run.folder, step, config.settings())

@@ -28,6 +28,7 @@ NAMES = sorted(
         "ReusedClassifier",
         "SmallVGG",
         "WideBlock",
+        "WithSpecialists",
     }
 )
 LARGE = {"DenseNet100", "ResNet110", "BottleneckResNet110", "WideResNet20x8", "WideResNet", "VGG16", "VGG19"}
