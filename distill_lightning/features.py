@@ -39,8 +39,16 @@ def stage_ends(network: nn.Module) -> list[str]:
     return names
 
 
-def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
-    """The module of a layer, and whether its input is meant instead of its output."""
+def find_layer(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
+    """The module of a layer, and whether its input is meant instead of its output.
+
+    Args:
+        network: the network.
+        layer: a module path or a word.
+
+    Raises:
+        InputError: there is no such layer.
+    """
     modules = dict(network.named_modules())
     if layer not in modules and (stage := re.fullmatch(r"last_stage|stage([1-9]\d*)", layer)):
         ends = stage_ends(network)
@@ -53,7 +61,9 @@ def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
         return modules[layer], False
     if layer == POOLED and linear:
         return linear[-1], True
-    raise InputError(f"{type(network).__name__} has no layer {layer}{nearest(layer, [*modules, POOLED])}")
+    known = [name for name in modules if name] + [POOLED] * bool(linear)
+    hint = nearest(layer, known) or f": it has {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}"[:120]
+    raise InputError(f"{type(network).__name__} has no layer {layer[:40]}{hint}")
 
 
 @torch.no_grad()
@@ -81,7 +91,7 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
 
         return hook
 
-    found = {layer: _find(network, layer) for layer in layers}
+    found = {layer: find_layer(network, layer) for layer in layers}
     handles = [module.register_forward_hook(see(layer, is_input)) for layer, (module, is_input) in found.items()]
     training = network.training
     try:
@@ -117,7 +127,7 @@ class Features:
     def __init__(self, network: nn.Module, layers: Sequence[str], in_eval: bool = False) -> None:
         self._hooks, self._handles = [], []
         for layer in layers:
-            module, is_input = _find(network, layer)
+            module, is_input = find_layer(network, layer)
             self._hooks.append(FeatureHook(is_input, in_eval))
             self._handles.append(self._hooks[-1].watch(module))
 

@@ -29,6 +29,7 @@ GROUND = {
 PURE = {
     "confusion",
     "depth_figures",
+    "diversity",
     "losses",
     "masks",
     "schedules",
@@ -68,9 +69,11 @@ MAY_IMPORT = {
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
-    "metrics": set(),
+    "diversity": set(),
+    "metrics": {"diversity"},
     "confusion": set(),
     "plots": set(),
+    "temperature": {"losses", "plots"},
     "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
@@ -125,6 +128,7 @@ MAY_IMPORT = {
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots", "depth_figures", "doctor"},
+    "channels": {"errors", "data", "features", "exporting", "plots", "report"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The
