@@ -219,8 +219,9 @@ def _halves(study: Study) -> Table | None:
     ]
     note = (
         f"Linear classifiers on the mean of each channel, fitted to half of the pictures, scored on {halves.scored:,} "
-        f"others; all channels together: {100 * halves.whole:.1f} %. Mean ± standard deviation over twenty draws of "
-        "two halves. Halves of any code work somewhat: only what channels have more than rotated channels speaks for views."
+        f"others; all channels together: {100 * halves.whole:.1f} %. "
+        "Mean ± standard deviation over twenty draws of two halves. Halves of any code work somewhat: only what "
+        "channels have more than rotated channels speaks for views."
     )
     return Table("", ["halves of", "one half, %", "sum of both, %", "they differ, %"], rows, note)
 
