@@ -68,8 +68,7 @@ def figures() -> dict[str, Plot]:
     """The pictures of the page, by the names of their files."""
     example = torch.tensor(EXAMPLE, dtype=torch.float64)
     teacher, student = example[None], torch.tensor([STUDENT], dtype=torch.float64)
-    classes = range(1, len(EXAMPLE) + 1)
-    bars = [Line(f"T = {t:g}", classes, softened(example, t).tolist()) for t in SHOWN]
+    bars = [Line(f"T = {t:g}", EXAMPLE, softened(example, t).tolist()) for t in SHOWN]
     x = torch.linspace(-10, 10, 81, dtype=torch.float64)
     two = torch.stack([x, torch.zeros_like(x)], 1)
     curves = [Line(f"T = {t:g}", x.tolist(), softened(two, t)[:, 0].tolist()) for t in SHOWN]
@@ -85,14 +84,14 @@ def figures() -> dict[str, Plot]:
     distances = [float((gradient(student, teacher, t, True) - far).norm() / far.norm()) for t in temperatures]
     inverse = [distances[-1] * last / t for t in temperatures]
     return {
-        "temperature_example": Plot("softmax((2, 7, 10) / T)", bars, "class", "probability"),
+        "temperature_example": Plot("softmax((2, 7, 10) / T)", bars, "logit of the class", "probability"),
         "temperature_curves": Plot("Two classes with the logits x and 0", curves, "x", "probability of the first"),
         "temperature_gradients": Plot(
             "Size of the gradient of the soft loss",
             [
-                Line("KL", temperatures, norms(False)),
-                Line("T² KL", temperatures, norms(True)),
                 Line("proportional to 1 / T²", temperatures, square, place=7),
+                Line("KL", temperatures, norms(False), place=0),
+                Line("T² KL", temperatures, norms(True), place=1),
                 Line("cross-entropy with the label", temperatures, [at_one] * len(temperatures), place=5),
             ],
             "T",
@@ -103,8 +102,8 @@ def figures() -> dict[str, Plot]:
         "temperature_limit": Plot(
             "Distance of the gradient of T² KL to matching logits",
             [
-                Line("relative distance", temperatures, distances),
                 Line("proportional to 1 / T", temperatures, inverse, place=7),
+                Line("relative distance", temperatures, distances, place=0),
             ],
             "T",
             "of the gradient's size",
