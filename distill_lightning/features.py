@@ -74,15 +74,23 @@ def module_path(network: nn.Module, layer: str) -> str:
     Raises:
         InputError: there is no such layer, or it is the input of a module.
     """
-    module, is_input = _find(network, layer)
+    module, is_input = find_layer(network, layer)
     if is_input:
         raise InputError(f"{layer} is not the output of a layer of {type(network).__name__}: give a layer by its path")
     names: list[str] = [name for name, one in network.named_modules() if one is module]
     return names[0]
 
 
-def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
-    """The module of a layer, and whether its input is meant instead of its output."""
+def find_layer(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
+    """The module of a layer, and whether its input is meant instead of its output.
+
+    Args:
+        network: the network.
+        layer: a module path or a word.
+
+    Raises:
+        InputError: there is no such layer.
+    """
     modules = dict(network.named_modules())
     if layer not in modules and (stage := re.fullmatch(r"last_stage|stage([1-9]\d*)", layer)):
         ends = stage_ends(network)
@@ -92,9 +100,12 @@ def _find(network: nn.Module, layer: str) -> tuple[nn.Module, bool]:
         return modules[ends[number - 1]], False
     if layer and layer in modules:
         return modules[layer], False
-    if layer == POOLED and (linear := last_linear(network)) is not None:
+    linear = last_linear(network)
+    if layer == POOLED and linear is not None:
         return linear, True
-    raise InputError(f"{type(network).__name__} has no layer {layer}{nearest(layer, [*modules, POOLED])}")
+    known = [name for name in modules if name] + [POOLED] * (linear is not None)
+    hint = nearest(layer, known) or f": it has {', '.join(known[:6])}{', ...' if len(known) > 6 else ''}"[:120]
+    raise InputError(f"{type(network).__name__} has no layer {layer[:40]}{hint}")
 
 
 class _Found(NamedTuple):
@@ -160,7 +171,7 @@ def _relu_of(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> tup
     Raises:
         InputError: the layer neither ends in a ReLU nor is followed by one of the same shape.
     """
-    end, is_input = _find(network, layer.removesuffix(BEFORE))
+    end, is_input = find_layer(network, layer.removesuffix(BEFORE))
     calls = _calls(network, shape, (nn.ReLU, nn.BatchNorm2d), end)
     ends = [n for n, call in enumerate(calls) if call.module is end]
     relus = [n for n, call in enumerate(calls) if isinstance(call.module, nn.ReLU) and call.taken.ndim == 4]
@@ -186,7 +197,7 @@ def _ends_in(activated: Tensor, output: Tensor) -> bool:
 def _located(network: nn.Module, layer: str, shape: tuple[int, int, int] | None) -> _Found:
     """The module to watch for a layer, and how. ``X.before_relu`` needs the shape of a picture."""
     if not layer.endswith(BEFORE):
-        module, is_input = _find(network, layer)
+        module, is_input = find_layer(network, layer)
         return _Found(module, "input" if is_input else "output")
     if shape is None:
         raise ValueError(f"the ReLU of {layer} is found by a pass of a picture: give its shape")

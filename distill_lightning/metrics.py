@@ -10,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
+from distill_lightning.diversity import (
+    STEPS,
+    disagreements,
+    divergences,
+    error_correlation,
+    members_needed,
+    temperature_of,
+    temperature_sums,
+)
 from distill_lightning.losses import dustbin_labels, dustbin_logits
 
 
@@ -224,7 +233,7 @@ class CoverageMetric(Metric):
 
 
 class MembersMetric(Metric):
-    """Disagreement and accuracy of the members of an ensemble, and the accuracy of its first 1 .. M members.
+    """How the members of an ensemble differ, and the accuracy of its first 1 .. M members. See `diversity`.
 
     Args:
         members: M, the number of members.
@@ -232,36 +241,74 @@ class MembersMetric(Metric):
 
     full_state_update = False
     differ: Tensor
+    divergence: Tensor
     right: Tensor
+    both_wrong: Tensor
     right_of_first: Tensor
     count: Tensor
 
     def __init__(self, members: int) -> None:
         super().__init__()
-        self.pairs = members * (members - 1) / 2
-        self.add_state("differ", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("right", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("right_of_first", torch.zeros(members, dtype=torch.float64), dist_reduce_fx="sum")
+        for name, shape in (
+            ("differ", ()),
+            ("divergence", ()),
+            ("right", ()),
+            ("both_wrong", (members, members)),
+            ("right_of_first", (members,)),
+        ):
+            self.add_state(name, torch.zeros(shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, predicted: Tensor, predicted_by_first: Tensor, labels: Tensor) -> None:
+    def update(self, logits: Tensor, predicted_by_first: Tensor, labels: Tensor) -> None:
         """Adds a batch.
 
         Args:
-            predicted: the class that each member predicts, (M, B) int64.
+            logits: the logits of each member, (M, B, K).
             predicted_by_first: the class that the ensemble of the first m members predicts, m = 1 .. M, (M, B) int64.
             labels: (B,) int64.
         """
-        differ = (predicted[:, None] != predicted[None]).sum().double() / 2
-        self.differ += differ / self.pairs if self.pairs else 0.0
+        predicted = logits.argmax(2)
+        wrong = (predicted != labels).double()
+        self.differ += disagreements(predicted)
+        self.divergence += divergences(logits).sum()
         self.right += (predicted == labels).double().mean(0).sum()
+        self.both_wrong += wrong @ wrong.T
         self.right_of_first += (predicted_by_first == labels).double().sum(1)
         self.count += len(labels)
 
     def compute(self) -> dict[str, Tensor]:
-        """Fractions of 1, float64: ``accuracy_by_members`` is (M,), the others are scalars."""
-        return {
+        """Float64: ``accuracy_by_members`` is (M,), the others are scalars.
+
+        ``disagreement``, ``member_accuracy`` and ``accuracy_by_members`` are fractions of 1, ``members_kl`` is in nats,
+        ``members_needed`` is a number of members. ``error_correlation`` is missing if no two members have both right
+        and wrong predictions.
+        """
+        by_members, one = self.right_of_first / self.count, self.right / self.count
+        found = {
             "disagreement": self.differ / self.count,
-            "member_accuracy": self.right / self.count,
-            "accuracy_by_members": self.right_of_first / self.count,
+            "members_kl": self.divergence / self.count,
+            "member_accuracy": one,
+            "accuracy_by_members": by_members,
+            "members_needed": torch.tensor(members_needed(by_members, float(one)), dtype=torch.float64),
         }
+        correlation = error_correlation(self.both_wrong, float(self.count))
+        return found if correlation is None else found | {"error_correlation": one.new_tensor(correlation)}
+
+
+class TemperatureMetric(Metric):
+    """The temperature with the smallest negative log-likelihood, from logits (B, K) and labels (B,)."""
+
+    full_state_update = False
+    sums: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(2, STEPS + 1, dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Adds a batch: logits (B, K) and labels (B,) int64."""
+        self.sums += temperature_sums(logits, labels)
+
+    def compute(self) -> Tensor:
+        """The temperature, a float64 scalar."""
+        return torch.tensor(temperature_of(self.sums), dtype=torch.float64)

@@ -65,6 +65,7 @@ DIFFERENCES_MEANT: dict[str, tuple[str, str]] = {
 }
 """Pattern of cases: pattern of what may differ, and why. See above."""
 TAGS_ADDED = ("balanced_accuracy", "macro_f1", "loss_max", "loss_std")
+TAGS_ADDED += ("error_correlation", "members_kl", "members_needed", "temperature", "nll_calibrated", "ece_calibrated")
 """The ends of the tags of metrics that only the new tree has. Their rows are not compared."""
 
 

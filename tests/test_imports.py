@@ -30,6 +30,7 @@ PURE = {
     "clusters",
     "confusion",
     "depth_figures",
+    "diversity",
     "joint",
     "losses",
     "masks",
@@ -70,11 +71,13 @@ MAY_IMPORT = {
     # pure functions, and what holds tensors
     "losses": set(),
     "masks": set(),
-    "metrics": {"losses"},
+    "diversity": set(),
+    "metrics": {"losses", "diversity"},
     "joint": set(),
     "clusters": {"errors", "seeds"},
     "confusion": set(),
     "plots": set(),
+    "temperature": {"losses", "plots"},
     "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
@@ -129,6 +132,7 @@ MAY_IMPORT = {
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots", "depth_figures", "doctor"},
+    "channels": {"errors", "data", "features", "exporting", "plots", "report"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
 """Rooms from the ground up: each may import from those above it in this table that it names, and from itself. The

@@ -4,6 +4,7 @@ distill fit --config FILE [--config FILE ...] [--option value ...]
 distill validate|test|predict|bench RUN|FILE [--option value ...]
 distill export RUN|CHECKPOINT [--format FORMAT] [--out FILE]
 distill compress RUN|CHECKPOINT [--network NAME] [--keep SHARE] [--option value ...]
+distill channels RUN|CHECKPOINT --layer NAME [--figure FILE]
 distill inspect FILE
 distill data CONFIG [--option value ...]
 distill schedule CONFIG [--plot FILE] [--option value ...]
@@ -35,7 +36,7 @@ from distill_lightning.training.range_test import range_test as run_range_test
 set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspec_enabled=False)
 
 
-OWN_PARSERS = ("export", "compress", "completion")
+OWN_PARSERS = ("export", "compress", "channels", "completion")
 """Verbs whose module, of the same name, is imported only for them."""
 
 

@@ -25,6 +25,7 @@ OTHER_VERBS = {
     "lr": "Find a learning rate by a short training in which it rises. Nothing is kept but the figure.",
     "export": "Write a trained network as a file for other programs: ONNX, torch.export or safetensors.",
     "compress": "Make a smaller network from a trained one: distil, remove channels, export, measure.",
+    "channels": "Show what the channels of a layer see: their strongest pictures, regions, classes.",
     "inspect": "List what a file holds and which classes it asks for, without building anything.",
     "completion": "Print a script that lets your shell complete verbs, options and files.",
 }

@@ -89,10 +89,21 @@ class PictureClassifier(nn.Module):
             logits = logits + self.bias
         return logits, logits.softmax(1)
 
-    def _logits(self, normalised: Tensor) -> Tensor:
+    def shown(self, images: Tensor) -> Tensor:
+        """The part of uint8 pictures (B, C, H, W) that evaluation shows to the network, as uint8 (B, C, H', W')."""
+        return images if self.evaluation.crop is None else self.evaluation.crop.cropped(images)
+
+    def input_of(self, shown: Tensor) -> Tensor:
+        """What the network gets for pictures of ``shown``: normalised and preprocessed, as float32, without views."""
+        return self._preprocessed(torch.addcmul(self.shift, shown.float(), self.scale))
+
+    def _preprocessed(self, normalised: Tensor) -> Tensor:
         if self.preprocessing is not None and self.mean is not None and self.std is not None:
             normalised = self.preprocessing(torch.addcmul(self.mean, normalised, self.std))
-        logits: Tensor = self.network(normalised).float()
+        return normalised
+
+    def _logits(self, normalised: Tensor) -> Tensor:
+        logits: Tensor = self.network(self._preprocessed(normalised)).float()
         return logits
 
 

@@ -10,8 +10,17 @@ There is nothing to train: ``distill fit`` evaluates the ensemble and makes a ru
 addition to the metrics of every method it logs
 
     disagreement          fraction of pictures for which two members predict different classes, mean over all pairs
+    error_correlation     correlation of being wrong, of two members, mean over all pairs: 1 if all errors are shared
+    members_kl            KL(p_i || p_j) in nats, mean over all ordered pairs of members and all pictures
     member_accuracy       mean accuracy of the members
     accuracy_by_members   accuracy of the ensemble of the first m members; m is logged as the step
+    members_needed        the number of members that have 95 % of the gain of all of them over one
+
+and in the test, if there is a validation split,
+
+    temperature           T with the smallest NLL of F / T on the validation split (Guo et al. 2017, arXiv:1706.04599)
+    nll_calibrated        NLL of F / T; the test split has no part in T
+    ece_calibrated        ECE of F / T
 
 An ensemble of one member evaluates a checkpoint again, for example with a ``class_bias``. To use an ensemble as a
 teacher, give the list of its members to SoftTargets.
@@ -26,7 +35,7 @@ from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.evaluated import Unregistered
-from distill_lightning.metrics import MembersMetric
+from distill_lightning.metrics import CalibrationError, MembersMetric, NegativeLogLikelihood, TemperatureMetric
 from distill_lightning.ranges import Finite
 from distill_lightning.teachers import FrozenNetwork
 from distill_lightning.values import Batch
@@ -93,6 +102,10 @@ class Ensemble(Method):
             raise InputError("Ensemble.members is an empty list: give one checkpoint or more")
         self.given, self.average = members, average
         self._members_metric: Unregistered | None = None
+        self._fitted: Unregistered | None = None
+        self._calibrated: dict[str, Unregistered] = {}
+        self.temperature: float | None = None
+        """The temperature of the last validation; None before."""
 
     def setup(self, stage: str) -> None:
         """Opens the members; otherwise see Method.
@@ -109,17 +122,24 @@ class Ensemble(Method):
             members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]
             self.set_network(Members(members, self.average).to(device))
             self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
+            self._fitted = Unregistered(TemperatureMetric().to(device))
+            after = {"nll_calibrated": NegativeLogLikelihood(), "ece_calibrated": CalibrationError()}
+            self._calibrated = {name: Unregistered(metric.to(device)) for name, metric in after.items()}
         super().setup(stage)
 
     def evaluate(self, batch: Batch) -> None:
         """See Evaluated. It also adds the batch to the metrics of the members."""
         if len(batch.labels):
-            assert isinstance(self.model, Members) and self._members_metric is not None
+            assert isinstance(self.model, Members) and self._members_metric is not None and self._fitted is not None
             logits = self.averaged(self.model.each, batch.images)
             of_first = self.metrics.biased(self.model.of_first(logits))
             self.metrics.update(of_first[-1], batch.labels)
-            predicted = self.metrics.biased(logits).argmax(2)
-            self._members_metric.module.update(predicted, of_first.argmax(2), batch.labels)
+            self._members_metric.module.update(self.metrics.biased(logits), of_first.argmax(2), batch.labels)
+            if not self.trainer.testing:
+                self._fitted.module.update(of_first[-1], batch.labels)
+            elif self.temperature is not None:
+                for metric in self._calibrated.values():
+                    metric.module.update(of_first[-1] / self.temperature, batch.labels)
 
     def end_evaluation(self, stage: str) -> None:
         """See Evaluated. It also logs the metrics of the members."""
@@ -128,7 +148,21 @@ class Ensemble(Method):
         self._members_metric.module.reset()
         for count, value in enumerate(seen.pop("accuracy_by_members").view(-1).tolist(), start=1):
             self.log_metrics(stage, {"accuracy_by_members": value}, count)
-        results = {name: float(value) for name, value in seen.items()}
+        results = {name: float(value) for name, value in seen.items()} | self._end_of_calibration(stage)
         self.log_metrics(stage, results, 0)
         self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
         super().end_evaluation(stage)
+
+    def _end_of_calibration(self, stage: str) -> dict[str, float]:
+        """Fits the temperature at the end of a validation; at the end of a test, what it makes of the metrics."""
+        assert self._fitted is not None
+        if stage == "val":
+            self.temperature = float(self._fitted.module.compute())
+            self._fitted.module.reset()
+            return {}
+        if self.temperature is None:
+            return {}
+        found = {name: float(metric.module.compute()) for name, metric in self._calibrated.items()}
+        for metric in self._calibrated.values():
+            metric.module.reset()
+        return {"temperature": self.temperature} | found

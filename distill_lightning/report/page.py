@@ -16,7 +16,15 @@ from distill_lightning.report.doctor import examined
 from distill_lightning.report.groups import Group, by_data_set
 from distill_lightning.report.page_charts import Chart, Legend, confusion_chart, figure, line_chart
 from distill_lightning.report.rendering import read, render
-from distill_lightning.report.run_tables import all_runs, configurations, in_common, mistakes, overview, results
+from distill_lightning.report.run_tables import (
+    all_runs,
+    configurations,
+    ensembles,
+    in_common,
+    mistakes,
+    overview,
+    results,
+)
 from distill_lightning.report.tables import Table
 
 MOST = 10
@@ -102,6 +110,8 @@ class Section:
     lines: Legend
     """The groups that are in charts."""
     results: Table
+    ensembles: Table | None
+    """How the members of ensembles differ."""
     differing: Table
     common: Table
     mistakes: Table | None
@@ -159,6 +169,7 @@ class Section:
             keys=[(name, place if place < MOST else None) for place, name in enumerate(names)],
             lines=[(by_place[place], place, group.label) for place, group in enumerate(shown)],
             results=results(groups, baseline(groups, baselines)),
+            ensembles=ensembles(groups),
             differing=configurations(groups, names),
             common=in_common(groups),
             mistakes=mistakes(matrices) if matrices else None,

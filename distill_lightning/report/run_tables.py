@@ -12,6 +12,12 @@ from distill_lightning.report.units import LABELS, Unit, spread_text
 from distill_lightning.runs import SHAPE
 
 COLUMNS = ("test/accuracy", "test/nll", "test/ece", "test/disagreement", "parameters", "exposures", "wall_time_s")
+OF_MEMBERS = (
+    "test/member_accuracy", "test/accuracy", "test/disagreement", "test/error_correlation", "test/members_kl",
+    "test/members_needed",
+)  # fmt: skip
+CALIBRATED = ("test/temperature", "test/nll", "test/nll_calibrated", "test/ece", "test/ece_calibrated")
+"""Columns of the table of ensembles."""
 VALIDATION = ("val/accuracy", "val/nll", "val/ece")
 """Columns for runs without a test part."""
 MOST_MISTAKES = 3
@@ -70,6 +76,25 @@ def results(groups: Sequence[Group], baseline: Group | None = None) -> Table:
     if unfinished:
         notes.append(f"{unfinished} unfinished runs are not in it.")
     return Table("", header, [row(group) for group in groups], " ".join(notes))
+
+
+def ensembles(groups: Sequence[Group]) -> Table | None:
+    """A table of how the members of ensembles differ, and of the temperature; None if there is no ensemble."""
+    with_members = [group for group in groups if group.values("test/error_correlation")]
+    if not with_members:
+        return None
+    names = [name for name in (*OF_MEMBERS, *CALIBRATED) if any(group.values(name) for group in with_members)]
+    units = {name: Unit(name) for name in names}
+    rows = [
+        [group.label, *(spread_text([units[n](v) for v in group.values(n)], units[n]) for n in names)]
+        for group in with_members
+    ]
+    note = "Disagreement, correlation and KL are means over all pairs of members. "
+    note += "The temperature is fitted on the validation split. "
+    note += (
+        "The gain is that of all members over the mean of one; 95 % of it are reached from this number of members on."
+    )
+    return Table("", ["", *(LABELS.get(name, name) for name in names)], rows, note)
 
 
 def configurations(groups: Sequence[Group], names: Sequence[str]) -> Table:

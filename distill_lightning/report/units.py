@@ -9,7 +9,10 @@ MINUS = "\N{MINUS SIGN}"
 LABELS = {
     "test/accuracy": "accuracy, %", "test/nll": "NLL, nats", "test/ece": "ECE", "wall_time_s": "time, s",
     "test/disagreement": "disagreement, %", "val/accuracy": "validation accuracy, %",
-    "val/nll": "validation NLL, nats", "val/ece": "validation ECE",
+    "val/nll": "validation NLL, nats", "val/ece": "validation ECE", "test/member_accuracy": "accuracy of a member, %",
+    "test/error_correlation": "correlation of errors", "test/members_kl": "KL between members, nats",
+    "test/members_needed": "members for 95 % of the gain", "test/temperature": "temperature",
+    "test/nll_calibrated": "NLL at this temperature", "test/ece_calibrated": "ECE at this temperature",
 }  # fmt: skip
 """Headings of columns, by metric."""
 
@@ -30,7 +33,7 @@ class Unit:
         name = metric.rpartition("/")[2]
         if written_as is None:
             percent = "accuracy" in name or name in ("disagreement", "density")
-            count = name in ("parameters", "steps", "exposures", "epochs")
+            count = name in ("parameters", "steps", "exposures", "epochs", "members_needed")
             written_as = "percent" if percent else "count" if count else "seconds" if name.endswith("_s") else "number"
         errors = re.fullmatch(r"errors of (\d+)", written_as)
         if not errors and written_as not in ("percent", "count", "seconds", "number", "scientific"):

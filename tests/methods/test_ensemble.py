@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from distill_lightning.checkpoints import PlainNetwork, open_network
 from distill_lightning.data.digits import Digits
+from distill_lightning.diversity import temperature_of, temperature_sums
 from distill_lightning.errors import InputError
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.ensemble import Ensemble
@@ -60,6 +61,24 @@ def test_it_tells_how_members_differ():
     for count in range(1, 5):
         right = float((logits[:count].mean(0).argmax(1) == labels).double().mean())
         assert written["test", "accuracy_by_members", count] == pytest.approx(right)
+
+
+def test_the_temperature_is_that_of_the_validation_split_alone():
+    method, data = Ensemble([PlainNetwork(network(seed)) for seed in range(3)]), Digits(eval_batch_size=100)
+    trainer = bare_trainer()
+    trainer.validate(method, datamodule=data, verbose=False)
+    trainer.test(method, datamodule=data, verbose=False)
+    tested = {k: float(v) for k, v in trainer.callback_metrics.items()}
+    logits = by_hand(data, [0, 1, 2]).mean(0)
+    images = data.normaliser(data.val.source.images[data.val.taken])
+    with torch.no_grad():
+        of_val = torch.stack([network(seed).eval()(images) for seed in range(3)]).mean(0)
+    expected = temperature_of(temperature_sums(of_val, data.val.labels[data.val.taken]))
+    assert tested["test/temperature"] == pytest.approx(expected, rel=1e-5)
+    nll = float(cross_entropy(logits / expected, data.test.labels))
+    assert tested["test/nll_calibrated"] == pytest.approx(nll, rel=1e-4)
+    alone, _ = evaluated(Ensemble([PlainNetwork(network(0))]))
+    assert "test/temperature" not in alone and "test/ece_calibrated" not in alone  # there was no validation
 
 
 def test_one_member_is_itself_and_agrees_with_itself():
@@ -113,7 +132,9 @@ def test_the_command(members, capsys):
     summary = json.loads((run / "summary.json").read_text())
     assert summary["parameters"] == 2 * sum(p.numel() for p in open_network(members[0]).parameters())
     assert sum(summary["calibration"]["count"]) == 360
-    assert {"test/disagreement", "test/member_accuracy", "val/accuracy"} <= summary["metrics"].keys()
+    metrics = summary["metrics"]
+    assert {"test/disagreement", "test/member_accuracy", "test/error_correlation", "val/accuracy"} <= metrics.keys()
+    assert "val/temperature" not in metrics and metrics["test/nll_calibrated"] < metrics["test/nll"]
     capsys.readouterr()
     assert distill("fit", *given, "--ckpt_path", "auto") == 0
     assert "finished already" in capsys.readouterr().out
