@@ -73,7 +73,7 @@ def run_seed() -> int:
 
 
 # the purposes of random draws; each purpose is the first name of its hashes, so that two purposes never share numbers
-PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE, BALANCE, UNLABELLED, PATCHES = range(1, 13)
+PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE, BALANCE, UNLABELLED, PATCHES, MADE = range(1, 14)
 
 
 def seed_of_order(seed: int, order: int) -> int:
