@@ -5,6 +5,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#bf5f95", "#a67808", "#2f8fcb", "#7f5af0", "#6b7280")
 """Colour-blind people can distinguish most of them (Okabe & Ito 2008). Light ones are darkened: each has a
@@ -99,7 +100,7 @@ class Plot:
             if self.diagonal:
                 axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
                 axes.set(xlim=(0, 1), ylim=(0, 1))
-            handles = []
+            handles: list[Any] = []
             for number_of, (_, place, points) in enumerate(drawn):
                 x, y, spread = zip(*points, strict=True)
                 colour, dashes = COLOURS[place % len(COLOURS)], "--" if place // len(COLOURS) % 2 else "-"

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 import yaml
 
-import distill_lightning.data
 from distill_lightning.cli.messages import Parser
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.data.base import ImageData

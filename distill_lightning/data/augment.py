@@ -1,7 +1,8 @@
 """Augmentation of a batch. The result for each picture is a pure function of (seed, view, index).
 
-A transform maps uint8 pictures (B, C, H, W) and a `Draws` to uint8 pictures; some take float pictures as well. The same view of the same sample is always
-the same picture: after a resume, with another number of processes, and for a teacher whose logits were stored earlier.
+A transform maps uint8 pictures (B, C, H, W) and a `Draws` to uint8 pictures; some take float pictures as well. The same
+view of the same sample is always the same picture: after a resume, with another number of processes, and for a teacher
+whose logits were stored earlier.
 """
 
 import math

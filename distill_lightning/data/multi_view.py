@@ -76,7 +76,9 @@ class MultiView(ImageData):
     ) -> None:
         super().__init__(**kwargs)
         if dimension < 2 * num_classes:
-            raise InputError(f"data.dimension is {dimension}: two views of {num_classes} classes need {2 * num_classes}")
+            raise InputError(
+                f"data.dimension is {dimension}: two views of {num_classes} classes need {2 * num_classes}"
+            )
         if self.pictures is not None:
             raise InputError("data.pictures has no meaning with MultiView, whose samples are no pictures: leave it out")
         self._num_classes, self.channels, self.patches = num_classes, dimension, patches
@@ -92,7 +94,8 @@ class MultiView(ImageData):
     def features(self) -> Tensor:
         """The views of all classes, orthonormal: float32 (K, 2, d)."""
         drawn = torch.randn(self.channels, 2 * self.num_classes, generator=self._generator(FEATURES))
-        return torch.linalg.qr(drawn).Q.T.reshape(self.num_classes, 2, self.channels).contiguous()
+        found: Tensor = torch.linalg.qr(drawn).Q.T.reshape(self.num_classes, 2, self.channels).contiguous()
+        return found
 
     def read(self, part: str) -> tuple[Source, Tensor] | None:
         """See ImageData."""

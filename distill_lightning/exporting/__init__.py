@@ -89,6 +89,8 @@ def export(
     if format.startswith("onnx"):
         onnx_files.needs("onnx", "onnxscript", "onnxruntime")
     opened = open_source(source, network, use_ema, root)
+    if opened.info.has_floats:
+        raise InputError(f"{opened.info.name} has samples of floats: an exported file takes pictures of bytes")
     if (fitted := opened.classifier.preprocessing) is not None:
         if format in ("onnx-int8", "safetensors"):
             raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")

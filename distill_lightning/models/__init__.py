@@ -32,7 +32,6 @@ import_all(__name__)
 __all__ = [
     "VGG16", "VGG19", "AveragedTraining", "BottleneckResNet110", "CIFARResNet", "Conv2", "Conv4", "Conv6",
     "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "LeNet300100",
-    "LotteryConv", "MultiViewNet", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4", "ResNet34",
-    "ResNet56",
-    "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
+    "LotteryConv", "MultiViewNet", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32", "ResNet32x4",
+    "ResNet34", "ResNet56", "ResNet110", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet", "WideResNet20x8",
 ]  # fmt: skip

@@ -6,14 +6,13 @@
              z^q / (q rho^(q - 1))    0 <= z <= rho
              z - (1 - 1/q) rho        z > rho
 
-The activation is a ReLU with a smooth beginning: a small correlation with a feature gives a very small gradient, so that
-of two features the one that a neuron begins nearer to is learned first and explains the sample away. The second layer is
+The activation is a ReLU with a smooth beginning: a small correlation with a feature gives a very small gradient. So of
+two features the one that a neuron begins nearer to is learned first, and explains the sample away. The second layer is
 fixed at 1, and there are no biases. The paper takes q >= 3 and rho = 1 / polylog(K); with few classes rho = 1.
 """
 
 from typing import Annotated
 
-import torch
 from torch import Tensor, nn
 
 from distill_lightning.ranges import Count, Positive, Range, Ranged
@@ -48,21 +47,13 @@ class MultiViewNet(Ranged, nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, d, H, W), of which each place is a patch."""
         activations = smooth_relu(self.neurons(images.flatten(2).transpose(1, 2)), self.power, self.threshold)
-        return activations.sum(1).unflatten(1, (self.num_classes, -1)).sum(2)
-
-    def correlations(self, features: Tensor) -> Tensor:
-        """The largest correlation of a class's neurons with each of its views: max_r <w_cr, v>, (K, 2).
-
-        Args:
-            features: (K, 2, d), the views of each class.
-        """
-        weights = self.neurons.weight.detach().unflatten(0, (self.num_classes, -1))
-        return torch.einsum("krd,kvd->krv", weights, features.to(weights)).amax(1)
+        logits: Tensor = activations.sum(1).unflatten(1, (self.num_classes, -1)).sum(2)
+        return logits
 
 
 def smooth_relu(z: Tensor, power: float, threshold: float) -> Tensor:
     """The activation at the top of this file; value and slope are continuous."""
     low = z.clamp(0, threshold)
     # a power that torch computes by a logarithm is much slower than two squares
-    raised = low.square().square() if power == 4 else low**power
+    raised: Tensor = low.square().square() if power == 4 else low**power
     return raised / (power * threshold ** (power - 1)) + (z - threshold).relu()

@@ -23,8 +23,8 @@ paths where ``teacher`` has further variables (the members of an ensemble). ``${
 ``${single/ticket}`` takes the lottery ticket, and ``${single: member=0}`` takes the runs with that value.
 
     result:
-      function: distill_lightning.theory.gaussian_inputs.figure_4     # instead of config: what trains no network of its own
-      options: {decay: 0.01}                      # the function's arguments; the study's options are not for it
+      function: distill_lightning.theory.gaussian_inputs.figure_4     # instead of config: a function that computes
+      options: {decay: 0.01}                      # its arguments; the study's options are not for it
 
 A function is called by ``distill compute``, and leaves a folder with a summary.json as a run does. Of the options that
 are given to every run on the command line, it gets those of its data.

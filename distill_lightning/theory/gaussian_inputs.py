@@ -8,7 +8,8 @@ we do not know, so that the settings here are our own:
     three        three Gaussians for each class, mu ~ N(0, I), d = 10, N = 10,000
     planted      x ~ N(0, I), d = 30, N = 10,000; the label is the largest of the centred logits of a network 30-50-10
 
-The learners are networks d-256-10 with ReLU: SGD with Nesterov momentum 0.9, rate 0.05 along a cosine, 600 steps of 200.
+The learners are networks d-256-10 with ReLU: SGD with Nesterov momentum 0.9, rate 0.05 along a cosine, 600 steps of
+200 samples.
 """
 
 import math
@@ -135,9 +136,10 @@ class Mixture:
         return self.means[labels, component] + noise, labels
 
     def log_densities(self, inputs: Tensor) -> Tensor:
-        """log p(x | c) up to a constant: (n, K). The best possible classifier takes the largest."""
+        """Log p(x | c) up to a constant: (n, K). The best possible classifier takes the largest."""
         squares = torch.cdist(inputs.double(), self.means.flatten(0, 1).double()).square()
-        return (-squares / 2).unflatten(1, (CLASSES, -1)).logsumexp(2)
+        found: Tensor = (-squares / 2).unflatten(1, (CLASSES, -1)).logsumexp(2)
+        return found
 
 
 class Planted:

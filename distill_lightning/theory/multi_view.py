@@ -7,7 +7,6 @@ and that a student of the ensemble has both itself.
 """
 
 import io
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,33 +22,38 @@ ENDS = "neurons.weight"
 """The end of the names of the weights of `MultiViewNet`; an average of networks has several."""
 
 
-def views_learned(data: MultiView, checkpoints: list[str], beside: list[str] | None = None) -> Computed:
+def views_learned(data: MultiView, networks: dict[str, str | list[str]]) -> Computed:
     """Counts the views that trained networks have learned, and draws which they are.
 
     Args:
-        data: the data that they were trained on.
-        checkpoints: the networks that are counted, and whose union is shown: the members of an ensemble, or students.
-        beside: further networks that the figure shows, without being counted.
+        data: the data that they were trained on, or others with the same views.
+        networks: checkpoints by a name for each group: the members of an ensemble, its student.
 
     Returns:
-        ``views/each``, the mean number of views of a class that one network has learned, 1 to 2; ``views/union``, the
-        number that at least one of the networks has learned; the figure views.svg.
+        ``views/<group>``, the mean number of views of a class that one network of the group has learned, 1 to 2;
+        ``union/<group>``, the number that at least one of them has learned; the figure views.svg, with all networks of
+        the first group, their union, and one network of each other group.
 
     Raises:
-        InputError: a checkpoint has no `MultiViewNet` for these data.
+        InputError: there is no group, or a checkpoint has no `MultiViewNet` for these data.
     """
-    if not checkpoints:
-        raise InputError("checkpoints is empty: give the checkpoints of one network or more")
+    if not networks or not all(networks.values()):
+        raise InputError("networks: give the checkpoints of one network or more for each name")
     features = data.features
-    own = {_title(path): _correlations(path, features) for path in checkpoints}
-    shown = {_title(path): _correlations(path, features) for path in beside or []}
-    union = torch.stack([*own.values()]).amax(0)
-    any_learned = torch.stack([learned(one) for one in own.values()]).any(0)
-    metrics = {
-        "views/each": torch.stack([learned(one).sum(1).double().mean() for one in own.values()]).mean().item(),
-        "views/union": any_learned.sum(1).double().mean().item(),
-    }
-    panels = own | ({"all of these": union} if len(own) > 1 else {}) | shown
+    metrics: dict[str, float] = {}
+    panels: dict[str, Tensor] = {}
+    for number, (group, given) in enumerate(networks.items()):
+        paths = [given] if isinstance(given, str) else given
+        found = torch.stack([_correlations(path, features) for path in paths])
+        known = torch.stack([learned(one) for one in found])
+        metrics[f"views/{group}"] = known.sum(2).double().mean().item()
+        metrics[f"union/{group}"] = known.any(0).sum(1).double().mean().item()
+        words = group.replace("_", "\n")
+        if number == 0 and len(paths) > 1:
+            panels |= {f"{words}\n{member}": one for member, one in enumerate(found)}
+            panels["any of\nthem"] = found.amax(0)
+        else:
+            panels[words] = found[0]
     return Computed(metrics, files={"views.svg": draw(panels)})
 
 
@@ -67,13 +71,6 @@ def _correlations(path: str, features: Tensor) -> Tensor:
         raise InputError(f"{path[-100:]} has no MultiViewNet for {classes} classes and patches of {dimension} numbers")
     found = [torch.einsum("krd,kvd->krv", w.unflatten(0, (classes, -1)), features).amax(1) for w in weights]
     return torch.stack(found).amax(0)
-
-
-def _title(path: str) -> str:
-    """The name of a checkpoint's run without the digest that a study adds, in short lines."""
-    folder = Path(path).absolute().parent.parent.name
-    name, _, digest = folder.rpartition("-")
-    return (name if len(digest) == 8 and name else folder).replace("-", "\n").replace("_", " ")
 
 
 def draw(panels: dict[str, Tensor]) -> str:

@@ -1,8 +1,8 @@
 """Ensembles of models whose features are random (Allen-Zhu & Li 2020, arXiv:2012.09816, section 1.1 and Fig. 3).
 
-A model draws features phi(x) once and trains a linear map on them. The paper's claim: the ensemble of ten such models is
-better than one, but no single model can learn from it, since it has not the others' features; and the average of ten
-trained as one is better still, since it has all features. Deep networks behave in the opposite way.
+A model draws features phi(x) once and trains a linear map on them. The paper's claim: the ensemble of ten such models
+is better than one, but no single model can learn from it, since it has not the others' features; and the average of
+ten trained as one is better still, since it has all features. Deep networks behave in the opposite way.
 
 Features of D numbers for an input x, each model with a seed of its own:
 
@@ -11,14 +11,17 @@ Features of D numbers for an input x, each model with a seed of its own:
     tangent   the tangent kernel of f(x) = m^(-1/2) sum_r a_r relu(w_r . x) with respect to W at the start, D = m:
               phi(x) = {a_r 1[w_r . x > 0] x}_r / sqrt(m), so that K(x, x') = (x . x') (G G^T) with the gates G
 
-The linear map is ridge regression on one-hot labels minus 1/K, in the dual: alpha = (K + lambda I)^-1 Y with lambda
-chosen by the accuracy on validation samples. The average of n models trained as one has all their features side by side,
-each divided by sqrt(n): its kernel is the mean of theirs.
+The linear map is ridge regression on one-hot labels minus 1/K, with lambda chosen by the accuracy on validation
+samples: W = (Phi^T Phi + lambda I)^-1 Phi^T Y where there are fewer features than samples, otherwise in the dual,
+alpha = (K + lambda I)^-1 Y with K = Phi Phi^T, which is the same. The average of n models trained as one has all their
+features side by side, each divided by sqrt(n): its kernel is the mean of theirs.
 
 `figure_3` has the networks that are trained beside it: d-10-10 with ReLU, all five bars on the same samples.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -79,7 +82,11 @@ def figure_3(
         ``absorbed``, the part of the ensemble's gain over one that the distilled model has.
     """
     parts = _samples(data, samples, seed)
-    bars = trained_bars(parts, width, members, seed) if kind == "trained" else ridge_bars(parts, kind, width, members, seed)
+    bars = (
+        trained_bars(parts, width, members, seed)
+        if kind == "trained"
+        else ridge_bars(parts, kind, width, members, seed)
+    )
     gain = bars["ensemble"] - bars["one"]
     metrics = {f"accuracy/{name}": value for name, value in bars.items()}
     metrics["absorbed"] = (bars["distilled"] - bars["one"]) / gain if gain else math.nan
@@ -137,25 +144,22 @@ def ridge_bars(parts: dict[str, Part], kind: Kind, width: int, members: int, see
     classes = int(torch.cat([*labels.values()]).max()) + 1
     wanted = F.one_hot(labels["train"], classes).double() - 1 / classes
 
-    def kernel(role: int, number: int) -> Tensor:
+    def model(role: int, number: int) -> Model:
         generator = torch.Generator().manual_seed(seed_for(MADE, seed, role, number))
-        return kernel_of(images, kind, width, count, generator)
+        return draw_model(images, kind, width, count, generator)
 
-    def outputs(of: Tensor, targets: Tensor) -> Tensor:
-        return best_ridge(of, targets, labels["train"], labels["val"])
+    def outputs(of: Ridge, targets: Tensor) -> Tensor:
+        return of.best(targets, labels["val"])
 
     def score(of: Tensor) -> float:
         return accuracy(of[-len(labels["test"]) :], labels["test"])
 
-    total = torch.zeros(len(images), count, dtype=torch.float64)
-    found = []
-    for number in range(members):
-        total += (one := kernel(FEATURES, number))
-        found.append(outputs(one, wanted))
+    models = [model(FEATURES, number) for number in range(members)]
+    found = [outputs(Ridge.of(one, count), wanted) for one in models]
     together = torch.stack(found)
     students: dict[str, list[float]] = {"plain": [], "distilled": [], "self_distilled": []}
     for number in range(max(1, members // 2)):  # single models scatter: the mean of several
-        new = kernel(DISTILLED, number)
+        new = Ridge.of(model(DISTILLED, number), count)
         students["plain"].append(score(outputs(new, wanted)))
         students["distilled"].append(score(outputs(new, together.mean(0)[:count])))
         students["self_distilled"].append(score(outputs(new, found[number][:count])))
@@ -163,27 +167,106 @@ def ridge_bars(parts: dict[str, Part], kind: Kind, width: int, members: int, see
         "one": sum(map(score, found)) / members,
         "ensemble": score(together.mean(0)),
         **{name: sum(scores) / len(scores) for name, scores in students.items()},
-        "average_as_one": score(outputs(total / members, wanted)),
+        "average_as_one": score(outputs(Ridge.of(side_by_side(models, count), count), wanted)),
     }
 
 
-def kernel_of(images: Tensor, kind: Kind, width: int, count: int, generator: torch.Generator) -> Tensor:
-    """The kernel between all samples and the first ``count`` of them, the training samples: float64 (N', N).
+@dataclass(frozen=True)
+class Model:
+    """Random features of all N' samples, of which the first N are trained on, or their kernel.
+
+    Args:
+        features: float64 (N', F); None if only the kernel is known.
+        kernel: float64 (N', N), the kernel of all samples with those that are trained on; None if it is not known.
+    """
+
+    features: Tensor | None = None
+    kernel: Tensor | None = None
+
+    def kernel_with(self, count: int) -> Tensor:
+        """The kernel, (N', N), with the first ``count`` samples."""
+        if self.kernel is not None:
+            return self.kernel
+        assert self.features is not None
+        return self.features @ self.features[:count].T
+
+
+def draw_model(images: Tensor, kind: Kind, width: int, count: int, generator: torch.Generator) -> Model:
+    """Draws the features of a model.
 
     Args:
         images: (N', C, H, W).
         kind: "conv", "dense" or "tangent".
         width: the number of filters, features or neurons.
-        count: N.
+        count: N, the number of samples that are trained on. They decide mean and scale of the features.
         generator: draws the features.
     """
     if kind == "tangent":
-        return tangent_kernel(images.flatten(1), width, count, generator)
+        return Model(kernel=tangent_kernel(images.flatten(1), width, count, generator))
     made = conv_features if kind == "conv" else dense_features
     features = made(images, width, generator).double()
     features = features - features[:count].mean(0)
-    features = features / (features[:count].std(0).mean() * math.sqrt(features.shape[1]))
-    return features @ features[:count].T
+    return Model(features / (features[:count].std(0).mean() * math.sqrt(features.shape[1])))
+
+
+def side_by_side(models: Sequence[Model], count: int) -> Model:
+    """The average of n models as one: all features, each divided by sqrt(n), or the mean of the kernels.
+
+    Args:
+        models: the models.
+        count: N.
+    """
+    given = [model.features for model in models if model.features is not None]
+    if len(given) == len(models) and sum(one.shape[1] for one in given) <= count:
+        return Model(torch.cat(given, 1) / math.sqrt(len(models)))
+    return Model(kernel=torch.stack([model.kernel_with(count) for model in models]).mean(0))
+
+
+@dataclass(frozen=True)
+class Ridge:
+    """The eigenvectors of a ridge regression, which give the outputs for every lambda: inside (v + lambda)^-1 back Y.
+
+    Args:
+        values: v, float64 (R,).
+        inside: float64 (N', R).
+        back: float64 (R, N).
+    """
+
+    values: Tensor
+    inside: Tensor
+    back: Tensor
+
+    @classmethod
+    def of(cls, model: Model, count: int) -> "Ridge":
+        """The regression on a model's features, on the first ``count`` samples."""
+        if model.features is not None and model.features.shape[1] <= count:
+            trained = model.features[:count]
+            values, vectors = torch.linalg.eigh(trained.T @ trained)
+            return cls(values.clamp(min=0), model.features @ vectors, vectors.T @ trained.T)
+        kernel = model.kernel_with(count)
+        values, vectors = torch.linalg.eigh((kernel[:count] + kernel[:count].T) / 2)
+        return cls(values.clamp(min=0), kernel @ vectors, vectors.T)
+
+    def outputs(self, strength: float, targets: Tensor) -> Tensor:
+        """The outputs for all samples, (N', K).
+
+        Args:
+            strength: lambda.
+            targets: float64 (N, K).
+        """
+        return self.inside @ (self.back @ targets / (self.values + strength)[:, None])
+
+    def best(self, targets: Tensor, val_labels: Tensor) -> Tensor:
+        """The outputs with the lambda that is best on the validation samples; of equally good ones the smallest.
+
+        Args:
+            targets: float64 (N, K).
+            val_labels: the labels of the samples after the first N.
+        """
+        count = len(targets)
+        every = [self.outputs(strength, targets) for strength in LAMBDAS]
+        scores = [accuracy(one[count : count + len(val_labels)], val_labels) for one in every]
+        return every[scores.index(max(scores))]
 
 
 def conv_features(images: Tensor, width: int, generator: torch.Generator) -> Tensor:
@@ -191,9 +274,7 @@ def conv_features(images: Tensor, width: int, generator: torch.Generator) -> Ten
     channels = images.shape[1]
     filters = torch.randn(width, channels, 5, 5, generator=generator) / math.sqrt(25 * channels)
     bias = 0.5 * torch.randn(width, generator=generator)
-    pooled = [
-        F.adaptive_avg_pool2d(F.conv2d(some, filters, bias).relu(), 2).flatten(1) for some in images.split(ROWS)
-    ]
+    pooled = [F.adaptive_avg_pool2d(F.conv2d(some, filters, bias).relu(), 2).flatten(1) for some in images.split(ROWS)]
     return torch.cat(pooled)
 
 
@@ -221,30 +302,8 @@ def tangent_kernel(inputs: Tensor, width: int, count: int, generator: torch.Gene
 def tangent_gates(inputs: Tensor, width: int, generator: torch.Generator) -> Tensor:
     """a_r 1[w_r . x > 0] / sqrt(m): float64 (N', m)."""
     weights = torch.randn(inputs.shape[1], width, generator=generator, dtype=torch.float64)
-    signs = 2.0 * torch.randint(2, (width,), generator=generator) - 1
+    signs = 2 * torch.randint(2, (width,), generator=generator).double() - 1
     return (inputs @ weights > 0) * signs / math.sqrt(width)
-
-
-def best_ridge(kernel: Tensor, targets: Tensor, train_labels: Tensor, val_labels: Tensor) -> Tensor:
-    """The outputs of ridge regression in the dual for all samples, (N', K), with the lambda that is best on the
-    validation samples; of equally good ones the smallest.
-
-    Args:
-        kernel: (N', N) float64: rows are training, validation and test samples.
-        targets: (N, K) float64.
-        train_labels: (N,).
-        val_labels: those of the rows after the first N.
-    """
-    count = len(train_labels)
-    values, vectors = torch.linalg.eigh((kernel[:count] + kernel[:count].T) / 2)
-    rotated, inside = vectors.T @ targets, kernel @ vectors
-    best, best_score = torch.empty(0), -1.0
-    for strength in LAMBDAS:
-        outputs = inside @ (rotated / (values.clamp(min=0) + strength)[:, None])
-        found = accuracy(outputs[count : count + len(val_labels)], val_labels)
-        if found > best_score:
-            best, best_score = outputs, found
-    return best
 
 
 # Trained networks
@@ -277,7 +336,11 @@ def trained_bars(parts: dict[str, Part], width: int, members: int, seed: int) ->
     teacher, logits = logits_of(ones, inputs), logits_of(ones, test_inputs)
     found = {"one": accuracy(logits, test_labels), "ensemble": accuracy(logits.mean(0), test_labels)}
     students = max(1, members // 2)
-    targets = {"plain": None, "distilled": teacher.mean(0).expand(students, -1, -1), "self_distilled": teacher[:students]}
+    targets = {
+        "plain": None,
+        "distilled": teacher.mean(0).expand(students, -1, -1),
+        "self_distilled": teacher[:students],
+    }
     for role, (name, wanted) in zip((PLAIN, DISTILLED, SELF), targets.items(), strict=True):
         networks = fresh(role, students)
         loss = cross_entropy(labels) if wanted is None else distillation(labels, wanted, 4.0, 0.1, 0.9)
