@@ -20,8 +20,6 @@ features side by side, each divided by sqrt(n): its kernel is the mean of theirs
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -45,9 +43,8 @@ from distill_lightning.theory.networks import (
     logits_of,
     train,
 )
+from distill_lightning.theory.ridge import Model, Ridge, side_by_side
 
-LAMBDAS = [10.0**power for power in range(-6, 5)]
-"""The strengths of the ridge that are tried."""
 Kind = Literal["conv", "dense", "tangent", "trained"]
 TEST_SIZE = 2000
 """The largest number of test samples, the same for all seeds."""
@@ -171,26 +168,6 @@ def ridge_bars(parts: dict[str, Part], kind: Kind, width: int, members: int, see
     }
 
 
-@dataclass(frozen=True)
-class Model:
-    """Random features of all N' samples, of which the first N are trained on, or their kernel.
-
-    Args:
-        features: float64 (N', F); None if only the kernel is known.
-        kernel: float64 (N', N), the kernel of all samples with those that are trained on; None if it is not known.
-    """
-
-    features: Tensor | None = None
-    kernel: Tensor | None = None
-
-    def kernel_with(self, count: int) -> Tensor:
-        """The kernel, (N', N), with the first ``count`` samples."""
-        if self.kernel is not None:
-            return self.kernel
-        assert self.features is not None
-        return self.features @ self.features[:count].T
-
-
 def draw_model(images: Tensor, kind: Kind, width: int, count: int, generator: torch.Generator) -> Model:
     """Draws the features of a model.
 
@@ -207,66 +184,6 @@ def draw_model(images: Tensor, kind: Kind, width: int, count: int, generator: to
     features = made(images, width, generator).double()
     features = features - features[:count].mean(0)
     return Model(features / (features[:count].std(0).mean() * math.sqrt(features.shape[1])))
-
-
-def side_by_side(models: Sequence[Model], count: int) -> Model:
-    """The average of n models as one: all features, each divided by sqrt(n), or the mean of the kernels.
-
-    Args:
-        models: the models.
-        count: N.
-    """
-    given = [model.features for model in models if model.features is not None]
-    if len(given) == len(models) and sum(one.shape[1] for one in given) <= count:
-        return Model(torch.cat(given, 1) / math.sqrt(len(models)))
-    return Model(kernel=torch.stack([model.kernel_with(count) for model in models]).mean(0))
-
-
-@dataclass(frozen=True)
-class Ridge:
-    """The eigenvectors of a ridge regression, which give the outputs for every lambda: inside (v + lambda)^-1 back Y.
-
-    Args:
-        values: v, float64 (R,).
-        inside: float64 (N', R).
-        back: float64 (R, N).
-    """
-
-    values: Tensor
-    inside: Tensor
-    back: Tensor
-
-    @classmethod
-    def of(cls, model: Model, count: int) -> "Ridge":
-        """The regression on a model's features, on the first ``count`` samples."""
-        if model.features is not None and model.features.shape[1] <= count:
-            trained = model.features[:count]
-            values, vectors = torch.linalg.eigh(trained.T @ trained)
-            return cls(values.clamp(min=0), model.features @ vectors, vectors.T @ trained.T)
-        kernel = model.kernel_with(count)
-        values, vectors = torch.linalg.eigh((kernel[:count] + kernel[:count].T) / 2)
-        return cls(values.clamp(min=0), kernel @ vectors, vectors.T)
-
-    def outputs(self, strength: float, targets: Tensor) -> Tensor:
-        """The outputs for all samples, (N', K).
-
-        Args:
-            strength: lambda.
-            targets: float64 (N, K).
-        """
-        return self.inside @ (self.back @ targets / (self.values + strength)[:, None])
-
-    def best(self, targets: Tensor, val_labels: Tensor) -> Tensor:
-        """The outputs with the lambda that is best on the validation samples; of equally good ones the smallest.
-
-        Args:
-            targets: float64 (N, K).
-            val_labels: the labels of the samples after the first N.
-        """
-        count = len(targets)
-        every = [self.outputs(strength, targets) for strength in LAMBDAS]
-        scores = [accuracy(one[count : count + len(val_labels)], val_labels) for one in every]
-        return every[scores.index(max(scores))]
 
 
 def conv_features(images: Tensor, width: int, generator: torch.Generator) -> Tensor:

@@ -7,14 +7,8 @@ from torch import nn
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.theory.networks import Networks, Recipe, averaged, cross_entropy, logits_of, train
-from distill_lightning.theory.random_features import (
-    Model,
-    Ridge,
-    figure_3,
-    side_by_side,
-    tangent_gates,
-    tangent_kernel,
-)
+from distill_lightning.theory.random_features import figure_3, tangent_gates, tangent_kernel
+from distill_lightning.theory.ridge import Model, Ridge, side_by_side
 
 
 def generator(seed: int = 0) -> torch.Generator:
