@@ -190,6 +190,7 @@ def test_several_are_fitted_one_after_another_and_written_as_plain_data():
         lambda d: d["steps"][0].update(weight=torch.zeros(17, 18)),
         lambda d: d["steps"][0].update(bias=[0.0] * 18),
         lambda d: d.update(steps=3),
+        lambda d: d.update(steps=[d["steps"][0]] * 100_000),
         lambda d: d.pop("words"),
     ],
 )

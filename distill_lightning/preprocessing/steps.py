@@ -93,6 +93,8 @@ class Filter(WithSpectrum):
 
 KINDS: dict[str, type[Step]] = {"pixelwise": Pixelwise, "contrast": Contrast, "linear": Linear, "filter": Filter}
 """The kinds of steps that a checkpoint may contain."""
+MOST_STEPS = 100
+"""A checkpoint with more steps is refused: a small file could otherwise keep a program busy for hours."""
 
 
 class Fitted(nn.Module):
@@ -157,6 +159,8 @@ class Fitted(nn.Module):
             InputError: it does not describe a preprocessing of such pictures.
         """
         try:
+            if len(content["steps"]) > MOST_STEPS:
+                raise ValueError(f"{len(content['steps'])} steps, and at most {MOST_STEPS} are read")
             steps = [_step(one) for one in content["steps"]]
             made = cls(steps, str(content["words"])[:200])
             with torch.no_grad():

@@ -3,8 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from scipy.special import stdtrit
-
 
 def mean(values: Sequence[float]) -> float:
     """The mean of at least one value."""
@@ -30,5 +28,7 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     spread = std(values)
     if spread is None:
         return None
+    from scipy.special import stdtrit  # half of the start-up of `distill report`, which seldom needs it
+
     half = float(stdtrit(len(values) - 1, 0.5 + level / 2)) * spread / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half

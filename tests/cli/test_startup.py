@@ -52,7 +52,7 @@ def imported(args: list[str], with_lightning: bool = False) -> tuple[int, set[st
 def test_light_answers_import_nothing_slow(args, status):
     left, names = imported(args)
     assert left == status
-    of_report = {"numpy", "scipy"} if args[:1] == ["report"] else set()  # Student's t
+    of_report = {"numpy"} if args[:1] == ["report"] else set()  # the masks of tickets
     assert names & SLOW <= of_report
 
 
