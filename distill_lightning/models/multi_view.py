@@ -11,6 +11,7 @@ two features the one that a neuron begins nearer to is learned first, and explai
 fixed at 1, and there are no biases. The paper takes q >= 3 and rho = 1 / polylog(K); with few classes rho = 1.
 """
 
+import math
 from typing import Annotated
 
 from torch import Tensor, nn
@@ -56,4 +57,5 @@ def smooth_relu(z: Tensor, power: float, threshold: float) -> Tensor:
     low = z.clamp(0, threshold)
     # a power that torch computes by a logarithm is much slower than two squares
     raised: Tensor = low.square().square() if power == 4 else low**power
-    return raised / (power * threshold ** (power - 1)) + (z - threshold).relu()
+    activations: Tensor = raised / (power * math.pow(threshold, power - 1)) + (z - threshold).relu()
+    return activations
