@@ -34,6 +34,7 @@ from .data.auto_augment import AutoAugment as AutoAugment
 from .data.auto_augment import RandAugment as RandAugment
 from .data.base import ImageData as ImageData
 from .data.digits import Digits as Digits
+from .data.drop_patches import DropPatches as DropPatches
 from .data.evaluation_views import CropViews as CropViews
 from .data.evaluation_views import EvaluationViews as EvaluationViews
 from .data.evaluation_views import FlipViews as FlipViews
@@ -41,6 +42,7 @@ from .data.folder import ImageFolder as ImageFolder
 from .data.mixing import CutMix as CutMix
 from .data.mixing import Mixing as Mixing
 from .data.mixing import Mixup as Mixup
+from .data.multi_view import MultiView as MultiView
 from .data.random_crops import RandomErasing as RandomErasing
 from .data.random_crops import RandomResizedCrop as RandomResizedCrop
 from .data.random_crops import ResizeAndCenterCrop as ResizeAndCenterCrop

@@ -1,9 +1,11 @@
-"""Line plots: what is in them, and how they are drawn as SVG for a paper or a README."""
+"""Plots of lines and of bars: what is in them, and how they are drawn as SVG for a paper or a README."""
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#bf5f95", "#a67808", "#2f8fcb", "#7f5af0", "#6b7280")
 """Colour-blind people can distinguish most of them (Okabe & Ito 2008). Light ones are darkened: each has a
@@ -32,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Plot:
-    """A line plot.
+    """A plot of lines or of bars.
 
     Args:
         title: the text above the plot.
@@ -42,6 +44,8 @@ class Plot:
         log_x: whether the x axis is logarithmic.
         diagonal: whether both axes go from 0 to 1 and the line x = y is drawn.
         log_y: whether the y axis is logarithmic.
+        bars: the names of the places 0, 1, ... on the x axis, if the lines are drawn as bars, one beside the other.
+        y_from: where bars begin.
     """
 
     title: str
@@ -51,6 +55,8 @@ class Plot:
     log_x: bool = False
     diagonal: bool = False
     log_y: bool = False
+    bars: Sequence[str] = ()
+    y_from: float = 0.0
 
     def points(self, line: Line) -> list[Point]:
         """The points of a line that can be drawn, sorted by x.
@@ -102,10 +108,18 @@ class Plot:
             if self.diagonal:
                 axes.plot([0, 1], [0, 1], color="0.6", linestyle="--", linewidth=1)
                 axes.set(xlim=(0, 1), ylim=(0, 1))
-            handles = []
-            for _, place, points in drawn:
+            handles: list[Any] = []
+            for number_of, (_, place, points) in enumerate(drawn):
                 x, y, spread = zip(*points, strict=True)
                 colour, dashes = COLOURS[place % len(COLOURS)], "--" if place // len(COLOURS) % 2 else "-"
+                if self.bars:
+                    width = 0.8 / len(drawn)
+                    at = [one - 0.4 + (number_of + 0.5) * width for one in x]
+                    heights = [one - self.y_from for one in y]
+                    ends = [s or float("nan") for s in spread]
+                    handles.append(axes.bar(at, heights, 0.92 * width, self.y_from, color=colour))
+                    axes.errorbar(at, y, ends, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+                    continue
                 marker = "o" if len(points) <= 20 else ""
                 handles += axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4)
                 if any(spread):
@@ -115,7 +129,12 @@ class Plot:
             if self.log_x and xs:
                 axes.xaxis.set_major_locator(FixedLocator(xs) if len(xs) <= 8 else LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_minor_locator(NullLocator())
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            if self.bars:
+                axes.set_xticks(range(len(self.bars)), [textwrap.fill(_text(one), 16) for one in self.bars], fontsize=8)
+                for tick in axes.get_xticklabels():
+                    tick.set_parse_math(False)
+            else:
+                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
             if not self.log_y:
                 axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
             axes.grid(alpha=0.25)

@@ -307,6 +307,13 @@ class DataInfo:
         return len(self.class_names)
 
     @property
+    def has_floats(self) -> bool:
+        """Whether the pictures are floats, as those of made data: the network gets them as they are, for which mean and
+        std stand as 0 and as 1 in the units of a byte.
+        """
+        return not any(self.mean) and all(abs(255 * std - 1) < 1e-6 for std in self.std)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of a picture."""
         return self.channels, self.image_size, self.image_size

@@ -229,9 +229,14 @@ CASES = [
     colour("augment_jitter", "--data.augment '[{class_path: ColorJitter, init_args: {hue: 0.2}}]'"),
     colour("augment_noise", "--data.augment [GaussianNoise]"),
     colour("augment_cutout", "--data.augment [Cutout]"),
+    colour("augment_drop", "--data.augment '[{class_path: DropPatches, init_args: {size: 4}}]'"),
     colour("augment_trivial", "--data.augment [TrivialAugment]"),
     colour("augment_all_dlb", "--model DLB --data.augment [RandomCrop,RandomFlip,RandomRotation,RandomScale,ColorJitter,"  # noqa: E501
            "GaussianNoise,Cutout,TrivialAugment]"),
+    # samples of floats
+    Case("floats", (Step(tuple(shlex.split(
+        "fit --config {configs}/multi_view/baseline.yaml --data.samples 60 --data.batch_size 20 --trainer.max_epochs 4 "
+        "--model DLB --data.augment [DropPatches] --data.single_view 0.3"))),)),
     # folders of pictures
     colour("folder_in_memory"),
     colour("folder_by_workers", "--data.num_workers 2", **WORKERS_DECODE),

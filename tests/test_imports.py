@@ -106,6 +106,7 @@ MAY_IMPORT = {
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
     "lottery": METHODS | {"methods", "tensor_files"},
     "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
+    "theory": {"errors", "ranges", "seeds", "checkpoints", "data"},
     # runs
     "runs": {"environment", "errors", "files"},
     "doctor": {"errors", "plots", "runs"},

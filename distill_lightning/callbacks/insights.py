@@ -14,7 +14,8 @@ def draw_soft_targets(images: Tensor, logits: Tensor, labels: Tensor, names: lis
     """Draws a teacher's probabilities for some pictures at several temperatures (Hinton et al. 2015, section 2).
 
     Args:
-        images: (N, C, H, W) uint8. Pictures with 3 channels are shown in colour, all others by their first channel.
+        images: (N, C, H, W) uint8; or floats, which are shown from their smallest to their largest. Pictures with 3
+            channels are shown in colour, all others by their first channel.
         logits: the teacher's logits, (N, K).
         labels: (N,). The bar of the true class is green.
         names: the names of the K classes.
@@ -51,6 +52,9 @@ def draw_soft_targets(images: Tensor, logits: Tensor, labels: Tensor, names: lis
 
 
 def _picture(image: Tensor) -> Image.Image:
+    if image.is_floating_point():
+        low, high = image.min(), image.max()
+        image = (255 * (image - low) / (high - low).clamp(min=1e-9)).round().to(torch.uint8)
     channels = image if len(image) == 3 else image[:1].expand(3, -1, -1)
     return Image.fromarray(channels.permute(1, 2, 0).contiguous().numpy()).resize(
         (PICTURE, PICTURE), Image.Resampling.NEAREST

@@ -10,6 +10,7 @@ distill data CONFIG [--option value ...]
 distill schedule CONFIG [--plot FILE] [--option value ...]
 distill lr CONFIG|RUN [--plot FILE] [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
+distill compute FUNCTION [--option value ...]
 """
 
 import importlib
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import data, help, inspect, schedule, study
+from distill_lightning.cli import compute, data, help, inspect, schedule, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
@@ -58,6 +59,9 @@ def resolve(args: list[str]) -> Resolved:
         InputError: the command itself would refuse the arguments.
     """
     args, _ = without_trust(args)
+    if args[:1] == ["compute"]:
+        computation = compute.read(args[1:])
+        return Resolved(computation.config, computation.stem, trains=False)
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
     return Resolved(command.run_config, stem, command.method.leaves_checkpoint)
@@ -125,6 +129,8 @@ def _answer(args: list[str]) -> int:
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
+    if args[:1] == ["compute"]:
+        return compute.main(args[1:])
     with trusting(trusted):
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])

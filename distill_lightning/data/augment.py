@@ -1,13 +1,14 @@
 """Augmentation of a batch. The result for each picture is a pure function of (seed, view, index).
 
-A transform maps uint8 pictures (B, C, H, W) and a `Draws` to uint8 pictures. The same view of the same sample is always
-the same picture: after a resume, with another number of processes, and for a teacher whose logits were stored earlier.
+A transform maps uint8 pictures (B, C, H, W) and a `Draws` to uint8 pictures; some take float pictures as well. The same
+view of the same sample is always the same picture: after a resume, with another number of processes, and for a teacher
+whose logits were stored earlier.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,12 @@ class Draws:
         """Uniform integers, int64 (B,) in [0, below)."""
         return (self.uniform() * below).long()
 
+    def uniforms(self, count: int) -> Tensor:
+        """Uniform numbers, float32 (B, count) in [0, 1)."""
+        self.asked += 1
+        places = torch.arange(count, device=self.index.device)
+        return uniform(self.purpose, self.seed, self.asked, self.view[:, None], self.index[:, None], places)
+
     def normal(self, count: int) -> Tensor:
         """Standard normal numbers, float32 (B, count) (Box & Muller 1958)."""
         self.asked += 1
@@ -61,6 +68,9 @@ class Draws:
 
 class Transform(Recorded, ABC):
     """One step of augmentation."""
+
+    takes_floats: ClassVar[bool] = False
+    """Whether it takes float pictures, which made data have, as well as uint8."""
 
     @abstractmethod
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
@@ -76,6 +86,8 @@ class RandomCrop(Transform):
     Raises:
         InputError: ``padding`` is out of range.
     """
+
+    takes_floats = True
 
     def __init__(self, padding: Count = 4) -> None:
         self.padding = padding
@@ -98,6 +110,8 @@ class RandomFlip(Transform):
     Raises:
         InputError: ``probability`` is out of range.
     """
+
+    takes_floats = True
 
     def __init__(self, probability: Fraction = 0.5) -> None:
         self.probability = probability

@@ -40,7 +40,7 @@ def contact_sheet(data: ImageData, count: int = 64) -> bytes:
     for place, (image, word) in enumerate(zip(images, words, strict=True)):
         down, across = divmod(place, COLUMNS)
         x, y = across * (side + 4), down * (side + TEXT + 4)
-        array = image.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+        array = (image if len(image) == 3 else image[:1].expand(3, -1, -1)).permute(1, 2, 0).contiguous().numpy()
         sheet.paste(Image.fromarray(array).resize((side, side), Image.Resampling.NEAREST), (x, y))
         text = "".join(c if c.isprintable() and ord(c) < 256 else "?" for c in word)
         draw.text((x, y + side), text[: side // 6], fill="black")
@@ -50,7 +50,12 @@ def contact_sheet(data: ImageData, count: int = 64) -> bytes:
 
 
 def as_pixels(images: Tensor, data: ImageData) -> Tensor:
-    """Takes the normalisation back: float (B, C, H, W) to uint8 of the same shape."""
+    """Takes the normalisation back: float (B, C, H, W) to uint8 of the same shape. Floats, which have none, are shown
+    from their smallest to their largest.
+    """
+    if data.info.has_floats:
+        low, high = images.amin(), images.amax()
+        return (255 * (images - low) / (high - low).clamp(min=1e-9)).round().to(torch.uint8)
     assert data.normaliser is not None
     mean, std = (x[:, None, None].to(images.device) for x in (data.normaliser.mean, data.normaliser.std))
     return ((images * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)

@@ -1,6 +1,6 @@
 """Sources of pictures: a tensor in memory, or (in ``picture_files``) files that worker processes decode when needed.
 
-Both return the uint8 pictures (B, C, H, W) of a plan.
+Both return the uint8 pictures (B, C, H, W) of a plan. A tensor in memory may have floats, which made data consist of.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ class MemorySource:
     """A source that holds all pictures in memory.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W); or float32, and the network gets the values as they are, without a normalisation.
         bad: the positions of pictures that could not be decoded, which are black, with what is wrong with them.
     """
 
@@ -76,6 +76,11 @@ class MemorySource:
         self.device = images.device
         self.shape: tuple[int, int, int] = (images.shape[1], images.shape[2], images.shape[3])
         self.copy: MemorySource | None = None
+
+    @property
+    def has_floats(self) -> bool:
+        """Whether the pictures are floats."""
+        return self.images.is_floating_point()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -99,7 +104,9 @@ class MemorySource:
             yield self.images.index_select(0, plan.fetched), plan
 
     def mean_and_std(self) -> tuple[Tensor, Tensor]:
-        """See Source. It uses all pictures that are not damaged."""
+        """See Source. It uses all pictures that are not damaged. For floats it is what leaves them as they are."""
+        if self.has_floats:
+            return torch.zeros(self.shape[0]), torch.full((self.shape[0],), 1 / 255)
         if not self.bad:
             return mean_and_std(self.images.split(1000))
         good = torch.tensor([i not in self.bad for i in range(len(self))])

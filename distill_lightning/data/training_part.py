@@ -10,7 +10,7 @@ from torch import Tensor
 from distill_lightning.data.noise import with_noise
 from distill_lightning.data.options import DataOptions
 from distill_lightning.data.plans import BatchPlan
-from distill_lightning.data.sources import Source
+from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.data.splits import Split, hold_out, take_part, without_classes
 from distill_lightning.distributed import first_decides
 from distill_lightning.errors import InputError
@@ -100,7 +100,7 @@ def checked(data: DataOptions, part: str) -> tuple[Source, Tensor] | None:
     """Reads a part, and checks its labels.
 
     Raises:
-        InputError: it is empty, or its labels are out of range.
+        InputError: it is empty, its labels are out of range, or it has floats and a transform takes bytes alone.
     """
     read = data.read(part)
     if read is None:
@@ -113,6 +113,13 @@ def checked(data: DataOptions, part: str) -> tuple[Source, Tensor] | None:
             f"{data.name} has labels from {labels.min()} to {labels.max()} in its {part} part: "
             f"with {data.num_classes} classes they must lie in 0 to {data.num_classes - 1}"
         )
+    if isinstance(read[0], MemorySource) and read[0].has_floats:
+        for option, transforms in (("augment", data.augment), ("eval_transforms", data.eval_transforms)):
+            if unfit := next((one for one in transforms if not one.takes_floats), None):
+                raise InputError(
+                    f"data.{option}: {type(unfit).__name__} takes pictures of bytes, and {data.name} has floats: "
+                    "leave it out, or take one for floats such as DropPatches"
+                )
     return read
 
 

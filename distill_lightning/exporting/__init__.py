@@ -92,6 +92,8 @@ def export(
     refused = getattr(opened.classifier.network, "refused_export", None)
     if refused and format != "safetensors":
         raise InputError(f"{refused}; or distil it into one network, and export that")
+    if opened.info.has_floats:
+        raise InputError(f"{opened.info.name} has samples of floats: an exported file takes pictures of bytes")
     if (fitted := opened.classifier.preprocessing) is not None:
         if format in ("onnx-int8", "safetensors"):
             raise InputError(f"{format} cannot hold the {fitted.words} of this run: use onnx or torch-export")

@@ -14,7 +14,7 @@ ROW = {"run": str, "label": str, "where": dict, "paper": str | int | float, "min
 COLUMN = {"metric": str, "label": str, "where": dict, "as": str}
 FIGURE = {
     "title": str, "run": str | list, "y": str, "x": str, "by": str, "where": dict, "log_x": bool, "log_y": bool,
-    "x_label": str, "as": str,
+    "x_label": str, "as": str, "bars": dict, "y_from": int | float,
 }  # fmt: skip
 """The keys of a figure and the types of their values; above, those of a table, a row and a column."""
 NUMBERS = ("wall_time_s", "steps", "epochs", "exposures", "parameters", "density", "seed", "processes", "threads")
@@ -93,7 +93,12 @@ class SpecChecker:
         entries = figure["run"] if isinstance(figure.get("run"), list) else [figure.get("run")]
         self._check_entries(entries, where)
         self._check_variables(figure, entries, where)
-        self._check_unit(figure["y"], figure.get("as"), where)
+        bars = {str(metric): str(label) for metric, label in figure.get("bars", {}).items()}
+        for metric in bars:
+            self._check_metric(metric, where)
+        if bars and (unfit := next((key for key in ("x", "by", "log_x") if key in figure), None)):
+            self._refuse(f"{where} has bars and {unfit}: bars stand side by side, leave {unfit} out")
+        self._check_unit(next(iter(bars), figure["y"]), figure.get("as"), where)
         if "by" in figure:
             self._values_of(figure["by"], entries, where)
         for entry in entries if figure.get("x", "density") not in ("density", "layer") else []:
@@ -109,6 +114,8 @@ class SpecChecker:
             log_y=figure.get("log_y", False),
             x_label=figure.get("x_label"),
             written_as=figure.get("as"),
+            bars=tuple(bars.items()),
+            y_from=figure.get("y_from", 0.0),
         )
 
     def _refuse(self, words: str) -> NoReturn:

@@ -11,7 +11,9 @@ from distill_lightning.report.units import Unit
 
 
 def build_figure(spec: FigureSpec, results: Results) -> Plot:
-    """The figure: a line for each entry, or for each value of ``by`` of each entry."""
+    """The figure: a line for each entry, or for each value of ``by`` of each entry; or bars."""
+    if spec.bars:
+        return _bars(spec, results)
     unit = Unit(spec.y, spec.written_as)
     lines: list[Line] = []
     for entry in spec.runs:
@@ -22,6 +24,26 @@ def build_figure(spec: FigureSpec, results: Results) -> Plot:
     x_label = {"density": "weights left, %", "layer": "layer, from the input"}.get(x_label, x_label)
     y_label = spec.y.rpartition("/")[2].replace("_", " ") + unit.words if spec.written_as is None else spec.written_as
     return Plot(spec.title, [line for line in lines if line.x], x_label, y_label, spec.log_x, log_y=spec.log_y)
+
+
+def _bars(spec: FigureSpec, results: Results) -> Plot:
+    """A group of bars for each entry, with a bar for each metric: the mean over the entry's runs, and its spread."""
+    lines, unit = [], Unit(spec.bars[0][0], spec.written_as)
+    for metric, label in spec.bars:
+        at = [
+            [(float(place), value) for _, value in results.values(entry, spec.where, metric)]
+            for place, entry in enumerate(spec.runs)
+        ]
+        lines.append(spread_line(label if len(spec.bars) > 1 else "", at_each_run(at), unit))
+    names = [results.labels[entry] for entry in spec.runs]
+    label = spec.y + unit.words if spec.written_as is None else spec.y
+    shown = [line for line in lines if line.x]
+    return Plot(spec.title, shown, spec.x_label or "", label, bars=names, y_from=spec.y_from)
+
+
+def at_each_run(at: Sequence[Points]) -> list[Points]:
+    """The points of several places as series with one point each, which `spread_line` puts together by place."""
+    return [[point] for points in at for point in points]
 
 
 def _by_value(results: Sequence[Result], variable: str | None) -> list[tuple[Any, list[Result]]]:

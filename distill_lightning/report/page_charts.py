@@ -61,8 +61,16 @@ def line_chart(identity: str, plot: Plot, scope: str, letters: Mapping[int, str]
     last = "; ".join(f"{letters.get(p, '')} {line.label}: {number(points[-1][1])}" for line, p, points in drawn)
     data: dict[str, Any] = {"kind": "lines", "id": identity, "scope": scope, "lines": lines}
     data |= {"x_label": plot.x_label, "log_x": plot.log_x, "log_y": plot.log_y, "diagonal": plot.diagonal}
+    if plot.bars:
+        data |= {"bars": list(plot.bars), "y_from": plot.y_from}
     # the axis has no label of its own, so that the chart has more room on a phone
     title = plot.y_label if plot.y_label.lower().startswith(plot.title.lower()) else f"{plot.title}: {plot.y_label}"
+    if plot.bars:
+        values = "; ".join(
+            f"{line.label or plot.y_label}: " + ", ".join(f"{plot.bars[int(x)]} {number(y)}" for x, y, _ in points)
+            for line, _, points in drawn
+        )
+        return Chart(identity, title, f"Bars of {plot.y_label}. {values}.", data)
     return Chart(identity, title, f"Lines of {plot.y_label} against {plot.x_label}. Last values: {last}.", data)
 
 

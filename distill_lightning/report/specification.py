@@ -16,6 +16,8 @@
       - {title: ..., run: student, y: test/accuracy, x: temperature, by: units, log_x: true}   # against a variable
       - {title: ..., run: search, y: test_accuracy, x: density}         # against the rounds of lottery tickets
       - {title: ..., run: deep, y: train/gradient_norm, x: layer, log_y: true}   # the first value of train/.../LAYER
+      - {title: ..., run: [student, plain], y: accuracy, bars: {test/accuracy: test, val/accuracy: validation}}
+                                                  # a group of bars for each entry; y is the label of their axis
 
 ``rounds/7/test_accuracy`` is the metric of one round. Figures use the label that a row of a table gives to an entry.
 
@@ -86,3 +88,7 @@ class FigureSpec:
     x_label: str | None = None
     written_as: str | None = None
     """The unit of y, see `distill_lightning.report.units.Unit`; None for the usual one."""
+    bars: tuple[tuple[str, str], ...] = ()
+    """The metrics and their labels, if the figure shows a bar for each metric of each entry instead of lines."""
+    y_from: float = 0.0
+    """Where bars begin, in the unit of y."""

@@ -22,6 +22,13 @@ same values as this run in all variables that both have. It is one path where th
 paths where ``teacher`` has further variables (the members of an ensemble). ``${teacher/best}`` takes best.ckpt,
 ``${single/ticket}`` takes the lottery ticket, and ``${single: member=0}`` takes the runs with that value.
 
+    result:
+      function: distill_lightning.theory.gaussian_inputs.figure_4     # instead of config: a function that computes
+      options: {decay: 0.01}                      # its arguments; the study's options are not for it
+
+A function is called by ``distill compute``, and leaves a folder with a summary.json as a run does. Of the options that
+are given to every run on the command line, it gets those of its data.
+
 Each run is an ordinary run. Its name is the entry, the variables and a digest of its configuration. When a value
 changes, the runs that depend on it get another digest and are trained anew; all others stay. A run is not trained
 again if a finished run with its digest lies anywhere under the log folder. A run locks its folder

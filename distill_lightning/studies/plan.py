@@ -21,7 +21,7 @@ LONGEST_NAME_BYTES = 150
 
 @dataclass(frozen=True)
 class Resolved:
-    """What the arguments of ``distill fit`` resolve to."""
+    """What the arguments of ``distill fit`` or ``distill compute`` resolve to."""
 
     config: RunConfig
     """The resolved configuration."""
@@ -217,9 +217,9 @@ class _Planner:
                 paths[reference.text] = files if is_list else files[0]
         filled = substitute(options, paths)
         seed = filled.pop("seed_everything", None)
-        configs = [word for file in entry.configs for word in ("--config", file)]
-        resolved, trains, stem = self.resolve_run(configs, options, paths, where)
-        if seed is not None and not any(word.startswith("--seed_everything") for word in self.given):
+        given = self.given if entry.function is None else _of_data(self.given)
+        resolved, trains, stem = self.resolve_run(entry, options, paths, where)
+        if seed is not None and not any(word.startswith("--seed_everything") for word in given):
             resolved = resolved.with_options(seed_everything=seed)
         mark = resolved.id(lambda folder: self.identities.get(folder) or identity(folder))
         name = re.sub(r"[^\w.=-]+", "_", run_name(entry.name, variables)).encode()[:LONGEST_NAME_BYTES]
@@ -236,10 +236,11 @@ class _Planner:
             folder, arguments = first.folder, first.arguments
             needs[first] = None
         else:
-            arguments = ("fit", *configs, *_arguments(filled), *self.given)
+            arguments = (*_begin(entry), *_arguments(filled), *given)
             if seed is not None:  # put after any --config in ``given``, because that has a seed too
                 arguments += (f"--seed_everything={resolved.seed}",)
-            arguments += ("--log_dir", self.log_dir, "--name", folder.name, "--ckpt_path", "auto")
+            arguments += ("--log_dir", self.log_dir, "--name", folder.name)
+            arguments += () if entry.function else ("--ckpt_path", "auto")
             folder = self.finished.get(what, folder)
         gpus = requested_gpus(resolved.options["trainer"].get("devices"))
         run = PlannedRun(entry.name, variables, arguments, mark, folder, trains, gpus, tuple(needs), first)
@@ -248,7 +249,7 @@ class _Planner:
         return run
 
     def resolve_run(
-        self, configs: list[str], options: Options, paths: dict[str, str | list[str]], where: str
+        self, entry: Entry, options: Options, paths: dict[str, str | list[str]], where: str
     ) -> tuple[RunConfig, bool, Path]:
         """A run's configuration, whether it trains, and the folder that its folder lies in.
 
@@ -259,11 +260,12 @@ class _Planner:
         marks = {text: f"needs-{number}" for number, text in enumerate(paths)}
         template = substitute(options, {text: [m] if isinstance(paths[text], list) else m for text, m in marks.items()})
         template.pop("seed_everything", None)
-        arguments = [*configs, *_arguments(template), *self.given]
+        given = self.given if entry.function is None else _of_data(self.given)
+        arguments = [*_begin(entry), *_arguments(template), *given]
         key = json.dumps(arguments)
         if key not in self.resolved:
             try:
-                self.resolved[key] = self.resolve(["fit", *arguments, "--log_dir", self.log_dir])
+                self.resolved[key] = self.resolve([*arguments, "--log_dir", self.log_dir])
             except InputError as error:
                 texts = {mark: text for text, mark in marks.items()}
                 message = re.sub(r"needs-\d+", lambda found: texts.get(found[0], found[0]), str(error))
@@ -291,6 +293,22 @@ class _Planner:
         if not found[0].trains:
             raise InputError(f"{where} needs {name}, which leaves no checkpoint: name the runs of its members instead")
         return found, bool(known.keys() - wanted.keys())
+
+
+def _begin(entry: Entry) -> list[str]:
+    """The verb of an entry's command, and what it works with."""
+    if entry.function is not None:
+        return ["compute", entry.function]
+    return ["fit", *(word for file in entry.configs for word in ("--config", file))]
+
+
+def _of_data(given: list[str]) -> list[str]:
+    """Those of the arguments for every run that concern a function too: where the data are."""
+    found: list[str] = []
+    for number, word in enumerate(given):
+        if word.startswith("--data."):
+            found += [word] if "=" in word else given[number : number + 2]
+    return found
 
 
 def _arguments(options: Options) -> list[str]:

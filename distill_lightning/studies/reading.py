@@ -19,7 +19,7 @@ Options = dict[str, Any]
 """Options of the command, by their name without dashes."""
 
 KEYS = {"for", "options", "runs", "tables", "figures"}
-KEYS_OF_ENTRY = {"config", "for", "options"}
+KEYS_OF_ENTRY = {"config", "function", "for", "options"}
 SET_BY_STUDY = {"name", "log_dir", "ckpt_path"}
 """Options that the study sets for each run."""
 EXPECTED: dict[type, str] = {dict: "options by name", str: "the name of a file"}
@@ -31,10 +31,13 @@ class Entry:
 
     name: str
     configs: tuple[str, ...]
-    """The configuration files, as paths relative to the current folder."""
+    """The configuration files, as paths relative to the current folder; empty for a function."""
     options: Options
-    """The options of the study and of the entry, before variables and references are replaced."""
+    """The options of the study and of the entry, before variables and references are replaced. A function has those of
+    the entry alone."""
     combinations: tuple[Variables, ...]
+    function: str | None = None
+    """The dotted name of the function that computes the results; None for a training."""
 
 
 @dataclass(frozen=True)
@@ -75,18 +78,24 @@ def place_of(path: Path, entry: str) -> str:
 
 def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Entry:
     where = place_of(path, name)
-    if not isinstance(entry, dict) or not entry.get("config"):
+    if not isinstance(entry, dict) or not (entry.get("config") or entry.get("function")):
         raise InputError(f"{where} has no config: give the YAML file of its configuration")
+    if entry.get("config") and entry.get("function"):
+        raise InputError(f"{where} has config and function: give a configuration to train, or a function to compute")
     _check_keys(entry, KEYS_OF_ENTRY, where)
     _check_type(entry.get("options"), dict, f"{where}: options")
-    configs = entry["config"] if isinstance(entry["config"], list) else [entry["config"]]
+    function, configs = entry.get("function"), entry.get("config") or []
+    if function is not None and not isinstance(function, str):
+        raise InputError(f"{where}: function is {function}: expected its dotted name")
+    configs = configs if isinstance(configs, list) else [configs]
     for config in configs:
         _check_type(config, str, f"{where}: config")
-    options = {**(study.get("options") or {}), **(entry.get("options") or {})}
+    of_study = {} if function else study.get("options") or {}
+    options = {**of_study, **(entry.get("options") or {})}
     for option in sorted(SET_BY_STUDY & options.keys()):
         raise InputError(f"{where} sets {option}, which the study itself sets: leave it out")
     files = tuple(os.path.relpath(beside(path, config)) for config in configs)
-    return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)))
+    return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)), function)
 
 
 def _check_type(given: Any, expected: type, where: str) -> None:

@@ -20,6 +20,7 @@ from distill_lightning.data.augment import (
     RandomScale,
     augment,
 )
+from distill_lightning.data.drop_patches import DropPatches
 from distill_lightning.data.trivial_augment import OPERATIONS, TrivialAugment, apply
 from distill_lightning.errors import InputError
 
@@ -35,6 +36,7 @@ ALL = {
     "noise": [GaussianNoise()],
     "cutout": [Cutout(3)],
     "trivial": [TrivialAugment()],
+    "drop": [DropPatches(0.3, size=3)],
 }
 ALL["several"] = [transform for one in ALL.values() for transform in one]
 

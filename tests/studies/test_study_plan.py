@@ -105,6 +105,18 @@ def test_how_many_gpus_a_run_asks_for(devices, expected):
     assert requested_gpus(devices) == expected
 
 
+def test_a_function_gets_its_own_options_and_those_of_the_data_alone():
+    entries = {"single": {"config": "a.yaml"}, "views": {"function": "f", "options": {"of": "${single}", "n": 2}}}
+    given = ["--trainer.accelerator", "gpu", "--data.root", "x", "--data.size=3"]
+    made = plan({"for": {"seed": 1}, "options": {"lr": 0.1}, "runs": entries}, given)
+    single, views = made.runs
+    assert views.needs == (single,) and not views.trains
+    last = f"{single.folder}/checkpoints/last.ckpt"
+    assert views.arguments[:7] == ("compute", "f", f"--of={last}", "--n=2", "--data.root", "x", "--data.size=3")
+    assert views.arguments[7:] == ("--seed_everything=0", "--log_dir", "logs", "--name", views.folder.name)
+    assert set(given) <= set(single.arguments) and "--lr=0.1" in single.arguments
+
+
 def test_a_variable_may_be_a_reference():
     """Its entry is planned first, wherever it stands."""
     entries = {

@@ -52,6 +52,23 @@
     return [...bands, ...lines];
   }
 
+  function barTraces(chart) {
+    const off = hidden[chart.scope] || new Set();
+    return chart.lines.filter((one) => !off.has(one.place)).map((line) => ({
+      type: "bar", x: line.x, y: line.y.map((y) => y - chart.y_from), base: chart.y_from,
+      marker: {color: colour(`line-${line.place % 8}`)},
+      error_y: {type: "data", array: line.spread, color: colour("soft"), thickness: 1},
+      text: line.y.map((y, n) => `${plain(line.label)} <b>${withSpread(y, line.spread[n])}</b>`), textposition: "none",
+      hovertemplate: "%{text}<extra></extra>",
+    }));
+  }
+
+  function barAxes(chart) {
+    const names = chart.bars.map((name) => plain(cut(name, 40)));
+    const xaxis = {tickvals: names.map((_, n) => n), ticktext: names, zeroline: false, automargin: true};
+    return {xaxis, yaxis: {zeroline: false, automargin: true}, hovermode: "closest"};
+  }
+
   function lineAxes(chart) {
     const xaxis = {title: {text: plain(chart.x_label), standoff: 8}, zeroline: false};
     const yaxis = {zeroline: false, automargin: true};
@@ -99,7 +116,7 @@
   function draw(chart) {
     const box = document.getElementById(chart.id);
     const confusion = chart.kind === "confusion";
-    const axes = confusion ? confusionAxes(chart) : lineAxes(chart);
+    const axes = confusion ? confusionAxes(chart) : chart.bars ? barAxes(chart) : lineAxes(chart);
     const ink = {gridcolor: colour("rule"), linecolor: colour("soft"), tickcolor: colour("soft")};
     const layout = {
       ...axes, xaxis: {...axes.xaxis, ...ink}, yaxis: {...axes.yaxis, ...ink},
@@ -115,7 +132,8 @@
       responsive: true, displaylogo: false, displayModeBar: touch ? true : "hover",
       modeBarButtons: [["zoomIn2d", "zoomOut2d", "resetScale2d", "toImage"]],
     };
-    Plotly.react(box, confusion ? confusionTraces(chart) : lineTraces(chart), layout, config);
+    const traces = confusion ? confusionTraces(chart) : chart.bars ? barTraces(chart) : lineTraces(chart);
+    Plotly.react(box, traces, layout, config);
     drawn.add(chart);
   }
 
