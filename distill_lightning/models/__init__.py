@@ -35,7 +35,7 @@ import_all(__name__)
 __all__ = [
     "VGG16", "VGG19", "AveragedTraining", "BottleneckResNet110", "BranchEnsemble", "CIFARResNet", "Conv2", "Conv4",
     "Conv6", "ConvNet", "DenseLayer", "DenseNet40", "DenseNet100", "EarlyExit", "ExitHead", "FullyConnected", "Gate",
-    "LeNet300100", "LotteryConv", "MultiViewNet", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20", "ResNet32",
-    "ResNet32x4", "ResNet34", "ResNet56", "ResNet110", "ReusedClassifier", "SmallDenseNet", "SmallVGG", "WideBlock", "WideResNet",
-    "WideResNet20x8", "WithSpecialists",
+    "LeNet300100", "LotteryConv", "MultiViewNet", "Narrowed", "ResNet8", "ResNet8x4", "ResNet18", "ResNet20",
+    "ResNet32", "ResNet32x4", "ResNet34", "ResNet56", "ResNet110", "ReusedClassifier", "SmallDenseNet", "SmallVGG",
+    "WideBlock", "WideResNet", "WideResNet20x8", "WithSpecialists",
 ]  # fmt: skip

@@ -96,7 +96,7 @@ class SpecChecker:
         bars = {str(metric): str(label) for metric, label in figure.get("bars", {}).items()}
         for metric in bars:
             self._check_metric(metric, where)
-        if bars and (unfit := next((key for key in ("x", "by", "log_x") if key in figure), None)):
+        if bars and (unfit := next((key for key in ("x", "by", "log_x", "log_y") if key in figure), None)):
             self._refuse(f"{where} has bars and {unfit}: bars stand side by side, leave {unfit} out")
         self._check_unit(next(iter(bars), figure["y"]), figure.get("as"), where)
         if "by" in figure:
