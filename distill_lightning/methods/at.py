@@ -2,11 +2,11 @@
 
     L = CE(y, s) + beta sum_j mean over B and HW of (A(f_j) - A(g_j))^2                    A(f) = N(mean_c f_c^2)
 
-    s        logits of the student, (B, K) f_j, g_j maps of student and teacher at the end of stage j, (B, C, H, W); g_j
-    has no gradient. The channels may differ.
-             If the sizes differ, the larger map is averaged to the smaller
-    A(f)     where the map is large: (B, HW); N divides each row by its length
-    y        labels, (B,)
+    s          logits of the student, (B, K)
+    f_j, g_j   maps of student and teacher at the end of stage j, (B, C, H, W); g_j has no gradient. The channels may
+               differ. If the sizes differ, the larger map is averaged to the smaller
+    A(f)       where the map is large: (B, HW); N divides each row by its length
+    y          labels, (B,)
 
 This is the form of the authors' code, with its beta = 1000. The equation in the paper has the length of the difference,
 not its square. By the mean over HW, a stage of 32x32 weighs a sixteenth of one of 8x8.

@@ -154,7 +154,8 @@ def first_banks(count: int, width: int) -> Tensor:
     """The banks before the first step, (2, N, E): uniform in +-sqrt(3 / E), as a function of the seed of the run."""
     generator = Generator().manual_seed(seed_for(BUILD, run_seed(), 2))
     limit = (3 / width) ** 0.5
-    return torch.rand(2, count, width, generator=generator) * 2 * limit - limit
+    drawn: Tensor = torch.rand(2, count, width, generator=generator) * 2 * limit - limit
+    return drawn
 
 
 def draws(seed: int, epoch: int, index: Tensor, count: int) -> Tensor:

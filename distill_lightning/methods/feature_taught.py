@@ -72,6 +72,10 @@ class FeatureTaught(Taught):
         self.adapters = nn.ModuleList()
         self._adapted: object = None
 
+    def network_is_set(self, network: nn.Module) -> None:
+        """Forgets the layers of an earlier network."""
+        self.features = None
+
     def make_adapters(
         self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
     ) -> list[nn.Module]:
