@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from distill_lightning.losses import hcl
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
-from distill_lightning.ranges import Count, CountOrZero, NonNegative
+from distill_lightning.ranges import Count, CountOrZero, NonNegative, Ranged
 from distill_lightning.values import Batch, Position, StepOutput
 
 
@@ -109,7 +109,7 @@ def review(fusions: Sequence[nn.Module], features: Sequence[Tensor], sizes: Sequ
     return reviewed
 
 
-class Fusion(nn.Module):
+class Fusion(Ranged, nn.Module):
     """ABF and o of a level.
 
     Args:
@@ -119,7 +119,7 @@ class Fusion(nn.Module):
         reviews: whether there is a deeper level.
     """
 
-    def __init__(self, channels: int, middle: int, of_teacher: int, reviews: bool) -> None:
+    def __init__(self, channels: Count, middle: Count, of_teacher: Count, reviews: bool) -> None:
         super().__init__()
         self.enter = nn.Sequential(nn.Conv2d(channels, middle, 1, bias=False), nn.BatchNorm2d(middle))
         self.attention = nn.Conv2d(2 * middle, 2, 1) if reviews else None
