@@ -118,10 +118,11 @@ class Method(Evaluated):
         self.optimization = Optimization(optimizer, schedule, decay_norms_and_biases, fine_tuning)
         self.maker = None if isinstance(network, nn.Module) else maker(network)
         """What makes the network; None if it was given ready-made."""
-        self._layout = {"channels_last": channels_last, "compile": compile}
+        self.layout = {"channels_last": channels_last, "compile": compile}
+        """The options of ``set_network``."""
         self.activation = activation
         if isinstance(network, nn.Module):
-            self.set_network(self.with_activation(network), **self._layout)
+            self.set_network(self.with_activation(network), **self.layout)
         self.initializer = initializer or []
         self._initialised: Unregistered | None = None
         self.class_bias = class_bias or {}
@@ -192,7 +193,7 @@ class Method(Evaluated):
         if self.maker is None:
             return {}
         made_by = with_shape(self.maker, shape, data)
-        self.set_network(self.with_activation(made_by()), **self._layout)
+        self.set_network(self.with_activation(made_by()), **self.layout)
         return {"network": made_by}
 
     def setup(self, stage: str) -> None:

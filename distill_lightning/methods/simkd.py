@@ -116,14 +116,14 @@ class SimKD(FeatureTaught):
         """See Method."""
         said = checkpoint["hyper_parameters"].get("network")
         if isinstance(said, dict) and said.get("class_path") == DEPLOYED:
-            self.set_network(open_network(where, checkpoint), **self._layout)
+            self.set_network(open_network(where, checkpoint), **self.layout)
 
     def _deploy(self, arguments: dict[str, Any]) -> None:
         device, dtype = input_type(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(BUILD, run_seed(), 1))
             deployed = ReusedClassifier(self.model, **arguments).to(device, dtype)
-        self.set_network(deployed.train(self.training), **self._layout)
+        self.set_network(deployed.train(self.training), **self.layout)
         if "network" in self.hparams:  # so that the checkpoint says how to build what is in it
             student = self.hparams["network"]
             self.hparams["network"] = {"class_path": DEPLOYED, "init_args": {"network": student, **arguments}}
