@@ -165,6 +165,12 @@ def test_the_reference_has_every_public_name():
     assert sorted(found) == sorted(set(dl.__all__) - {"__version__"})
 
 
+def test_every_study_is_listed():
+    page = (ROOT / "docs" / "how_to" / "studies.md").read_text()
+    studies = {path.stem for path in (ROOT / "configs" / "studies").glob("*.yaml")}
+    assert {name for name in studies if f"`{name}`" not in page} == set()
+
+
 def test_every_method_is_explained():
     page = (ROOT / "docs" / "explanations" / "methods.md").read_text()
     explained = set(re.findall(r"^::: (distill_lightning\.methods\.\w+)$", page, re.MULTILINE))
