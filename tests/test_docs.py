@@ -137,12 +137,12 @@ def test_few_blocks_are_skipped():
     assert len(skipped) <= MOST_SKIPPED, skipped
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "results").glob("*.md")), ids=name_of)
-def test_the_commands_of_results_are_of_studies_that_exist(page, programs, capsys):
-    """What a results page skips because it takes long must still be a command that can begin."""
-    for block in blocks(page):
-        for study in re.findall(r"^distill study (\S+)", block.text, re.MULTILINE) if block.reason else []:
-            assert distill("study", study, "--dry_run") == 0
+def test_the_commands_of_results_are_of_studies_that_exist():
+    """What a results page skips because it takes long must be a command that can begin; another test plans all."""
+    for page in (ROOT / "docs" / "results").glob("*.md"):
+        for block in blocks(page):
+            for study in re.findall(r"^distill study (\S+)", block.text, re.MULTILINE) if block.reason else []:
+                assert (ROOT / "configs" / "studies" / f"{study}.yaml").is_file(), (name_of(page), study)
 
 
 def test_pages_that_other_tests_run():

@@ -54,8 +54,15 @@ def options(method: str, teacher: Path, mode: str = "online") -> list:
     return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *more]
 
 
-@pytest.mark.parametrize("every", [[], ["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]])
-@pytest.mark.parametrize("method", METHODS)
+REMEMBER = ("kd", "dlb", "ps_kd", "mr_kd", "snapshot", "dml", "crd", "okddip")
+"""Methods that keep something between steps, have several networks, or read a table."""
+OTHER_CHECKPOINTS = [["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]]
+
+
+@pytest.mark.parametrize(
+    ("method", "every"),
+    [(name, []) for name in METHODS] + [(name, every) for name in REMEMBER for every in OTHER_CHECKPOINTS],
+)
 def test_killed_at_any_hook(method, every, teacher, monkeypatch):
     """The same run several times over: each kill comes after a resume."""
     given = [*options(method, teacher, "table" if method == "kd" else "online"), *every]
