@@ -71,7 +71,7 @@ def _judged(
     words = (
         f"{curves[best].file} differs in {option} alone. With {other:g} there, the training loss ends at "
         f"{_percent(measures[best])} of the loss of guessing; with {own:g} here, at {_percent(measures[place])} "
-        f"(threshold: {100 * WORSE:.0f} points more)."
+        f"(flagged above {100 * WORSE:.0f} points more)."
     )
     more = f"; {advice(verdict, curves[place])}" if verdict == "batch_too_small" else ""
     return Diagnosis(diagnosis.file, verdict, words, f"--{option} {to:.2g}{more}", SURE, "loss", measures[place].steps)

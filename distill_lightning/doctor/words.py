@@ -17,7 +17,7 @@ TITLES = {
     "lr_too_low": "the learning rate is too low, or the training too short",
     "batch_too_small": "the batch is too small for this learning rate",
     "overfits": "the network overfits",
-    "underfits": "the network is too small for the data, or its rate a little off",
+    "underfits": "the network is too small for the data, or its rate too low",
     "no_learning": "the network does not learn",
     "eval_mismatch": "the evaluation does not match the training",
     "wrong_labels": "a part of the training labels is wrong",
@@ -38,82 +38,85 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
     was_lower = f"Before, it was down to {m.low:.0%}: the network has lost what it knew"
     before = rose if m.spike > RISE else was_lower
     nothing = "Above 97%, a network knows nothing"
-    half = f"Half of its fall took {m.half_at:.0%} of the steps (threshold 8.5%)"
+    half = f"The first half of its fall took {m.half_at:.0%} of the steps (flagged above 8.5%)"
     fell = f"In the last fifth of the training it fell by {m.slope:.1%}"
     fewer = f"{both}, {100 * m.gap:.1f} points fewer"
     certain = f"{right}, but the training loss ends at {percent} of that of guessing"
     measured = [f"{both}, where {chance}"] if m.gap == m.gap else []
     lower = [f"Its loss is lower by {m.end - m.val_loss:.1%} of that of guessing"] if m.val_loss == m.val_loss else []
-    higher = [f"The validation loss is above it by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
+    higher = [f"Here it is higher by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
     sentences = {
         "not finite": [
-            f"From step {m.broken_at:.0f} on, the training loss is not a number",
+            f"From step {m.broken_at:.0f} on, the training loss is not a finite number",
             *([f"Before that, it had risen to {m.spike:.3g} times its start"] if m.spike > 1 else []),
         ],
         "ends above": [ends, "A training that ends above 125% has diverged"],
-        "few steps": [f"The training has only {m.steps:.0f} steps (threshold 20)", ends],
-        "collapsed, small batch": [ends, nothing, before, f"{batch} (threshold 8)"],
+        "few steps": [f"The training has only {m.steps:.0f} steps (flagged below 20)", ends],
+        "collapsed, small batch": [ends, nothing, before, f"{batch} (flagged at 8 or fewer)"],
         "collapsed": [ends, nothing, before],
         "hardly falls": [ends, f"{nothing}, or next to nothing", _creeping(m)],
         "flat": [ends, nothing, "It does not fall in the last part of the training", *measured],
         "validation at chance": [
-            f"{both}, where {chance}", f"The validation loss is {m.val_loss:.0%} of that of guessing (threshold 110%)",
+            f"{both}, where {chance}",
+            f"The validation loss is {m.val_loss:.0%} of that of guessing (flagged above 110%)",
         ],
         "validation never learned": [
-            f"The validation loss was never below {m.val_least:.0%} of that of guessing (threshold 105%), though the "
-            f"training loss ends at {percent}",
+            f"The validation loss was never below {m.val_least:.0%} of that of guessing (flagged above 105%), though "
+            f"the training loss ends at {percent}",
         ],
         "validation above training": [
             both,
             f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points "
-            "(threshold 7, or 3 if its loss is lower by 3.5% of that of guessing)",
+            "(flagged above 7, or above 3 if its loss is lower by 3.5% of that of guessing)",
             *lower,
-            "Where training labels are wrong, a network that is right counts as wrong in training",
+            "Where training labels are wrong, correct predictions count as errors in training",
         ],
         "right but not certain": [
-            f"{certain}, {m.doubt:.0%} more than such an accuracy should have (threshold 10%)",
-            f"It fell {m.gain:.1f} times as fast once the rate fell (threshold 1.8)",
-            "A network is that uncertain if alike pictures have different labels",
+            f"{certain}, {m.doubt:.0%} more than expected at this accuracy (flagged above 10%)",
+            f"The loss fell {m.gain:.1f} times as fast after the rate was lowered (flagged above 1.8)",
+            "A network is that uncertain if similar pictures have different labels",
         ],
         "validation falls again": [
-            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (threshold 5), while training "
-            f"went on to {_percent(m.train)}",
-            "So the network first learned the right labels, and then the wrong ones by heart",
+            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (flagged above 5), while the "
+            f"training accuracy rose to {_percent(m.train)}",
+            "A network that learns the right labels first, and then the wrong ones by heart, does this",
         ],
-        "rose, small batch": [ends, rose, f"{batch} (threshold 8)"],
+        "rose, small batch": [ends, rose, f"{batch} (flagged at 8 or fewer)"],
         "rose": [ends, rose],
         "falls with its rate": [
-            ends, f"Half of its fall took {m.half_at:.0%} of the steps (threshold 30%)",
-            f"For the same rate it fell {m.gain:.1f} times as fast at the end as before (threshold 1.8)",
+            ends, f"The first half of its fall took {m.half_at:.0%} of the steps (flagged above 30%)",
+            f"For the same rate it fell {m.gain:.1f} times as fast at the end as before (flagged above 1.8)",
         ],
         "rises": [
-            ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than before (threshold 10%)",
+            ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than before (flagged above 10%)",
         ],
         "wide, small batch": [
-            ends, f"From step to step it varies by {m.width:.0%} of its mean (threshold 45%)", f"{batch} (threshold 8)",
+            ends,
+            f"From step to step it varies by {m.width:.0%} of its mean (flagged above 45%)",
+            f"{batch} (flagged at 8 or fewer)",
         ],
         "gap": [
-            f"{fewer} (threshold 8)",
+            f"{fewer} (flagged above 8)",
             "It knows the training pictures by heart (97% or more)" if m.train > 0.97 else
-            f"The validation loss is {m.val_rise:.0%} above its best, at step {m.val_low_at:.0f} (threshold 10%)",
+            f"The validation loss is {m.val_rise:.0%} above its lowest, at step {m.val_low_at:.0f} (flagged above 10%)",
         ],
         "wide gap": [
-            f"{fewer} (threshold {max(12, 15 * m.train):.1f}, or 8 if the validation loss is above the training loss "
-            "by 9% of that of guessing)",
+            f"{fewer} (flagged above {max(12, 15 * m.train):.1f}, or above 8 if the validation loss is higher than the "
+            "training loss by 9% of that of guessing)",
             *higher,
         ],
         "dropped": [
-            f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (threshold 70%)", ends,
+            f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (flagged above 70%)", ends,
         ],
-        "still falls": [ends, f"{fell} (threshold 5%)", half],
+        "still falls": [ends, f"{fell} (flagged above 5%)", half],
         "hesitates": [
-            f"{certain}, {m.doubt:.0%} more than such an accuracy should have (threshold 25%)",
+            f"{certain}, {m.doubt:.0%} more than expected at this accuracy (flagged above 25%)",
             "The network gives nearly the same probability to all classes, as one that has just begun to learn",
         ],
         "flat and high": [ends, f"{fell}, so it has stopped", both],
-        "little fall": [f"{ends} (threshold 62%)", half],
+        "little fall": [f"{ends} (flagged above 62%)", half],
         "slowed by its rate": [ends, half, "It stopped only because the rate fell"],
-        "agree and flat": [ends, f"{fell} (threshold 4.5%)", both],
+        "agree and flat": [ends, f"{fell} (flagged below 4.5%)", both],
         "nothing found": [ends, "No sign of an illness was found"],
     }  # fmt: skip
     return ". ".join(sentences[rule]) + "."
@@ -122,8 +125,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
 def undecided(m: Measures, curves: Curves) -> str:
     """Why no rule decides."""
     return (
-        f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}. A good rate with a small "
-        "network and a low rate look alike there."
+        f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}. Either the network is "
+        "too small or the rate too low: a run at three times the rate tells."
     )
 
 
@@ -134,7 +137,7 @@ def _ends(m: Measures, curves: Curves) -> str:
     guessing = math.log(curves.num_classes)
     least = floor(curves.smoothing, curves.num_classes)
     nats, share = least + m.end * (guessing - least), f"{m.end:.0%}" if m.end < MANY else f"{m.end:.2g} times"
-    smoothed = f", both less the {least:.2f} that label smoothing adds" if least > 0 else ""
+    smoothed = f", after subtracting the {least:.2f} that label smoothing adds" if least > 0 else ""
     return (
         f"The training loss ends at {nats:.3g}, which is {share} "
         f"{'of ' if m.end < MANY else ''}the loss of guessing (ln {curves.num_classes} = {guessing:.2f}{smoothed})"
@@ -147,7 +150,7 @@ def _creeping(m: Measures) -> str:
         right = f"{np.fmax(m.train, m.val):.1%} of the pictures, where guessing gives {m.chance:.1%}"
         return f"But the network is right on {right}: it learns, but slowly"
     if keeps_falling(m):
-        return f"But it falls until the end, by {m.fallen:.1f} standard errors in all (threshold 3.5)"
+        return f"But it falls until the end, by {m.fallen:.1f} standard errors in all (flagged above 3.5)"
     return f"The largest rate is {m.top_rate:.2g}; with less than {TINY_RATE:.0e}, weights hardly change"
 
 
@@ -185,12 +188,12 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
         ],
         "lr_too_high": [
             lr(0.1, "a tenth of the rate") if knows_nothing else lr(1 / 3, "a third of the rate"), WARM_UP,
-            "not a longer training",
+            "but do not train longer",
         ],
         "lr_too_low": [lr(3, "three times the rate"), f"if that is worse, {longer}"],
         "batch_too_small": [
             lr((batch or 8) / 32, "the rate times batch / 32"),
-            option(f"--trainer.accumulate_grad_batches {accumulate}", f"gradients of {accumulate} batches added up"),
+            option(f"--trainer.accumulate_grad_batches {accumulate}", f"gradients averaged over {accumulate} batches"),
         ],
         "overfits": [
             "more pictures, or augmentation",
@@ -203,20 +206,25 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
         ],
         "no_learning": [
             "other initial weights (He's for ReLU, Glorot's for tanh)", "ReLU in place of sigmoid", "batch norm",
-            "look whether the labels belong to the pictures",
+            "check whether the labels belong to the pictures",
         ],
         "eval_mismatch": [
             "the same preprocessing of training and validation pictures",
             "batch norm with momentum 0.1 and a batch of 16 or more",
-            option("distill test RUN --reestimate_batch_norm 1000", "its statistics estimated again before the test"),
-            option("--trainer.callbacks+ EMA, or --model.schedule Cosine", "averaged weights, or a falling rate"),
+            option(
+                "distill test RUN --reestimate_batch_norm 1000",
+                "batch norm statistics estimated again before the test",
+            ),
+            option(
+                "--trainer.callbacks+ EMA, or --model.schedule Cosine", "averaged weights (EMA), or a rate that falls"
+            ),
         ],
         "wrong_labels": [
             "look at the training pictures with the largest loss",
             option("--model.label_smoothing 0.1", "label smoothing of 0.1"),
             option("fewer epochs, or checkpoints/best.ckpt", "fewer epochs, or the weights of the best evaluation"),
         ],
-        "lr_dropped_early": ["later milestones", option("--model.schedule Cosine", "a rate that falls as a cosine")],
+        "lr_dropped_early": ["later milestones", option("--model.schedule Cosine", "a cosine schedule")],
         "healthy": [],
         "unsure": ["train longer, or log more often", "compare with a run that differs in the rate alone"],
     }  # fmt: skip
