@@ -28,7 +28,27 @@ def small(request, mnist, cifar10, cifar100, pictures):
         "cifar10": ["--data.root", cifar10, "--data.batch_size", 32, "--data.train_part", 64],
         "cifar100": ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25],
         "folder": ["--data.root", pictures, "--data.image_size", 16, "--data.batch_size", 32],
+        "multi_view": ["--data.samples", 40, "--data.batch_size", 40, "--data.dimension", 20],
     }
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A fit whose run is kept: the next time, the same one is copied to the same place."""
+    kept: dict[tuple, Path] = {}
+
+    def fit_once(config: str, *args) -> Path:
+        key = (config, *map(str, args))
+        if key not in kept:
+            run = fit(config, *args)
+            kept[key] = tmp_path_factory.mktemp("kept") / run
+            shutil.copytree(run, kept[key])
+            return run
+        run = Path(*kept[key].parts[-4:])
+        shutil.copytree(kept[key], run)
+        return run
+
+    return fit_once
 
 
 @pytest.mark.parametrize(
@@ -36,7 +56,7 @@ def small(request, mnist, cifar10, cifar100, pictures):
     [p for p in YAMLS if p.parent.name not in ("callbacks", "recipes", "studies")],
     ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
-def test_every_yaml_runs(path, small):
+def test_every_yaml_runs(path, small, fitted):
     given = [*small[path.parent.name], *FAST]
     if "Lottery" in path.read_text():
         given += ["--trainer.callbacks.rounds", 1, "--trainer.callbacks.length", "2 steps", "--data.val_size", 0.2]
@@ -50,8 +70,8 @@ def test_every_yaml_runs(path, small):
         arguments = model.get("init_args", {})
         needed = arguments.get("members") or arguments.get("generalist") or callbacks[0]["init_args"]["teacher"]
         needed = needed if isinstance(needed, list) else [needed]
-        made = [fit(first, *given)]
-        made += [fit(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
+        made = [fitted(first, *given)]
+        made += [fitted(first, *given, "--seed_everything", seed) for seed in range(1, len(needed))]
         if model["class_path"] == "JointInference":
             needed += arguments["specialists"]
             made.append(fit(f"{path.parent.name}/specialist.yaml", *given, *few))
@@ -70,6 +90,7 @@ def test_every_yaml_runs(path, small):
     checkpoint = load(run)
     beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
     beside |= {"Branches": {"branches"}, "ONE": {"branches", "gate"}, "OKDDip": {"branches", "query", "key"}}
+    beside |= {name: {"adapters"} for name in ("FitNets", "OFD", "ReviewKD", "CRD")}
     trained = {"model"} | beside.get(model.get("class_path"), set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained
     assert {"train/epoch_loss", "val/accuracy", "test/ece"} <= set(events(run))
