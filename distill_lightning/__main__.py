@@ -17,6 +17,8 @@ WITHOUT_TORCH = ("report", "configs", "list", "show", "doctor", "lr")
 EXPORTED = (".onnx", ".pt2")
 """The ends of exported files. Those of ONNX are read where there may be no torch."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+received: list[int] = []
+"""The signal that ends the command, if one has come."""
 
 
 class Stopped(SystemExit):
@@ -62,6 +64,8 @@ def _run(args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if received:  # a library may turn Stopped into another error, when it comes in the middle of an import
+            return 128 + received[0]
         if ours := first_input_error(error):
             return _fail(str(ours), 2)
         return _fail(f"{type(error).__name__}: {error}{_where(error)}", 1)
@@ -80,13 +84,11 @@ def _end_on_signals() -> None:
     During a fit, the callback RunCheckpoint handles the signals instead. An ignored signal stays ignored: a shell lets
     what it starts in the background ignore SIGINT.
     """
-    received = False
 
     def leave(number: int, frame: FrameType | None) -> None:
-        nonlocal received
         if received:  # an exception could end in the middle of the clean-up, or in the shutdown of the interpreter
             os._exit(128 + number)
-        received = True  # the line is not left to ``_run``, which a second signal would not let come so far
+        received.append(number)  # the line is not left to ``_run``, which a second signal would not let come so far
         os.write(sys.stderr.fileno(), f"distill: stopped by {signal.Signals(number).name}\n".encode())
         raise Stopped(128 + number)
 

@@ -115,7 +115,8 @@ MAY_IMPORT = {
     "bench": {"lightning_internals", "data", "methods"},
     "bench_stages": {"data", "methods"},
     "training": METHODS
-    | {"predictions", "methods", "callbacks", "files", "runs", "doctor", "loggers", "trackers", "specs", "version"},
+    | {"predictions", "methods", "callbacks", "callbacks.lottery", "files", "runs", "doctor", "loggers", "trackers"}
+    | {"specs", "version"},
     # files for other programs
     "narrowing": {"errors", "models"},
     "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},

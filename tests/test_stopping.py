@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -85,6 +87,23 @@ def test_a_signal_before_training_ends_with_one_line(after_s, number, status):
     assert "Traceback" not in err
     for folder in Path().glob("logs/*/*/*"):  # no folder, or one that can be resumed
         assert {"config.yaml", "identity.json"} <= {file.name for file in folder.iterdir()}
+
+
+def test_a_library_that_turns_the_signal_into_another_error_changes_nothing():
+    code = """
+import os, signal, sys
+from distill_lightning import __main__ as program
+def answer(args):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except SystemExit:
+        raise RecursionError("too deep")
+program.verbs.answer = answer
+sys.argv = ["distill", "fit"]
+sys.exit(program.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (143, "distill: stopped by SIGTERM\n")
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 0.05, 0.5])

@@ -112,7 +112,8 @@ def named_in(file: Path) -> list[Path]:
     content = read_yaml(file)
     names = [content["base"]] if "base" in content else []
     for entry in content.get("runs", {}).values():
-        names += entry["config"] if isinstance(entry["config"], list) else [entry["config"]]
+        configs = entry.get("config", [])  # an entry that names a function has none
+        names += configs if isinstance(configs, list) else [configs]
     return [config_files.beside(file, name).resolve() for name in names]
 
 

@@ -95,5 +95,4 @@ def answer(args: list[str]) -> int | None:
         return None
     if first.startswith("-"):
         raise InputError(f"distill {first}: a verb comes first, as distill fit {first}")
-    every = ", ".join(known)
-    raise InputError(f"there is no command {first}{nearest(first, known) or f': use one of {every}'}")
+    raise InputError(f"there is no command {first}{nearest(first, known) or ': distill --help lists them'}")

@@ -74,7 +74,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("inspect nowhere.pt", ["nowhere.pt"]),
     ("report nowhere", ["nowhere"]),
     ("completion fish", ["fish", "bash"]),
-    ("zzz", ["no command zzz", "use one of fit, validate, test"]),
+    ("zzz", ["no command zzz", "distill --help lists them"]),
     # names of options
     (f"{B} --modle KD", ["no option --modle", "did you mean --model?"]),
     (f"{B} --trainer.max_epoch 3", ["--trainer.max_epoch", "did you mean --trainer.max_epochs?"]),

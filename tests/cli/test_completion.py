@@ -34,7 +34,7 @@ def script(tmp_path_factory) -> Path:
     ("words", "completed"),
     [
         (["fi"], ["fit"]),
-        (["fit", "--model.temp"], ["--model.temperature"]),
+        (["fit", "--model.temp"], ["--model.temperature", "--model.temperature_range"]),
         (["fit", "--trainer.max_e"], ["--trainer.max_epochs"]),
         (["fit", "--data.aug"], ["--data.augment"]),
         (["fit", "--trainer.callbacks.rew"], ["--trainer.callbacks.rewind_to"]),
