@@ -8,6 +8,7 @@ and a resumed run draws the same numbers.
 
 import itertools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -85,6 +86,25 @@ def seed_of_order(seed: int, order: int) -> int:
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order of the samples in an epoch: a permutation of 0 .. count - 1, int64 (count,)."""
     return hash_names(PERMUTATION, seed, epoch, torch.arange(count)).argsort(stable=True)
+
+
+def in_turns(position: Tensor, count: int, order: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+    """Samples in orders that follow each other without a gap: each is taken once before one is taken again.
+
+    Args:
+        position: (n,) int64, the places in this endless row.
+        count: the number of samples.
+        order: the order of a turn, (count,) int64, as a function of its number.
+
+    Returns:
+        Numbers of samples, (n,) int64, and how often each was taken before, its turn, (n,) int64.
+    """
+    turn, place = position // count, position % count
+    numbers = torch.empty_like(place)
+    for one in turn.unique().tolist():
+        here = turn == one
+        numbers[here] = order(one)[place[here]]
+    return numbers, turn
 
 
 def rank_within_class(labels: Tensor, seed: int) -> Tensor:

@@ -25,7 +25,7 @@ from distill_lightning.files import atomic_write
 from distill_lightning.ranges import faults
 from distill_lightning.runs import RunConfig, start
 from distill_lightning.runs.declared import declared
-from distill_lightning.runs.metrics import HEADER
+from distill_lightning.runs.metrics import write_metrics
 from distill_lightning.runs.summary import write_summary
 from distill_lightning.signatures import signature
 from distill_lightning.specs.describe import class_path
@@ -166,8 +166,7 @@ def _write(folder: Path, computed: Computed, config: RunConfig, seconds: float) 
         atomic_write(folder / name, lambda file, content=content: file.write(content.encode()))  # type: ignore[misc]
     rows = [(step, tag, value) for tag, points in computed.curves.items() for step, value in points]
     if rows:
-        text = "".join(f"{step},{tag},{value!r}\n" for step, tag, value in rows)
-        atomic_write(folder / "metrics.csv", lambda file: file.write((",".join(HEADER) + "\n" + text).encode()))
+        write_metrics(folder / "metrics.csv", rows)
     summary = {
         "metrics": computed.metrics,
         "wall_time_s": round(seconds, 3),

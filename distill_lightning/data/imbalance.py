@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.seeds import BALANCE, hash_names, seed_for
+from distill_lightning.seeds import BALANCE, hash_names, in_turns, seed_for
 
 
 def check_weights(given: str | Mapping[str | int, float] | None) -> None:
@@ -82,14 +83,15 @@ def balanced_order(labels: Tensor, seed: int, epoch: int) -> tuple[Tensor, Tenso
     numbers, shown = [], []
     for label, count in zip(classes.tolist(), places.tolist(), strict=True):
         mine = (labels == label).nonzero().flatten()
-        position = epoch * count + torch.arange(count)
-        turn, place = position // len(mine), position % len(mine)
-        for one in turn.unique().tolist():
-            order = hash_names(BALANCE, seed, label, one, torch.arange(len(mine))).argsort(stable=True)
-            numbers.append(mine[order[place[turn == one]]])
+        within, turn = in_turns(epoch * count + torch.arange(count), len(mine), partial(_order, len(mine), seed, label))
+        numbers.append(mine[within])
         shown.append(turn)
     mixed = hash_names(BALANCE, seed_for(BALANCE, seed), epoch, torch.arange(total)).argsort(stable=True)
     return torch.cat(numbers)[mixed], torch.cat(shown)[mixed]
+
+
+def _order(count: int, seed: int, label: int, turn: int) -> Tensor:
+    return hash_names(BALANCE, seed, label, turn, torch.arange(count)).argsort(stable=True)
 
 
 def counts_by_class(labels: Tensor, taken: Tensor, class_names: Sequence[str]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.seeds import SPECIAL, hash_names
+from distill_lightning.seeds import SPECIAL, hash_names, in_turns
 
 
 def special_rows(labels: Tensor, classes: Sequence[int]) -> Tensor:
@@ -53,12 +53,12 @@ def special_order(
     count, key = len(special), int(hash_names(SPECIAL, seed, *classes, torch.tensor(0)))
     first = special[hash_names(SPECIAL, key, 0, epoch, torch.arange(count)).argsort(stable=True)]
     position = epoch * count + torch.arange(count)
-    turn, place = position // len(others), position % len(others)
-    second = torch.empty_like(first)
-    for one in turn.unique().tolist():
-        order = hash_names(SPECIAL, key, 1, one, torch.arange(len(others))).argsort(stable=True)
-        second[turn == one] = others[order[place[turn == one]]]
-    numbers = torch.stack([first, second], dim=1).flatten()
+
+    def order(one: int) -> Tensor:
+        return hash_names(SPECIAL, key, 1, one, torch.arange(len(others))).argsort(stable=True)
+
+    second, turn = in_turns(position, len(others), order)
+    numbers = torch.stack([first, others[second]], dim=1).flatten()
     shown = torch.stack([torch.full_like(turn, epoch), turn], dim=1).flatten()
     batch = torch.arange(2 * count) // batch_size
     mixed = hash_names(SPECIAL, key, 2, epoch, torch.arange(2 * count)).argsort(stable=True)

@@ -8,7 +8,7 @@ position means two pictures.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from distill_lightning.data.training_part import TrainingPart, good
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.pillow_decoding import ChooseBox
-from distill_lightning.seeds import UNLABELLED, epoch_order, seed_for
+from distill_lightning.seeds import UNLABELLED, epoch_order, in_turns, seed_for
 
 START = 1 << 40
 """The position of the first picture of a folder without labels. It is larger than any training part."""
@@ -62,11 +62,7 @@ class Unlabelled:
             Positions, (rows,) int64, and how often each of them was shown before, (rows,) int64.
         """
         place = torch.arange(number * self.rows, (number + 1) * self.rows)
-        shown, place = place // len(self.index), place % len(self.index)
-        rows = torch.empty_like(place)
-        for turn in shown.unique().tolist():
-            here = shown == turn
-            rows[here] = _order(len(self.index), seed, turn)[place[here]]
+        rows, shown = in_turns(place, len(self.index), partial(_order, len(self.index), seed))
         return self.index[rows], shown
 
 

@@ -55,9 +55,8 @@ class CAMKD(Taught):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not soft_weight and not hard_weight:
-            raise InputError("CAMKD.soft_weight and CAMKD.hard_weight are both 0: one of them must be above 0")
-        self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
+        self.weigh(soft_weight, hard_weight)
+        self.temperature = temperature
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``hard`` (labels) and ``soft`` (teachers)."""

@@ -30,7 +30,6 @@ State between steps: none. The teacher is not part of the method.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
@@ -65,9 +64,8 @@ class KD(Taught):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not soft_weight and not hard_weight:
-            raise InputError("KD.soft_weight and KD.hard_weight are both 0: one of them must be above 0")
-        self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
+        self.weigh(soft_weight, hard_weight)
+        self.temperature = temperature
         self.standardise = standardise
         self.needs = BatchNeeds(teacher_logits=True, allows_unlabelled=soft_weight > 0)
 

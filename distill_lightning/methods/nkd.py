@@ -19,7 +19,6 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import nkd
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
@@ -54,10 +53,8 @@ class NKD(Taught):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not soft_weight and not hard_weight:
-            raise InputError("NKD.soft_weight and NKD.hard_weight are both 0: one of them must be above 0")
+        self.weigh(soft_weight, hard_weight)
         self.temperature, self.gamma = temperature, gamma
-        self.soft_weight, self.hard_weight = soft_weight, hard_weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``hard`` (labels) and ``soft`` (teacher)."""

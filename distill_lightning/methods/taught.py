@@ -36,6 +36,17 @@ class Taught(Method):
         self.teachers = as_list(teacher)
         self._own: Teachers | None = None
 
+    def weigh(self, soft_weight: float, hard_weight: float) -> None:
+        """Keeps the weights of the teacher's soft targets and of the labels.
+
+        Raises:
+            InputError: both are 0.
+        """
+        if not soft_weight and not hard_weight:
+            name = type(self).__name__
+            raise InputError(f"{name}.soft_weight and {name}.hard_weight are both 0: one of them must be above 0")
+        self.soft_weight, self.hard_weight = soft_weight, hard_weight
+
     def find_plain_teacher(self) -> None:
         """Opens the teacher that the method asks itself."""
         if not self.teachers:

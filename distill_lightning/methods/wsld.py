@@ -18,7 +18,6 @@ State between steps: none. The teacher is not part of the method.
 
 from typing import Any
 
-from distill_lightning.errors import InputError
 from distill_lightning.losses import wsld
 from distill_lightning.methods.taught import Taught
 from distill_lightning.networks import Network
@@ -51,9 +50,8 @@ class WSLD(Taught):
         **kwargs: Any,
     ) -> None:
         super().__init__(network, **kwargs)
-        if not soft_weight and not hard_weight:
-            raise InputError("WSLD.soft_weight and WSLD.hard_weight are both 0: one of them must be above 0")
-        self.temperature, self.soft_weight, self.hard_weight = temperature, soft_weight, hard_weight
+        self.weigh(soft_weight, hard_weight)
+        self.temperature = temperature
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``hard`` (labels) and ``soft`` (teacher)."""

@@ -1,7 +1,11 @@
-"""Reads metrics.csv."""
+"""Reads metrics.csv, and writes a whole one."""
 
 import csv
+import io
+from collections.abc import Iterable
 from pathlib import Path
+
+from distill_lightning.files import atomic_write
 
 HEADER = ["step", "tag", "value"]
 
@@ -18,3 +22,10 @@ def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
         return []
     whole, _, _torn = path.read_text().rpartition("\n")
     return [(int(step), tag, float(value)) for step, tag, value in list(csv.reader(whole.splitlines()))[1:]]
+
+
+def write_metrics(path: Path, rows: Iterable[tuple[int, str, float]]) -> None:
+    """Writes a metrics.csv with these rows (step, tag, value) at once as a whole."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
+    atomic_write(path, lambda file: file.write(text.getvalue().encode()))

@@ -5,15 +5,13 @@ confusion.csv and a thinned metrics.csv; that of a lottery run also has rounds.c
 as it does from runs. A run with a record is trained again only if another run needs its weights.
 """
 
-import csv
-import io
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
 from distill_lightning.files import atomic_write
 from distill_lightning.runs.config import CONFIG, IDENTITY
-from distill_lightning.runs.metrics import HEADER, read_metrics
+from distill_lightning.runs.metrics import read_metrics, write_metrics
 from distill_lightning.runs.summary import CONFUSION
 
 WHOLE = (CONFIG, IDENTITY, CONFUSION, "rounds.csv", "summary.json")
@@ -41,10 +39,7 @@ def write_record(run: Path, records: Path) -> Path:
     if (folder / "summary.json").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    rows = thinned(read_metrics(run / "metrics.csv"))
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([HEADER, *rows])
-    atomic_write(folder / "metrics.csv", lambda file: file.write(text.getvalue().encode()))
+    write_metrics(folder / "metrics.csv", thinned(read_metrics(run / "metrics.csv")))
     for name in WHOLE:
         if (run / name).is_file():
             content = (run / name).read_bytes()
