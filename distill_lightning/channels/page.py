@@ -26,6 +26,8 @@ LARGE = 128
 """Pictures with a longer side are stored as JPEG."""
 HEAT = (213, 94, 0)
 """The colour of places that a channel needs: red, green, blue."""
+FRAME = "#d55e00"
+"""The colour of a region's frame in the figure."""
 
 
 def page(study: Study) -> str:
@@ -84,27 +86,31 @@ def draw(study: Study, path: Path) -> bytes:
     from matplotlib import rc_context  # slow to import, and only needed here
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     channels, columns = study.chosen[: IN_FIGURE[0]], IN_FIGURE[1]
+    kind = path.suffix.lower().removeprefix(".")
+    pixels = "none" if kind == "svg" else "nearest"  # an SVG holds each pixel once, and is drawn with sharp pixels
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "distill", "font.family": "sans-serif", "font.size": 8}):
         figure = Figure((7.0, 1.15 * len(channels) + 0.3), layout="constrained", dpi=200)
         axes = figure.subplots(len(channels), columns + 1, squeeze=False)
         for row, channel in enumerate(channels):
             for place, picture in enumerate(study.found.strongest(channel, columns)):
                 shown = axes[row, place]
-                shown.imshow(_array(study.pictures[picture]), interpolation="nearest")
+                shown.imshow(_array(study.pictures[picture]), interpolation=pixels)
                 top, bottom, left, right = study.region(channel, picture)
-                shown.add_patch(
-                    Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, color="#d55e00")
-                )
+                frame = Rectangle((left - 0.5, top - 0.5), right - left + 1, bottom - top + 1, fill=False, color=FRAME)
+                frame.set_path_effects([withStroke(linewidth=2.4, foreground="white")])  # to be seen on orange, too
+                shown.add_patch(frame)
                 shown.set_title(study.class_names[int(study.labels[picture])], fontsize=7, parse_math=False)
             first, heat = study.found.strongest(channel, 1)[0], study.occlusions[channel]
             square, step = square_of(min(study.pictures.shape[-2:]))
             start = (square - step) / 2 - 0.5
             extent = (start, start + step * heat.shape[1], start + step * heat.shape[0], start)
             last = axes[row, -1]
-            last.imshow(_array(study.pictures[first]).mean(2), cmap="gray", interpolation="nearest")
-            last.imshow(heat.clamp(min=0).numpy(), cmap="inferno", alpha=0.6, extent=extent, interpolation="bilinear")
+            last.imshow(_array(_grey(study.pictures[first])), interpolation=pixels)
+            needed = _strength(heat).numpy()  # transparent where the channel needs nothing
+            last.imshow(needed, cmap="inferno", alpha=0.8 * needed, extent=extent, interpolation="bilinear")
             last.set(xlim=axes[row, 0].get_xlim(), ylim=axes[row, 0].get_ylim())
             axes[row, 0].set_ylabel(f"channel {channel}")
         axes[0, -1].set_title("needed", fontsize=7)
@@ -112,7 +118,6 @@ def draw(study: Study, path: Path) -> bytes:
             one.set(xticks=[], yticks=[])
             one.spines[:].set_visible(False)
         file = io.BytesIO()
-        kind = path.suffix.lower().removeprefix(".")
         metadata = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[kind]
         figure.savefig(file, format=kind, metadata=metadata)
     return file.getvalue()
@@ -132,14 +137,14 @@ def _shown(study: Study, channel: int) -> dict[str, Any]:
                 "name": study.class_names[int(study.labels[picture])],
                 "box": (left, top, right - left + 1, bottom - top + 1),
                 "crop": _source(crop) if crop.numel() else "",
+                "crop_at": (_beginning(left, crop.shape[2], largest[1]), _beginning(top, crop.shape[1], largest[0])),
                 "largest": (largest[1], largest[0]),
                 "value": f"{float(study.found.maxima[picture, channel]):.3g}",
             }
         )
     heat = study.occlusions[channel]
     square, step = square_of(min(study.pictures.shape[-2:]))
-    strength = heat.clamp(min=0) / heat.max().clamp(min=1e-12)
-    alpha = (220 * strength).round().to(torch.uint8)
+    alpha = (220 * _strength(heat)).round().to(torch.uint8)
     layer = torch.cat([torch.tensor(HEAT, dtype=torch.uint8).view(3, 1, 1).expand(3, *alpha.shape), alpha[None]])
     counts = study.found.classes_of_strongest(channel, study.labels, len(study.class_names))
     order = counts.sort(descending=True, stable=True).indices[:3].tolist()
@@ -149,11 +154,22 @@ def _shown(study: Study, channel: int) -> dict[str, Any]:
         "classes": ", ".join(f"{int(counts[k])} of {study.class_names[k]}" for k in order if counts[k]),
         "seen": int(counts.sum()),
         "pictures": pictures,
+        "grey": _source(_grey(study.pictures[study.found.strongest(channel, 1)[0]])),
         "heat": _source(layer),
         "heat_box": ((square - step) / 2, (square - step) / 2, step * heat.shape[1], step * heat.shape[0]),
         "drop": f"{100 * float(heat.max()) / peak:.0f}" if peak > 0 else "",
         "rim": f"{float(study.found.rim[channel]):.0%}",
     }
+
+
+def _beginning(first: int, size: int, largest: int) -> int:
+    """Where a region begins in a square for the largest one: what lies outside the picture is left free."""
+    return largest - size if first == 0 else 0
+
+
+def _strength(heat: Tensor) -> Tensor:
+    """How much each place is needed, from 0 to 1."""
+    return heat.clamp(min=0) / heat.max().clamp(min=1e-12)
 
 
 def _counts(study: Study) -> Table:
@@ -224,6 +240,11 @@ def _halves(study: Study) -> Table | None:
         "channels have more than rotated channels speaks for views."
     )
     return Table("", ["halves of", "one half, %", "sum of both, %", "they differ, %"], rows, note)
+
+
+def _grey(picture: Tensor) -> Tensor:
+    """A picture (C, H, W) uint8 without colours: (1, H, W)."""
+    return picture.float().mean(0, keepdim=True).round().to(torch.uint8)
 
 
 def _array(picture: Tensor) -> Any:
