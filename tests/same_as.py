@@ -122,6 +122,7 @@ TAUGHT = f"--trainer.callbacks.teacher {OF_TEACHER}"
 TABLE = f"{TAUGHT} --trainer.callbacks.mode table --trainer.callbacks.views 3 --trainer.max_epochs 4"
 LOTTERY = "--config {configs}/callbacks/lottery.yaml --trainer.callbacks.rounds 3"
 LATE = '--trainer.callbacks.rewind_to "5 steps"'
+AT_START = "--trainer.callbacks.at_start snip --trainer.callbacks.density 0.1"
 TICKET = "--config {configs}/callbacks/ticket.yaml --trainer.callbacks.ticket"
 TWO = "--trainer.devices 2 --trainer.accelerator cpu"
 
@@ -250,6 +251,7 @@ CASES = [
     digits("lottery_new_order", "baseline", f"{LOTTERY} --trainer.callbacks.order new"),
     digits("lottery_dlb_kept", "dlb", f"{LOTTERY} {LATE} --trainer.callbacks.optimizer kept"),
     digits("lottery_one_shot", "baseline", f"{LOTTERY} --trainer.callbacks.rounds 1 --trainer.callbacks.density 0.1"),
+    digits("lottery_at_start", "baseline", f"{LOTTERY} --trainer.callbacks.rounds 0 {AT_START}"),
     digits("ticket", "baseline", f"{TICKET} {OF_LOTTERY}"),
     digits("ticket_late", "baseline", f"{TICKET} {OF_LATE} --trainer.callbacks.ticket_round 2"),
     digits("ticket_pruned_on", "baseline", f"{TICKET} {OF_LOTTERY} --trainer.callbacks.rounds 3"),

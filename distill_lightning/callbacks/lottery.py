@@ -23,6 +23,9 @@ Pruned weights are exactly zero. Weights are masked after every optimizer step. 
 that they do not affect momentum, weight decay or the clipping norm. Files hold pruned weights as zeros, and their
 keys are those of the unpruned network.
 
+With ``at_start`` the network is pruned once, before its first step, to ``density``, by scores of its initial weights
+(lottery/at_start.py).
+
 Each round ends with two tests: one of the weights with the lowest validation loss (nll), which are written to
 rounds/round_NN.ckpt, and one of the last weights. Pruning ranks the last weights. To validate every n steps, set
 trainer.val_check_interval to n and check_val_every_n_epoch to null. checkpoints/best.ckpt is the best of all rounds,
@@ -35,7 +38,8 @@ round arrives, so that a checkpoint from the end of a round holds the trained ne
 the masks from the same weights, and the processes compare them.
 """
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -47,6 +51,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.distributed import from_first_into
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import dump_checkpoint
+from distill_lightning.lottery.at_start import AtStart, masks_at_start
 from distill_lightning.lottery.packing import packed, sizes
 from distill_lightning.lottery.rates import PruningRule, first_masks
 from distill_lightning.lottery.rewinding import RewindPoint, copied, put, rewind, rewind_point
@@ -93,10 +98,16 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
             which is the control experiment of the paper.
         mask: "found" takes the ticket's masks, "shuffled" shuffles them within each layer, "random" draws the same
             number of weights at random from all layers.
+        at_start: prunes once, before training, to ``density``, with ``rounds`` 0: "snip" by |w dL/dw| on the first
+            batch, "synflow" by the paths through a weight, "magnitude" by its size, "random" by chance. All layers
+            share one ranking. By default, training comes first.
 
     Raises:
-        InputError: an option is out of its range, or an option for tickets is given without a ticket.
+        InputError: an option is out of its range, an option for tickets is given without a ticket, or ``at_start`` is
+            given with rounds or a ticket, or without a density.
     """
+
+    later_options: ClassVar[Mapping[str, Any]] = {"at_start": None}
 
     validation_decides = True
     """The times of validation change the result: each round keeps the weights of its best validation."""
@@ -120,16 +131,19 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         ticket_round: CountOrZero | None = None,
         weights: Literal["rewound", "reinitialised"] = "rewound",
         mask: Literal["found", "shuffled", "random"] = "found",
+        at_start: AtStart | None = None,
     ) -> None:
         output = linear / 2 if output is None else output
-        if rounds == 0 and ticket is None:
-            raise InputError(f"Lottery.rounds is {rounds}: it must be 1 or more, or 0 with a ticket")
+        if at_start is not None and (rounds or ticket is not None or density is None):
+            raise InputError(f"Lottery.at_start is {at_start}: give a density, rounds 0 and no ticket with it")
+        if rounds == 0 and ticket is None and at_start is None:
+            raise InputError(f"Lottery.rounds is {rounds}: it must be 1 or more, or 0 with a ticket or at_start")
         if ticket is None and (weights != "rewound" or mask != "found" or ticket_round is not None):
             raise InputError("Lottery: ticket_round, weights and mask say what to do with a ticket: give a ticket")
         self.rule = PruningRule(rounds, linear, conv, output, density, scope, leave_out or [], also or {})
         self.retrain, self.rewind_to, self.length, self.optimizer = retrain, rewind_to, length, optimizer
         self.order, self.ticket, self.ticket_round = order, ticket, ticket_round
-        self.start_weights, self.start_mask = weights, mask
+        self.start_weights, self.start_mask, self.at_start = weights, mask, at_start
         self.opened: Opened | None = None
         self._timeline: PruningTimeline | None = None
         self._forget()
@@ -255,7 +269,7 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         at = trainer.current_epoch * self.timeline.batches_per_epoch + batch_idx
         number, within = self.timeline.round_of(at)
         if self.round < 0:
-            self._begin(method)
+            self._begin(method, batch)
         elif number > self.round:
             self._close(trainer, method, trainer.global_step + 1)
             self._prune(trainer, method)
@@ -263,10 +277,15 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
             kept = trainer.optimizers[0] if self.optimizer == "kept" and self.retrain == "weights" else None
             self.rewind = rewind_point(method, kept, beside=self.retrain == "weights")
 
-    def _begin(self, method: Method) -> None:
-        """Before the first step of round 0: makes the masks, which are all ones, or those of the ticket."""
+    def _begin(self, method: Method, batch: Batch) -> None:
+        """Before the first step of round 0: makes the masks, which are all ones, those of the ticket, or those that
+        are found at the start.
+        """
         found = self.opened.masks if self.opened else {}
         self.round, (_, first) = 0, first_masks(dict(method.model.named_parameters()), self.rates, found)
+        if self.at_start is not None:
+            assert self.rule.density is not None
+            first = masks_at_start(self.at_start, method.model, first, self.rule.density, batch)
         self.masks = {**found, **first}
         if self.opened and self.start_weights == "rewound":
             put(method.model.state_dict(), self.opened.weights)

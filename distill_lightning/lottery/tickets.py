@@ -22,7 +22,7 @@ class Ticket:
     Args:
         weights: the network's state dict at the rewind point.
         rounds: the packed masks of each round, in order. Without a ticket to start from, those of round 0 keep
-            everything.
+            everything, unless they were found before training.
         step: the optimizer step of the rewind point.
         about: how the ticket was found, as plain data.
     """

@@ -39,6 +39,7 @@ from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
 
 LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
+AT_START = "--trainer.callbacks.rounds 0 --trainer.callbacks.at_start snip --trainer.callbacks.density 0.1".split()
 
 
 class Watch(pl.Callback):
@@ -94,6 +95,9 @@ OPTIMIZERS = {
         ({"rounds": 40}, "leave nothing of"),
         ({"density": 0.0001, "rounds": 1}, "cannot be reached"),
         ({"rounds": 0, "ticket": "nowhere.pt"}, "there is no ticket"),
+        ({"at_start": "snip", "density": 0.1}, "Lottery.at_start is snip: give a density, rounds 0 and no ticket"),
+        ({"at_start": "snip", "rounds": 0}, "Lottery.at_start is snip: give a density, rounds 0 and no ticket"),
+        ({"at_start": "snip", "rounds": 0, "density": 1e-4}, "leaves none of"),
     ],
 )
 def test_bad_options_are_refused_in_one_line(wrong, message):
@@ -175,6 +179,22 @@ def test_one_shot_reaches_the_density():
     lottery = Lottery(rounds=1, density=0.1)
     train(lottery, epochs=1)
     assert lottery.table[-1]["density"] == pytest.approx(0.1, abs=0.002)
+
+
+@pytest.mark.parametrize("kind", ["snip", "synflow"])
+def test_pruned_before_training_and_saved_as_a_ticket(kind):
+    lottery = Lottery(rounds=0, at_start=kind, density=0.1)
+    method, watch = train(lottery)
+    count = sum(mask.numel() for mask in lottery.masks.values())
+    assert sum(int(mask.sum()) for mask in lottery.masks.values()) == round(0.1 * count)
+    assert len(lottery.table) == 1 and lottery.table[0]["density"] == pytest.approx(0.1, abs=1e-3)
+    for name, mask in lottery.masks.items():
+        assert not watch.starts[1][name][~mask].any() and not method.model.get_parameter(name)[~mask].any()
+        assert method.model.get_parameter(name)[mask].all()
+    Ticket(lottery.rewind["weights"], lottery.of_rounds, 0).save(Path("ticket.pt"))
+    again = Lottery(rounds=0, ticket="ticket.pt")
+    train(again)
+    assert same(again.masks, lottery.masks) and again.table[0]["test_nll"] == lottery.table[0]["test_nll"]
 
 
 def test_the_smallest_of_the_last_weights_go():
@@ -475,6 +495,7 @@ def assert_same_lottery(a: Path, b: Path) -> None:
         ("dlb", ["--trainer.callbacks.rewind_to", "3 steps", "--checkpoint.every_n_steps", 2]),
         ("dlb", ["--trainer.callbacks.length", "9 steps", "--checkpoint.every_n_steps", 1, "--trainer.val_check_interval", 2]),  # noqa: E501
         ("baseline", ["--trainer.callbacks.retrain", "learning_rate", "--trainer.callbacks.optimizer", "kept"]),
+        ("baseline", [*AT_START, "--checkpoint.every_n_steps", 1]),
     ],
 )  # fmt: skip
 def test_killed_at_any_moment_of_any_round(method, given, monkeypatch):
