@@ -26,7 +26,7 @@ def test_the_page_and_the_figure(run, capsys):
         2 * 8 + 2
     )  # each picture and its region; the strongest again, with heat
     # the inner cells of the map see 3 x 3 pixels
-    assert re.search(r'<rect x="\d" y="\d" width="3" height="3"/>', page)
+    assert re.search(r'<rect class="frame" x="\d" y="\d" width="3" height="3"/>', page)
     figure = Path("channels.svg").read_bytes()
     assert b"channel " in figure
     assert distill("channels", run, *given, "--figure", "channels.png") == 0
