@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import dry_pictures
 
 POOLED = "pooled"
 ALL_STAGES = "all_stages"
@@ -132,10 +132,6 @@ def _hooked(network: nn.Module) -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _dry_picture(network: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    return torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
-
-
 class _Call(NamedTuple):
     """A call of a module in a dry pass: copies of the input and of the output."""
 
@@ -161,7 +157,7 @@ def _calls(network: nn.Module, shape: tuple[int, int, int], kinds: tuple[type, .
         for module in network.modules():
             if isinstance(module, kinds) or module is end:
                 handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-        network(_dry_picture(network, shape))
+        network(dry_pictures(network, shape))
     return calls
 
 
@@ -266,7 +262,7 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
                 handles.append(module.register_forward_pre_hook(see_before(layer)))
             else:
                 handles.append(module.register_forward_hook(see(layer, side == "input")))
-        network(_dry_picture(network, shape))
+        network(dry_pictures(network, shape))
     shapes = []
     for layer in layers:
         held = seen.get(layer)

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "errors": set(),
     "signatures": set(),
     "ranges": {"errors", "signatures"},
-    "environment": set(),
+    "environment": {"version"},
     "discovery": set(),
     "seeds": set(),
     "digests": set(),
@@ -106,7 +106,7 @@ MAY_IMPORT = {
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
     "lottery": METHODS | {"methods", "tensor_files"},
     "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
-    "theory": {"errors", "ranges", "seeds", "checkpoints", "data"},
+    "theory": {"errors", "ranges", "seeds", "checkpoints", "data", "diversity"},
     # runs
     "runs": {"environment", "errors", "files"},
     "doctor": {"errors", "plots", "runs"},
