@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from distill_lightning.checkpoints import open_network
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, last_linear, layer_shapes, module_path
+from distill_lightning.features import Features, channels_last, last_linear, layer_shapes, module_path
 from distill_lightning.losses import simkd
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.models.early_exit import pooled, trunk
@@ -101,6 +101,8 @@ class SimKD(FeatureTaught):
                 raise InputError(f"SimKD cuts the student at one layer, and {len(layer)} are given: give one")
             (own,) = layer_shapes(self.model, layer, data.info.shape)
             path = module_path(self.model, layer[0])
+            if channels_last(self.model, path, data.info.shape):
+                raise InputError(f"SimKD needs a map (C, H, W), and {path} of the student gives (H, W, C)")
             refuse_other_order(self.model, path, data.info.shape)
             arguments = {
                 "layer": path, "channels": own[0], "teacher_channels": channels, "reduction": self.reduction,

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import torchvision
+from features_of import last_channels
 from helpers import CONFIGS, at, bare_trainer, batch_of, data_info, distill, fit, load, sgd
 from torch import nn
 
@@ -209,6 +210,7 @@ def test_what_is_built_beside_the_network_loads_from_python():
         (lambda: ONE(InPlace()), "what follows first in InPlace needs more than the output of first"),
         (lambda: OKDDip(nn.Sequential(nn.Conv2d(1, 10, 1), nn.Conv2d(10, 10, 8), nn.Flatten()), shared_layer="0"),
          "OKDDip compares the inputs of linear layers, and Sequential has none"),
+        (lambda: ONE(last_channels(), shared_layer="2"), r"ONE's gate reads maps .C, H, W., and 2 of Sequential gives"),
         (lambda: Branches(ConvNet(), fine_tuning=FineTuning(frozen=["0"])), "leave fine_tuning out"),
     ],
 )  # fmt: skip
