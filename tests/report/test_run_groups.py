@@ -1,9 +1,11 @@
 """Groups of runs in a report."""
 
+import yaml
 from helpers import write_run
 
 from distill_lightning.report.groups import grouped
 from distill_lightning.report.records import find
+from distill_lightning.report.run_tables import overview
 
 
 def test_runs_that_differ_by_seed_alone_are_one_group(tmp_path):
@@ -27,3 +29,18 @@ def test_the_first_finished_run_of_a_seed_is_kept(tmp_path):
     (tmp_path / "a" / "summary.json").unlink()
     (group,) = grouped(find([tmp_path]))
     assert [record.folder.name for record in group.records] == ["a-2", "b"]
+
+
+def test_of_many_settings_the_uncommon_ones_are_named_first(tmp_path):
+    """Of ten options each of ten runs has its own one changed: it comes first, and the others are cut."""
+    for changed in range(10):
+        folder = write_run(tmp_path / f"run{changed}")
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["trainer"]["callbacks"] = [
+            {"class_path": f"mine.C{k}", "init_args": {f"option_{k}": 1 if k == changed else 0}} for k in range(10)
+        ]
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    groups = grouped(find([tmp_path]))
+    for group, row in zip(groups, overview(groups).rows, strict=True):
+        number = group.records[0].folder.name.removeprefix("run")
+        assert row[-1].startswith(f"option_{number} 1; ") and row[-1].endswith("; and 2 more")
