@@ -8,8 +8,8 @@
     magnitude   |w|
     random      any weights, each with equal probability
 
-All layers share one ranking. Batch norm has the statistics of the batch for "snip", and those of its start (0 and 1) for
-"synflow"; dropout is off. The network is not changed.
+All layers share one ranking. Batch norm has the statistics of the batch for "snip", and those of its start (0 and 1)
+for "synflow"; dropout is off. The network is not changed.
 """
 
 import copy
@@ -69,7 +69,7 @@ def kept_at(step: int, density: float, count: int) -> int:
 
 @torch.enable_grad()
 def snip(network: nn.Module, names: Masks, batch: Batch) -> dict[str, Tensor]:
-    """|w dL/dw| with the cross-entropy L of the new samples, by the parameter's name; of all processes together."""
+    """The scores |w dL/dw| with the cross-entropy L of the new samples, by the parameter's name; of all processes together."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -85,7 +85,7 @@ def snip(network: nn.Module, names: Masks, batch: Batch) -> dict[str, Tensor]:
 
 @torch.enable_grad()
 def synflow(network: nn.Module, masks: Masks, shape: tuple[int, ...]) -> dict[str, Tensor]:
-    """w dR/dw, float64, by the parameter's name.
+    """The scores w dR/dw, float64, by the parameter's name.
 
     Args:
         network: the network.

@@ -39,7 +39,8 @@ from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
 
 LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
-AT_START = "--trainer.callbacks.rounds 0 --trainer.callbacks.at_start snip --trainer.callbacks.density 0.1".split()
+AT_START = ["--trainer.callbacks.rounds", "0", "--trainer.callbacks.at_start", "snip"]
+AT_START += ["--trainer.callbacks.density", "0.1"]
 
 
 class Watch(pl.Callback):
