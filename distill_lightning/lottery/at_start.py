@@ -69,7 +69,7 @@ def kept_at(step: int, density: float, count: int) -> int:
 
 @torch.enable_grad()
 def snip(network: nn.Module, names: Masks, batch: Batch) -> dict[str, Tensor]:
-    """The scores |w dL/dw| with the cross-entropy L of the new samples, by the parameter's name; of all processes together."""
+    """The scores |w dL/dw| with the cross-entropy L of the new samples of all processes, by the parameter's name."""
     network = copy.deepcopy(network).eval()
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
