@@ -64,7 +64,8 @@ def masks_at_start(kind: AtStart, network: nn.Module, whole: Masks, density: flo
 
 def kept_at(step: int, density: float, count: int) -> int:
     """The number of weights that "synflow" keeps in a step, from 1: round(count density^(step / 100))."""
-    return round(count * density ** (step / STEPS))
+    share: float = density ** (step / STEPS)
+    return round(count * share)
 
 
 @torch.enable_grad()
