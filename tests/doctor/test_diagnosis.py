@@ -41,7 +41,7 @@ def known() -> dict[str, list[tuple[list[str], Curves]]]:
     for name, tags in of_runs.items():
         meta = tags.pop("meta")
         series = curves_of({tag: Series.of(points) for tag, points in tags.items()})
-        facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed")}
+        facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed", "augmented")}
         truth = [meta["illness"], *([meta["also"]] if "also" in meta else [])]
         halves.setdefault(meta["half"], []).append((truth, Curves(name, **series, **facts)))
     return halves
