@@ -71,9 +71,8 @@ def read(place: Path, num_classes: int | None = None, batch_size: int | None = N
     series = {tag: Series.of(pairs) for tag, pairs in points.items()}
     folder = place if place.is_dir() else place.parent
     config = _config(folder) if place.is_dir() or place.name == "metrics.csv" else None
-    of_labels = True
-    if config is not None:
-        of_labels = _has_loss_of_labels(series)
+    of_labels = config is None or _has_loss_of_labels(series)
+    if config is not None and of_labels:
         series = _loss_of_labels(series, config)
     curves = Curves(
         str(place),
