@@ -74,13 +74,8 @@ def read(place: Path, num_classes: int | None = None, batch_size: int | None = N
     of_labels = config is None or _has_loss_of_labels(series)
     if config is not None and of_labels:
         series = _loss_of_labels(series, config)
-    curves = Curves(
-        str(place),
-        **curves_of(series),
-        num_classes=num_classes,
-        batch_size=batch_size,
-        of_labels=of_labels,  # type: ignore[arg-type]
-    )
+    facts = {"num_classes": num_classes, "batch_size": batch_size, "of_labels": of_labels}
+    curves = Curves(str(place), **curves_of(series), **facts)  # type: ignore[arg-type]
     return curves if config is None else _with_config(curves, config)
 
 
