@@ -50,7 +50,7 @@ def test_numbers():
 
 
 def test_bars_with_long_names_lie():
-    """The names stand on the left, one below the other, in the order that was given; short ones stand below the bars."""
+    """Long names stand on the left, one below the other, as they were given; short ones stand below the bars."""
 
     def places(names: list[str]) -> list[tuple[float, float]]:
         plot = Plot("t", [Line("", range(len(names)), [3.0, 1.0, 2.0])], "", "gain", bars=names)
