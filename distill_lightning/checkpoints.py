@@ -24,7 +24,7 @@ from distill_lightning.recorded import Recorded
 from distill_lightning.specs import NetworkSpec, count_numbers
 from distill_lightning.tensor_files import is_old, read_tensors, write_tensors
 from distill_lightning.values import DataInfo, TrainedOn
-from distill_lightning.weights import Source, checkpoint_of, load_weights, put_weights, read_source
+from distill_lightning.weights import Source, checkpoint_of, load_weights, of_model, put_weights, read_source
 
 PARTS: dict[str, tuple[type, ...]] = {
     "state_dict": (dict, OrderedDict),
@@ -151,7 +151,7 @@ def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None
     if weights_in is not None:
         found: dict[str, Tensor] = weights_in(weights)
         return found
-    return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+    return of_model(weights)
 
 
 def with_averaged_weights(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:

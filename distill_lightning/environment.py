@@ -1,9 +1,12 @@
 """Environment variables that tell whether a study or SLURM started this process."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
+
+from distill_lightning.version import __version__
 
 OF_STUDY = "DISTILL_STUDY"
 """Set for the runs of a study: the process ID of the study. If the study ends, a run saves a checkpoint and exits."""
@@ -45,3 +48,14 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")
+
+
+def versions(**libraries: str) -> dict[str, str]:
+    """The versions of this program and of Python, with those of libraries by name between them, and the commit."""
+    found = commit()
+    return {
+        "distill_lightning": __version__,
+        **({"commit": found} if found else {}),
+        **libraries,
+        "python": platform.python_version(),
+    }

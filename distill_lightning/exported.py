@@ -102,23 +102,29 @@ class Exported(ABC):
         """The names of the K classes, in the order of the columns of probabilities."""
         return self.info.class_names
 
-    def predict(self, pictures: Any, batch_size: int = BATCH) -> Predictions:
+    def predict(self, pictures: Any, batch_size: int = BATCH, unread: dict[str, str] | None = None) -> Predictions:
         """Predicts the classes of pictures of any size.
 
         Args:
             pictures: the path of a file or of a folder, a Pillow picture, an array, or a list of these. An array
                 (N, H, W) is N grey pictures. See ``pillow_pixels.read_pictures``.
             batch_size: the number of pictures that are predicted together.
+            unread: gets the files that cannot be read, by name, with a sentence on each; there are predictions for the
+                others. By default such a file is an error.
 
         Raises:
-            InputError: there are no pictures, or one cannot be read.
+            InputError: there are no pictures, one cannot be read, or none can.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: it must be 1 or more")
         form = Form(self.info.channels, self.info.image_size, self.info.bit_depth)
-        batches, files = read_pictures(pictures, form, batch_size)
-        probs = np.concatenate([self.run(pixels)[1] for pixels in batches])
-        return Predictions(probs, self.class_names, files)
+        batches, files = read_pictures(pictures, form, batch_size, unread=unread)
+        probs = [self.run(pixels)[1] for pixels in batches]
+        if not probs:
+            raise InputError(f"none of {len(files or ())} pictures can be read: {next(iter((unread or {}).values()))}")
+        if files is not None and unread:
+            files = [file for file in files if file not in unread]
+        return Predictions(np.concatenate(probs), self.class_names, files)
 
     def __repr__(self) -> str:
         made_from = self.info.lineage.get("run") or self.info.lineage.get("checkpoint")

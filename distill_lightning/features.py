@@ -8,6 +8,8 @@ A layer is named by its module path, as ``stages.1`` or ``layer2.0``, or by one 
 
 ``.before_relu`` after a layer means its features before the ReLU that it ends with, or that its output goes through
 next, as in networks whose blocks begin with batch norm and ReLU: ``stage2.before_relu``.
+
+Feature maps are (B, C, H, W), also where a network has its channels last, as Swin has.
 """
 
 import re
@@ -21,7 +23,7 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import dry_pictures
 
 POOLED = "pooled"
 ALL_STAGES = "all_stages"
@@ -132,10 +134,6 @@ def _hooked(network: nn.Module) -> Iterator[list[Any]]:
             handle.remove()
 
 
-def _dry_picture(network: nn.Module, shape: tuple[int, int, int]) -> Tensor:
-    return torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
-
-
 class _Call(NamedTuple):
     """A call of a module in a dry pass: copies of the input and of the output."""
 
@@ -161,7 +159,7 @@ def _calls(network: nn.Module, shape: tuple[int, int, int], kinds: tuple[type, .
         for module in network.modules():
             if isinstance(module, kinds) or module is end:
                 handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
-        network(_dry_picture(network, shape))
+        network(dry_pictures(network, shape))
     return calls
 
 
@@ -185,6 +183,36 @@ def _relu_of(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> tup
     raise InputError(
         f"{type(network).__name__} has no {layer}: this layer neither ends in a module ReLU nor does one follow it"
     )
+
+
+def channels_last(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> bool:
+    """Whether the output of a layer is a map (B, H, W, C).
+
+    It is if a linear layer or a layer norm within it has an output of the same shape, and no convolution or batch norm.
+
+    Args:
+        network: the network.
+        layer: a module path or a word.
+        shape: (C, H, W) of a picture.
+
+    Raises:
+        InputError: there is no such layer.
+    """
+    end, is_input = find_layer(network, layer)
+    if is_input:
+        return False
+    calls = _calls(network, shape, (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.BatchNorm2d), end)
+    output = next((call.given for call in reversed(calls) if call.module is end), None)
+    if output is None or output.ndim != 4:
+        return False
+    within = {*end.modules()}
+    same = [call.module for call in calls if call.module in within and call.given.shape == output.shape]
+    over_channels = [
+        isinstance(module, nn.Linear)
+        or (isinstance(module, nn.LayerNorm) and output.shape[1] != module.normalized_shape[-1] == output.shape[-1])
+        for module in same
+    ]
+    return any(over_channels) and not any(isinstance(module, nn.Conv2d | nn.BatchNorm2d) for module in same)
 
 
 def _ends_in(activated: Tensor, output: Tensor) -> bool:
@@ -231,7 +259,7 @@ def norm_before_relu(network: nn.Module, layer: str, shape: tuple[int, int, int]
 
 @torch.no_grad()
 def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
-    """The shapes of features of one picture, without the batch, by a pass of a picture in eval mode.
+    """The shapes of features of one picture, without the batch, by passes of a picture in eval mode.
 
     Args:
         network: the network. Its mode stays as it is.
@@ -266,7 +294,7 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
                 handles.append(module.register_forward_pre_hook(see_before(layer)))
             else:
                 handles.append(module.register_forward_hook(see(layer, side == "input")))
-        network(_dry_picture(network, shape))
+        network(dry_pictures(network, shape))
     shapes = []
     for layer in layers:
         held = seen.get(layer)
@@ -278,7 +306,8 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
                 f"the output of {layer} of {name} is changed in place by a later layer, such as ReLU(inplace=True): "
                 "give the block that contains both"
             )
-        shapes.append(tuple(value.shape[1:]))
+        last = value.ndim == 4 and not layer.endswith(BEFORE) and channels_last(network, layer, shape)
+        shapes.append(tuple((value.movedim(-1, 1) if last else value).shape[1:]))
     return shapes
 
 
@@ -289,7 +318,8 @@ class Features:
         network: the network.
         layers: module paths or words.
         in_eval: whether features are also held in eval mode, as of a teacher. Else validation holds nothing.
-        shape: (C, H, W) of a picture, for a pass that finds the ReLUs of layers ``X.before_relu``; None without such.
+        shape: (C, H, W) of a picture, for passes that find the ReLUs of layers ``X.before_relu``, and maps that have
+            their channels last. None if features are to be as the network has them.
 
     Raises:
         InputError: there is no such layer.
@@ -305,6 +335,10 @@ class Features:
         self._hooks, self._handles = [], []
         # all are found first: hooks that are there already would hold what the passes give them
         located = [_located(network, layer, shape) for layer in layers]
+        self._last = [
+            shape is not None and not layer.endswith(BEFORE) and channels_last(network, layer, shape)
+            for layer in layers
+        ]
         for found in located:
             self._hooks.append(found.hook(in_eval))
             self._handles.append(self._hooks[-1].watch(found.module))
@@ -315,7 +349,8 @@ class Features:
         Raises:
             RuntimeError: there was no forward pass since the last call.
         """
-        return tuple(hook.take() for hook in self._hooks)
+        taken = [hook.take() for hook in self._hooks]
+        return tuple(one.movedim(-1, 1) if last else one for one, last in zip(taken, self._last, strict=True))
 
     def remove(self) -> None:
         """Takes the hooks off the network."""

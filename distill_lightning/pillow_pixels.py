@@ -93,7 +93,11 @@ def picture_files(given: Sequence[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_pictures(
-    pictures: Any, form: Form, batch_size: int, decode_file: DecodeFile = decode
+    pictures: Any,
+    form: Form,
+    batch_size: int,
+    decode_file: DecodeFile = decode,
+    unread: dict[str, str] | None = None,
 ) -> tuple[Iterator[Pixels], list[str] | None]:
     """Reads pictures of any kind, in batches.
 
@@ -104,6 +108,8 @@ def read_pictures(
         form: what they are decoded to.
         batch_size: the largest number of pictures in a batch.
         decode_file: decodes the bytes of a file, as ``decode`` does.
+        unread: gets the files that cannot be read, by name, with a sentence on each; they are left out of the batches.
+            By default such a file is an error.
 
     Returns:
         Batches (B, channels, size, size), which are read when they are needed; and the names of the files, or None if
@@ -127,8 +133,16 @@ def read_pictures(
 
     def batches() -> Iterator[Pixels]:
         for start in range(0, len(pictures), batch_size):
-            rows = pictures[start : start + batch_size]
-            yield np.stack([_one(row, form, decode_file) for row in rows])
+            rows = []
+            for position in range(start, min(start + batch_size, len(pictures))):
+                try:
+                    rows.append(_one(pictures[position], form, decode_file))
+                except InputError as error:
+                    if unread is None or names is None:
+                        raise
+                    unread[names[position]] = str(error)
+            if rows:
+                yield np.stack(rows)
 
     return batches(), names
 

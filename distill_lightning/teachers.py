@@ -72,6 +72,8 @@ class FrozenNetwork(nn.Module):
         self.network = network.eval().requires_grad_(False)
         self.digest = tensors_digest(self.network.state_dict())
         self.preprocessing, self.image_size = preprocessing, image_size
+        self.trained_on: TrainedOn | None = None
+        """What its checkpoint says of the data that it was trained on; None if it says nothing, or there is none."""
         if image_size is not None:
             self.digest += f" at {image_size}x{image_size}"
         scale = shift = None
@@ -110,7 +112,7 @@ class FrozenNetwork(nn.Module):
         who = f"the {role} {given if isinstance(given, str) else type(given.network).__name__}"
         normaliser = data.normaliser
         assert normaliser is not None
-        preprocessing = image_size = None
+        preprocessing = image_size = trained_on = None
         if isinstance(given, str):
             network, trained_on = _open_checkpoint(given, role)
             own = None
@@ -127,7 +129,9 @@ class FrozenNetwork(nn.Module):
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
             raise InputError(f"{who} was trained on {len(own.mean)} channels, {data.name} has {data.channels}")
         _check_classes(network, data, image_size or data.image_size, who, same_classes)
-        return cls(network, normaliser, own, preprocessing, image_size)
+        opened = cls(network, normaliser, own, preprocessing, image_size)
+        opened.trained_on = trained_on
+        return opened
 
     @classmethod
     def of_plain(cls, plain: PlainNetwork, given: Normaliser) -> "FrozenNetwork":
@@ -245,24 +249,22 @@ class Teachers:
         # no_grad, not inference_mode: losses save what they multiply with it
         if self._features is None or self._watched is None:
             return TeacherOutput(self.logits(images))
-        return TeacherOutput(self._mean_logits([self._watched], images), self._features.take())
+        return TeacherOutput(self._logits([self._watched], images).mean(0), self._features.take())
 
     def of_each(self, images: Tensor) -> TeacherOutput:
         """The logits of each teacher, and their mean, for pictures (B, C, H, W). Needs ``prepare``."""
-        images = self.precision.convert_input(images)
-        with torch.no_grad(), self.precision.forward_context():
-            members = torch.stack([member(images) for member in self.members])
+        members = self._logits(self.members, images)
         return TeacherOutput(members.mean(0), members=members)
 
     def logits(self, images: Tensor) -> Tensor:
         """The mean of the logits, (B, K) float32, for pictures (B, C, H, W). Needs ``prepare``."""
-        return self._mean_logits(self.members, images)
+        return self._logits(self.members, images).mean(0)
 
     @torch.no_grad()
-    def _mean_logits(self, members: Sequence[FrozenNetwork], images: Tensor) -> Tensor:
+    def _logits(self, members: Sequence[FrozenNetwork], images: Tensor) -> Tensor:
         images = self.precision.convert_input(images)
         with self.precision.forward_context():
-            return torch.stack([member(images) for member in members]).mean(0)
+            return torch.stack([member(images) for member in members])
 
 
 def _normaliser_of(plain: PlainNetwork, given: Normaliser) -> Normaliser:

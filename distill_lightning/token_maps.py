@@ -1,7 +1,7 @@
-"""Features at the places of a picture as maps (B, C, H, W), for networks that give them in another form.
+"""Features at the places of a picture as maps (B, C, H, W), also for networks that give tokens.
 
-Vision transformers give tokens (B, N, C), of which the first are no places of the picture, as the class token. Swin
-transformers give maps (B, H, W, C). The family of the network says which it is; the shape alone does not.
+Vision transformers give tokens (B, N, C), of which the first are no places of the picture, as the class token. The
+network says how many these are; the shape alone does not.
 """
 
 import math
@@ -18,27 +18,24 @@ class Form(NamedTuple):
     Args:
         network: the class of the network, for errors.
         prefix: the number of tokens that are no places of the picture and come first.
-        channels_last: whether maps are (B, H, W, C).
     """
 
     network: str = ""
     prefix: int = 0
-    channels_last: bool = False
 
     @classmethod
     def of(cls, network: nn.Module) -> "Form":
-        """The form of a network's features: what networks of timm say, and the families of torchvision."""
-        name = type(network).__name__
+        """The form of a network's features: what networks of timm say, and the transformers of torchvision."""
         prefix = getattr(network, "num_prefix_tokens", None)  # timm
         if prefix is None:
             prefix = int(hasattr(network, "class_token"))  # torchvision
-        return cls(name, int(prefix), getattr(network, "output_fmt", "") == "NHWC" or name == "SwinTransformer")
+        return cls(type(network).__name__, int(prefix))
 
     def map_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The shape (C, H, W) of the features of a picture as a map.
 
         Args:
-            shape: their own shape, (C, H, W), (H, W, C) or (N, C).
+            shape: their own shape, (C, H, W) or (N, C).
 
         Raises:
             InputError: they have no places, fewer than two, or not those of a square.
@@ -47,7 +44,7 @@ class Form(NamedTuple):
             side = math.isqrt(max(shape[0] - self.prefix, 0))
             found = (shape[1], side, side) if side and side**2 == shape[0] - self.prefix else None
         elif len(shape) == 3:
-            found = (shape[2], shape[0], shape[1]) if self.channels_last else (shape[0], shape[1], shape[2])
+            found = (shape[0], shape[1], shape[2])
         else:
             found = None
         if found is None or found[1] * found[2] < 2:
@@ -58,9 +55,9 @@ class Form(NamedTuple):
         return found
 
     def as_map(self, features: Tensor) -> Tensor:
-        """Features (B, C, H, W), (B, H, W, C) or (B, N, C) as a map (B, C, H, W)."""
+        """Features (B, C, H, W) or (B, N, C) as a map (B, C, H, W)."""
         if features.ndim == 4:
-            return features.permute(0, 3, 1, 2) if self.channels_last else features
+            return features
         places = features[:, self.prefix :].mT
         side = math.isqrt(places.shape[2])
         return places.unflatten(2, (side, side))

@@ -22,9 +22,10 @@ def _alone(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     monkeypatch.setattr(sys, "path", list(sys.path))  # the program adds the folder that it runs in
+    before, here = set(sys.modules), str(tmp_path)
     yield
-    for name, module in list(sys.modules.items()):  # what the test itself wrote, and the next one may write again
-        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+    for name in sys.modules.keys() - before:  # what the test itself wrote, and the next one may write again
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(here):
             del sys.modules[name]
 
 

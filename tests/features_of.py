@@ -3,6 +3,7 @@
 import torch
 from helpers import bare_trainer, sgd
 from torch import nn
+from torchvision.ops import Permute
 
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork
@@ -48,3 +49,10 @@ def fit(method, given=None, callback=None, **data):
 def student(method=AT, **options):
     torch.manual_seed(0)
     return method(ConvNet(), optimizer=sgd, **options)
+
+
+def last_channels() -> nn.Module:
+    """A network whose layer 2 gives (B, H, W, C)."""
+    there, back = Permute([0, 2, 3, 1]), Permute([0, 3, 1, 2])
+    maps = [nn.Conv2d(1, 6, 2, 2), there, nn.Linear(6, 6), back, nn.AdaptiveAvgPool2d(1)]
+    return nn.Sequential(*maps, nn.Flatten(), nn.Linear(6, 10))

@@ -6,7 +6,7 @@ from torch import nn
 from torchvision import models
 
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, layer_shapes, stage_ends
+from distill_lightning.features import Features, channels_last, layer_shapes, stage_ends
 from distill_lightning.models import VGG16, ConvNet, LeNet300100, ResNet8x4, ResNet18, ResNet20
 
 RGB = (3, 32, 32)
@@ -103,3 +103,33 @@ def test_hooks_are_right_under_compile():
             (held.square().sum() + pooled.sum()).backward()
             gradients.append([held.detach(), pooled.detach(), *(p.grad for p in list(network.parameters())[:4])])
         assert all(torch.allclose(a, b, atol=2e-5) for a, b in zip(*gradients, strict=True))
+
+
+def small_swin() -> nn.Module:
+    return models.SwinTransformer([2, 2], 8, [1, 1], [1, 1], [2, 2], num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("make", "layers", "last"),
+    [
+        (small_swin, ["features.0", "features.1", "features.2", "features.3", "norm"], True),
+        (small_swin, ["permute", "pooled"], False),
+        (lambda: models.convnext_tiny(num_classes=10), ["features.0", "features.1", "features.2", "features.7"], False),
+        (ResNet20, ["stage1", "last_stage"], False),
+    ],
+)
+def test_channels_that_are_last(make, layers, last):
+    network = make()
+    assert [channels_last(network, layer, RGB) for layer in layers] == [last] * len(layers)
+
+
+def test_maps_have_their_channels_first():
+    network, picture = small_swin(), torch.randn(2, *RGB)
+    layers = ["features.1", "norm", "permute"]
+    assert layer_shapes(network, layers, RGB) == [(8, 16, 16), (16, 8, 8), (16, 8, 8)]
+    held = []
+    network.features[1].register_forward_hook(lambda module, inputs, output: held.append(output))
+    features = Features(network, layers, shape=RGB)
+    network(picture)
+    first, norm, permuted = features.take()
+    assert first.equal(held[-1].permute(0, 3, 1, 2)) and norm.equal(permuted)

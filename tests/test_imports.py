@@ -2,6 +2,7 @@
 others."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "errors": set(),
     "signatures": set(),
     "ranges": {"errors", "signatures"},
-    "environment": set(),
+    "environment": {"version"},
     "discovery": set(),
     "seeds": set(),
     "digests": set(),
@@ -109,7 +110,7 @@ MAY_IMPORT = {
     "callbacks": METHODS | {"methods", "soft_targets", "tensor_files"},
     "lottery": METHODS | {"methods", "tensor_files"},
     "callbacks.lottery": METHODS | {"methods", "tensor_files", "callbacks", "lottery"},
-    "theory": {"errors", "ranges", "seeds", "checkpoints", "data"},
+    "theory": {"errors", "ranges", "seeds", "checkpoints", "data", "diversity"},
     # runs
     "runs": {"environment", "errors", "files"},
     "doctor": {"errors", "plots", "runs"},
@@ -157,10 +158,16 @@ def room_of(dotted: str) -> str:
     return longer if longer in MAY_IMPORT else first
 
 
+@functools.cache
+def nodes(source: str) -> list[ast.AST]:
+    """All nodes of a source, which several tests read."""
+    return list(ast.walk(ast.parse(source)))
+
+
 def imports(path: Path) -> set[str]:
     """Full names of what a file imports, inside functions too."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path.read_text()):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -181,13 +188,15 @@ def test_every_file_has_a_room_and_every_room_a_file():
     assert rooms == MAY_IMPORT.keys() | COMMAND
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_imports_point_downwards(path):
-    room, names = room_of(name_of(path).removesuffix(".py").replace("/", ".")), imports(path)
-    ours = {room_of(name.removeprefix("distill_lightning.")) for name in names if name.startswith("distill_lightning.")}
-    if room not in COMMAND:
-        assert ours <= MAY_IMPORT[room] | {room}
-        assert "distill_lightning" not in names
+def test_imports_point_downwards():
+    upwards = {}
+    for path in FILES:
+        room, names = room_of(name_of(path).removesuffix(".py").replace("/", ".")), imports(path)
+        inside = [name.removeprefix("distill_lightning.") for name in names if name.startswith("distill_lightning.")]
+        if room not in COMMAND:
+            found = {room_of(name) for name in inside} - MAY_IMPORT[room] - {room} | names & {"distill_lightning"}
+            upwards[name_of(path)] = found
+    assert {name: found for name, found in upwards.items() if found} == {}
     assert not any(name.startswith("pytorch_lightning") for name in names)
 
 
@@ -312,11 +321,11 @@ def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_" and name not in OF_NAMED_TUPLES
 
 
-def names_of_its_own(tree: ast.AST) -> set[str]:
+def names_of_its_own(source: str) -> set[str]:
     """Private names that a file defines: functions, classes, fields, and attributes that are set on ``self`` or
     ``cls``."""
     own = set()
-    for node in ast.walk(tree):
+    for node in nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             own.add(node.name)
         for target in [*getattr(node, "targets", []), getattr(node, "target", None)]:
@@ -332,10 +341,10 @@ def names_of_its_own(tree: ast.AST) -> set[str]:
     return {name for name in own if private(name)}
 
 
-def from_elsewhere(tree: ast.AST) -> set[str]:
+def from_elsewhere(source: str) -> set[str]:
     """Names that stand for modules and classes of neither Lightning nor this package."""
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes(source):
         if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 origin = alias.name if isinstance(node, ast.Import) else str(node.module)
@@ -363,9 +372,8 @@ def chain(node: ast.expr) -> list[str]:
 def private_names_touched(source: str) -> set[str]:
     """Private names of others than the file itself, torch and the standard library: as attributes, by ``getattr`` and
     its like, and imported."""
-    tree = ast.parse(source)
-    own, elsewhere, found = names_of_its_own(tree), from_elsewhere(tree), set()
-    for node in ast.walk(tree):
+    own, elsewhere, found = names_of_its_own(source), from_elsewhere(source), set()
+    for node in nodes(source):
         on, name = None, None
         if isinstance(node, ast.Attribute):
             on, name = node.value, node.attr
@@ -413,14 +421,11 @@ def test_private_names_are_found(source, found):
     assert private_names_touched(source) == found
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_no_file_touches_a_private_name_of_lightning_or_of_another_file(path):
+def test_no_file_touches_a_private_name_of_lightning_or_of_another_file():
     """But lightning_internals.py, which is there for it."""
-    found = private_names_touched(path.read_text())
-    if name_of(path) == "lightning_internals.py":
-        assert {"_trainer", "_should_accumulate", "_signal_connector"} <= found
-    else:
-        assert not found
+    found = {name_of(path): private_names_touched(path.read_text()) for path in FILES}
+    assert {"_trainer", "_should_accumulate", "_signal_connector"} <= found.pop("lightning_internals.py")
+    assert {name: touched for name, touched in found.items() if touched} == {}
 
 
 CHANGE_A_DICT = ("update", "setdefault", "pop", "popitem", "clear", "__setitem__", "__delitem__", "__ior__")
@@ -433,7 +438,7 @@ def writes_into_a_dict(source: str) -> bool:
         by_vars = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "vars"
         return by_vars or (isinstance(node, ast.Attribute) and node.attr == "__dict__")
 
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Subscript) and is_dict(node.value) and not isinstance(node.ctx, ast.Load):
             return True
         if isinstance(node, ast.Attribute) and is_dict(node) and not isinstance(node.ctx, ast.Load):
@@ -459,6 +464,5 @@ def test_writing_into_a_dict_is_found():
         assert not writes_into_a_dict(good), good
 
 
-@pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_no_file_writes_into_a_dict(path):
-    assert not writes_into_a_dict(path.read_text())
+def test_no_file_writes_into_a_dict():
+    assert [name_of(path) for path in FILES if writes_into_a_dict(path.read_text())] == []

@@ -104,8 +104,7 @@ class EMA(Recorded, Callback):
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         if self.results:
             assert isinstance(pl_module, Method)
-            pl_module.log_metrics(stage, self.results, pl_module.trainer.global_step)
-            pl_module.log_dict({f"{stage}/{name}": value for name, value in self.results.items()}, logger=False)
+            pl_module.log_results(stage, self.results, pl_module.trainer.global_step)
 
     @contextmanager
     def averaged(self, network: nn.Module) -> Iterator[None]:

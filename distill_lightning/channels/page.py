@@ -183,7 +183,7 @@ def _some(names: Any) -> str:
 
 def _by_class(study: Study) -> Table:
     by_class = study.found.by_class(study.labels, len(study.class_names))
-    shown = ~study.found.dead & (study.found.duplicates() == -1)
+    shown = study.found.distinct
     header = ["class", "channels (standard deviations above the mean)"]
     if study.halves is not None:
         header += ["one half alone is right, %", "of rotated channels, %", "difference", "splits"]

@@ -111,7 +111,7 @@ def study(
         raise InputError(f"no channel of {layer} ever answers: all {len(found.dead)} are dead")
     num_classes = len(opened.info.class_names)
     by_class = found.by_class(labels, num_classes)
-    shown = ~found.dead & (found.duplicates() == -1)
+    shown = found.distinct
     wanted = by_class.amax(0) if class_name is None else by_class[opened.info.class_names.index(class_name)]
     order = wanted.masked_fill(~shown, -torch.inf).sort(descending=True, stable=True).indices
     chosen = [int(channel) for channel in order[: min(count, int(shown.sum()))]]

@@ -6,7 +6,6 @@ summary.json, metrics.csv if there are curves, and the files that the function h
 """
 
 import importlib
-import platform
 import time
 import typing
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import yaml
 from distill_lightning.cli.messages import Parser
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.data.base import ImageData
+from distill_lightning.environment import versions
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import atomic_write
 from distill_lightning.ranges import faults
@@ -30,7 +30,6 @@ from distill_lightning.runs.summary import write_summary
 from distill_lightning.signatures import signature
 from distill_lightning.specs.describe import class_path
 from distill_lightning.theory.computed import Computed
-from distill_lightning.version import __version__
 
 ROOM = "distill_lightning.theory"
 MADE = "made"
@@ -172,11 +171,7 @@ def _write(folder: Path, computed: Computed, config: RunConfig, seconds: float) 
         "wall_time_s": round(seconds, 3),
         "seed": config.seed,
         "config_digest": config.id(),
-        "versions": {
-            "distill_lightning": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(torch=torch.__version__),
         "device": "cpu",
         "processes": 1,
         "threads": torch.get_num_threads(),

@@ -40,6 +40,22 @@ class Parser(LightningArgumentParser):
             raise InputError(str(ours)) from ex
         raise RefusedError(reason(message if ex is None else ex)) from ex
 
+    def instantiate_classes(self, cfg: Namespace, **kwargs: Any) -> Namespace:
+        """Builds the objects that options describe.
+
+        Raises:
+            InputError: a class refuses its arguments, also where it is one of several types that an option may have.
+        """
+        try:
+            built: Namespace = super().instantiate_classes(cfg, **kwargs)
+        except InputError:
+            raise
+        except ValueError as error:
+            if ours := first_input_error(error) or _of_another_type(error):
+                raise InputError(str(ours)) from error
+            raise
+        return built
+
 
 def reason(error: BaseException | str) -> str:
     """The innermost reason of an error, in one line.
@@ -51,6 +67,21 @@ def reason(error: BaseException | str) -> str:
         inner = cause
     line = " ".join(str(inner).split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 3]}..."
+
+
+def _of_another_type(error: BaseException | None) -> InputError | None:
+    """The InputError of one type of a union; None if there is none.
+
+    jsonargparse tries the types one after the other, and its error has the first refusal alone as its cause. The others
+    are in a local variable of the function that raises.
+    """
+    while error is not None:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        for refusal in [one for frame in frames for one in frame.f_locals.get("exceptions") or ()]:
+            if isinstance(refusal, BaseException) and (ours := first_input_error(refusal) or _of_another_type(refusal)):
+                return ours
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def refuse_out_of_range(config: Namespace) -> None:

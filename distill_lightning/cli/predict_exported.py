@@ -1,5 +1,6 @@
 """``distill predict MODEL.onnx PICTURES...``: predicts with an exported file. Only a .pt2 needs torch."""
 
+import sys
 from pathlib import Path
 
 from distill_lightning.cli.verbs import VERBS
@@ -12,6 +13,7 @@ def main(args: list[str]) -> int:
     """The command. Returns its exit status.
 
     It writes predictions-<folder>.csv, or predictions.csv if not exactly one folder is given, into the current folder.
+    Pictures that cannot be read are listed on stderr; the file has the others.
 
     Raises:
         InputError: the file or a picture cannot be read.
@@ -27,13 +29,18 @@ def main(args: list[str]) -> int:
     given = parser.parse_args(args)
     if given.batch_size < 1 or (given.threads is not None and given.threads < 1):
         raise InputError("--batch_size and --threads must be 1 or more")
-    predictions = opened(given.model, given.threads, given.trust).predict(given.pictures, given.batch_size)
+    unread: dict[str, str] = {}
+    predictions = opened(given.model, given.threads, given.trust).predict(given.pictures, given.batch_size, unread)
     alone = len(given.pictures) == 1 and Path(given.pictures[0]).is_dir()
     name = f"predictions-{Path(given.pictures[0]).resolve().name}.csv" if alone else "predictions.csv"
     target = given.out or Path(name)
     text = predictions.as_csv()
     atomic_write(target, lambda file: file.write(text.encode(errors="surrogateescape")))
     print(f"predictions: {target}", flush=True)
+    if unread:
+        print(*unread.values(), sep="\n", file=sys.stderr)
+        count = len(unread) + len(predictions)
+        raise InputError(f"{len(unread):,} of {count:,} pictures could not be read: {target} has the others")
     return 0
 
 

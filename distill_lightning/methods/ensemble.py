@@ -149,8 +149,7 @@ class Ensemble(Method):
         for count, value in enumerate(seen.pop("accuracy_by_members").view(-1).tolist(), start=1):
             self.log_metrics(stage, {"accuracy_by_members": value}, count)
         results = {name: float(value) for name, value in seen.items()} | self._end_of_calibration(stage)
-        self.log_metrics(stage, results, 0)
-        self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
+        self.log_results(stage, results, 0)
         super().end_evaluation(stage)
 
     def _end_of_calibration(self, stage: str) -> dict[str, float]:

@@ -113,6 +113,11 @@ class Evaluated(Recorded, LeanModule):
             for logger in self.trainer.loggers:
                 logger.log_metrics({f"{stage}/{name}": value for name, value in metrics.items()}, step)
 
+    def log_results(self, stage: str, results: dict[str, float], step: int) -> None:
+        """Logs results of an evaluation beside the metrics, see ``log_metrics``. Callbacks can monitor them."""
+        self.log_metrics(stage, results, step)
+        self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
+
     @property
     def metrics(self) -> Evaluation:
         """The metrics of validation and test. Available after ``setup``, with plain batches after the first one."""

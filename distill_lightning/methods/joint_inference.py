@@ -163,6 +163,5 @@ class JointInference(Method):
                 row = {"pictures": pictures, "generalist_right": before, "right": after}
                 self.log_metrics(stage, {f"{name}_by_coverage": value for name, value in row.items()}, coverage)
         results = {name: float(value) for name, value in seen.items()}
-        self.log_metrics(stage, results, 0)
-        self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
+        self.log_results(stage, results, 0)
         super().end_evaluation(stage)

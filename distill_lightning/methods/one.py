@@ -28,6 +28,8 @@ from typing import Any
 from torch import nn
 
 from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
+from distill_lightning.features import channels_last
 from distill_lightning.losses import one, ramp, weighted_logits
 from distill_lightning.methods.branched import Branched
 from distill_lightning.methods.checks import refuse_small_batches
@@ -65,8 +67,17 @@ class ONE(Branched):
             refuse_small_batches(self.model, data, self.trainer.world_size, "ONE")
 
     def build(self, info: DataInfo) -> None:
-        """See Branched; makes the gate."""
+        """See Branched; makes the gate.
+
+        Raises:
+            InputError: see Branched; or the shared map has its channels last.
+        """
         super().build(info)
+        if channels_last(self.model, self.shared_layer, info.shape):
+            raise InputError(
+                f"ONE's gate reads maps (C, H, W), and {self.shared_layer} of {type(self.model).__name__} gives "
+                "(H, W, C): take OKDDip or another network"
+            )
         self.gate = Gate(self.channels, self.number).to(*input_type(self.model))
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:

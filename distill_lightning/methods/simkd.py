@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from distill_lightning.checkpoints import open_network
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, last_linear, layer_shapes, module_path
+from distill_lightning.features import Features, channels_last, last_linear, layer_shapes, module_path
 from distill_lightning.losses import simkd
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.models.early_exit import pooled, trunk
-from distill_lightning.models.outputs import input_type, main_output
+from distill_lightning.models.outputs import dry_pictures, input_type, main_output
 from distill_lightning.models.reused_classifier import ReusedClassifier, take_classifier
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative
@@ -101,6 +101,8 @@ class SimKD(FeatureTaught):
                 raise InputError(f"SimKD cuts the student at one layer, and {len(layer)} are given: give one")
             (own,) = layer_shapes(self.model, layer, data.info.shape)
             path = module_path(self.model, layer[0])
+            if channels_last(self.model, path, data.info.shape):
+                raise InputError(f"SimKD needs a map (C, H, W), and {path} of the student gives (H, W, C)")
             refuse_other_order(self.model, path, data.info.shape)
             arguments = {
                 "layer": path, "channels": own[0], "teacher_channels": channels, "reduction": self.reduction,
@@ -145,8 +147,7 @@ def classifier_of(teacher: nn.Module, layers: Sequence[str], shape: tuple[int, i
         raise InputError(f"SimKD uses one layer of the teacher, and {len(layers)} are given: give one")
     (found,) = layer_shapes(teacher, layers, shape)
     classifier, features = last_linear(teacher), Features(teacher, layers, in_eval=True, shape=shape)
-    pictures = torch.linspace(-1, 1, 2 * torch.Size(shape).numel()).reshape(2, *shape).to(*input_type(teacher))
-    logits = main_output(teacher.eval()(pictures))
+    logits = main_output(teacher.eval()(dry_pictures(teacher, shape, 2)))
     (taken,) = features.take()
     features.remove()
     if classifier is None or len(found) != 3 or found[0] != classifier.in_features:
@@ -168,7 +169,7 @@ def refuse_other_order(network: nn.Module, path: str, shape: tuple[int, int, int
     """
     name, training = type(network).__name__, network.training
     features = Features(network, [path], in_eval=True)
-    picture = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
+    picture = dry_pictures(network, shape)
     try:
         network.eval()(picture)
         (whole,) = features.take()

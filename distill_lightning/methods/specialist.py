@@ -29,8 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from distill_lightning import checkpoints, losses
-from distill_lightning.checkpoints import trained_on
+from distill_lightning import losses
 from distill_lightning.clusters import check_clusters, clusters
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader
@@ -152,7 +151,7 @@ class Specialist(Method):
         if any(isinstance(callback, TimelineGiver) for callback in self.trainer.callbacks):  # type: ignore[attr-defined]
             raise InputError("a specialist is not trained in rounds: leave the callback Lottery out")
         opened = FrozenNetwork.open(self.generalist, data, "generalist")
-        of_generalist = trained_on(checkpoints.read(self.generalist), self.generalist)
+        of_generalist = opened.trained_on
         if of_generalist is not None and of_generalist.info.fingerprint != data.fingerprint:
             raise InputError(
                 f"the generalist {self.generalist[-60:]} was trained on other pictures, of {of_generalist.info.name}, "
@@ -226,8 +225,7 @@ class Specialist(Method):
             results = {name: float(value) for name, value in self._special.module.compute().items()}
             self._special.module.reset()
             if not self.trainer.sanity_checking:
-                self.log_metrics(stage, results, self.trainer.global_step)
-                self.log_dict({f"{stage}/{name}": value for name, value in results.items()}, logger=False)
+                self.log_results(stage, results, self.trainer.global_step)
         super().end_evaluation(stage)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

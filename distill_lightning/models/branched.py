@@ -5,30 +5,16 @@ logits. Its parameters have the names that they have in the network.
 """
 
 import copy
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.models.early_exit import pooled
-from distill_lightning.models.outputs import input_type, main_output
+from distill_lightning.models.early_exit import pooled, trunk
+from distill_lightning.models.outputs import dry_pictures, main_output
 from distill_lightning.ranges import Count, Ranged
-
-
-def layers_until(network: nn.Module, layer: str) -> nn.Sequential:
-    """The layers of a network up to and including the module ``layer``, with the same names and the same weights.
-
-    The children of the network, and those of each module on the path, must be in the order in which they are called.
-    """
-    parts: OrderedDict[str, nn.Module] = OrderedDict()
-    outer, _, inner = layer.partition(".")
-    for name, child in network.named_children():
-        parts[name] = layers_until(child, inner) if name == outer and inner else child
-        if name == outer:
-            break
-    return nn.Sequential(parts)
+from distill_lightning.weights import of_model
 
 
 def layers_after(network: nn.Module, layer: str) -> nn.Module:
@@ -78,8 +64,7 @@ def shared_channels(network: nn.Module, layer: str, shape: tuple[int, int, int])
     copied = copy.deepcopy(network).eval()
     copied.get_submodule(layer).register_forward_hook(lambda module, inputs, output: held.append(output))
     copied.get_submodule(layer).register_forward_hook(lambda module, inputs, output: held.append(_clone(output)))
-    picture = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
-    logits = main_output(copied(picture)).detach()
+    logits = main_output(copied(dry_pictures(network, shape))).detach()
     if len(held) != 2 or not isinstance(held[0], Tensor) or held[0].ndim != 4:
         raise InputError(f"the output of {layer} of {name} is no feature map (B, C, H, W): give another shared_layer")
     at_layer, before = held
@@ -169,7 +154,7 @@ class BranchEnsemble(Ranged, nn.Module):
     ) -> None:
         super().__init__()
         channels = shared_channels(network, shared_layer, (in_channels, image_size, image_size))
-        self.trunk = layers_until(network, shared_layer)
+        self.trunk = trunk(network, shared_layer)
         self.branches = nn.ModuleList(layers_after(network, shared_layer) for _ in range(branches))
         self.gate = Gate(channels, branches) if gate else None
 
@@ -192,7 +177,7 @@ class BranchEnsemble(Ranged, nn.Module):
             The weights by their names in this network. Missing ones are left out.
         """
         if not any(name.startswith("branches.") for name in weights):
-            return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+            return of_model(weights)
         found = {}
         for name in self.state_dict():
             part, _, rest = name.partition(".")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from distill_lightning.errors import InputError
 from distill_lightning.models.outputs import input_type
 from distill_lightning.ranges import Count, Ranged
+from distill_lightning.weights import of_model
 
 
 def exit_names(network: nn.Module) -> tuple[str, ...]:
@@ -29,12 +30,14 @@ def exit_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def trunk(network: nn.Module, last: str) -> nn.Sequential:
-    """The layers of a network up to and including the module ``last``, with the same names."""
+    """The layers of a network up to and including the module ``last``, with the same names and the same weights.
+
+    The children of the network, and those of each module on the path, must be in the order in which they are called.
+    """
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     outer, _, inner = last.partition(".")
     for name, child in network.named_children():
-        is_cut = name == outer and inner and isinstance(child, nn.Sequential)
-        parts[name] = child[: int(inner) + 1] if is_cut else child  # type: ignore[index]
+        parts[name] = trunk(child, inner) if name == outer and inner else child
         if name == outer:
             break
     return nn.Sequential(parts)
@@ -132,7 +135,7 @@ class EarlyExit(Ranged, nn.Module):
         """
         head = f"heads.{self.exit - 1}."
         if not any(name.startswith(head) for name in weights):
-            return {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+            return of_model(weights)
         mine = {name: weights.get(f"model.{name.removeprefix('trunk.')}") for name in self.state_dict()}
         mine |= {f"head.{k.removeprefix(head)}": v for k, v in weights.items() if k.startswith(head)}
         return {name: value for name, value in mine.items() if value is not None}

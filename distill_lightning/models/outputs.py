@@ -44,3 +44,9 @@ def input_type(network: nn.Module) -> tuple[torch.device, torch.dtype]:
             return tensor.device, tensor.dtype
     device = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
     return device, torch.get_default_dtype()
+
+
+def dry_pictures(network: nn.Module, shape: tuple[int, int, int], count: int = 1) -> Tensor:
+    """Pictures (``count``, C, H, W) of a shape to try a network with: values that rise from -1 to 1."""
+    values = torch.linspace(-1, 1, count * torch.Size(shape).numel())
+    return values.reshape(count, *shape).to(*input_type(network))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from distill_lightning.errors import InputError
 from distill_lightning.models.early_exit import pooled, trunk
 from distill_lightning.ranges import Count, Ranged
+from distill_lightning.weights import of_model
 
 
 def projector(channels: int, of_teacher: int, reduction: int) -> nn.Sequential:
@@ -68,7 +69,7 @@ class ReusedClassifier(Ranged, nn.Module):
         """Selects the weights of this network from the state dict of a method: those of SimKD, or those of a method
         that trained the student. Missing ones are left out.
         """
-        own = {k.removeprefix("model."): v for k, v in weights.items() if k.startswith("model.")}
+        own = of_model(weights)
         if any(name.startswith("trunk.") for name in own):
             return own
         mine = {name: own.get(name.removeprefix("trunk.")) for name in self.state_dict() if name.startswith("trunk.")}

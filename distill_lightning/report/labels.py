@@ -1,6 +1,7 @@
 """Labels of runs: what differs between runs that are shown together, in few words."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +24,8 @@ def differences(settings: Sequence[Settings]) -> list[str]:
 def labels(method: str, names: Sequence[str | None], settings: Sequence[Settings]) -> list[str]:
     """A label for each of several groups of runs of one method: its name, if it has one, and the settings that differ.
 
-    If all differing settings together are too long, a label has as few of them as are needed. Groups that still have
-    the same label are numbered.
+    If all differing settings together are too long, a label has as few of them as are needed, without values that more
+    than half of the groups have. Groups that still have the same label are numbered.
 
     Args:
         method: the name of the method.
@@ -37,7 +38,9 @@ def labels(method: str, names: Sequence[str | None], settings: Sequence[Settings
     texts = {key: shortened([str(one.get(key, "")) for one in settings]) for key in keys}
     found = _joined(starts, texts, keys)
     if max(map(len, found)) > LONGEST_LABEL:
-        found = _joined(starts, texts, _fewest(starts, [[str(one.get(key)) for key in keys] for one in settings], keys))
+        found = _joined(
+            starts, texts, _fewest(starts, [[str(one.get(key)) for key in keys] for one in settings], keys), usual=True
+        )
     return numbered(found)
 
 
@@ -72,14 +75,21 @@ def _common_words(values: Sequence[str]) -> str:
     return whole if len(whole) > 3 else ""
 
 
-def _joined(starts: Sequence[str], texts: Mapping[str, Sequence[str]], keys: Sequence[str]) -> list[str]:
-    """Labels with the given settings."""
-    words = {key: word(key, keys) for key in keys}
-    result = []
-    for number, start in enumerate(starts):
-        parts = [f"{words[key]} {texts[key][number]}".strip() for key in keys if texts[key][number]]
-        result.append(", ".join([start, *parts]))
-    return result
+def _joined(
+    starts: Sequence[str], texts: Mapping[str, Sequence[str]], keys: Sequence[str], usual: bool = False
+) -> list[str]:
+    """Labels with the given settings; with ``usual``, without values that more than half of the labels would have."""
+    parts: list[list[str]] = [[start] for start in starts]
+    for key in keys:
+        name, values = word(key, keys), texts[key]
+        most, count = Counter(values).most_common(1)[0]
+        left_out = most if usual and count > len(starts) / 2 else ""
+        for label, value in zip(parts, values, strict=True):
+            if value and value != left_out:
+                label.append(f"{name} {value}".strip())
+            elif left_out and not value:
+                label.append(f"no {name or left_out}")
+    return [", ".join(label) for label in parts]
 
 
 def word(key: str, keys: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Tables of groups of runs: an overview, results, settings that differ, mistakes, all runs."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from distill_lightning.report.charts import Confusion
 from distill_lightning.report.comparisons import NOTES, Difference, difference
@@ -26,18 +27,29 @@ MOST_SETTINGS = 8
 
 
 def overview(groups: Sequence[Group]) -> Table:
-    """A table with one row for each group: data set, number of runs, accuracy, and everything that differs."""
-    rows = []
-    for group in groups:
-        alike = [other for other in groups if other.data_set == group.data_set]
-        keys = differences([other.settings for other in alike])
-        keys = [key for key in keys if key != "model" and key.rpartition(".")[2] not in SHAPE]
-        texts = [(key, _short(key, alike)[alike.index(group)]) for key in keys if key in group.settings]
-        words = [f"{word(key, keys)} {text}".strip() for key, text in texts]
-        more = [f"and {len(words) - MOST_SETTINGS} more"] if len(words) > MOST_SETTINGS else []
-        told = "; ".join([*words[:MOST_SETTINGS], *more])
-        rows.append([group.label, group.data_set, _runs(group), _accuracy(group), told])
+    """A table with one row for each group: data set, number of runs, accuracy, and what differs."""
+    told: dict[Group, str] = {}
+    for data_set in {group.data_set for group in groups}:
+        alike = [group for group in groups if group.data_set == data_set]
+        told |= dict(zip(alike, _what_differs([group.settings for group in alike]), strict=True))
+    rows = [[group.label, group.data_set, _runs(group), _accuracy(group), told[group]] for group in groups]
     return Table("", ["", "data set", "runs", "accuracy, %", "settings that differ within the data set"], rows)
+
+
+def _what_differs(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """For each of several groups, the settings that are not the same in all. Of many, the uncommon ones come first."""
+    keys = [key for key in differences(settings) if key != "model" and key.rpartition(".")[2] not in SHAPE]
+    values = {key: [str(one.get(key, "")) for one in settings] for key in keys}
+    short = {key: shortened(values[key]) for key in keys}
+    texts = []
+    for group, own in enumerate(settings):
+        named = [key for key in keys if key in own]
+        if len(named) > MOST_SETTINGS:
+            named.sort(key=lambda key: values[key].count(values[key][group]))
+        words = [f"{word(key, keys)} {short[key][group]}".strip() for key in named]
+        more = [f"and {len(words) - MOST_SETTINGS} more"] if len(words) > MOST_SETTINGS else []
+        texts.append("; ".join([*words[:MOST_SETTINGS], *more]))
+    return texts
 
 
 def results(groups: Sequence[Group], baseline: Group | None = None) -> Table:
@@ -147,10 +159,6 @@ def all_runs(groups: Sequence[Group]) -> Table:
 def folders(records: Sequence[Record]) -> Table:
     """A table with the folders of runs."""
     return Table("", ["folder"], [[str(record.folder)] for record in records])
-
-
-def _short(key: str, groups: Sequence[Group]) -> list[str]:
-    return shortened([str(group.settings.get(key, "")) for group in groups])
 
 
 def _runs(group: Group) -> str:

@@ -107,7 +107,7 @@ def figure_4(
         "accuracy/train": accuracy(logits_of(networks, inputs), labels),
         "gain": ensemble - one,
         "gain/relative": (ensemble - one) / max(1 - one, 1e-9),
-        "disagreement": disagreement(logits) if members > 1 else 0.0,
+        "disagreement": disagreement(logits),
     }
     if isinstance(source, Mixture):
         metrics["accuracy/bayes"] = accuracy(source.log_densities(test_inputs), test_labels)

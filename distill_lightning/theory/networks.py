@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_lightning.diversity import disagreements
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -147,7 +149,7 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 def disagreement(logits: Tensor) -> float:
-    """The share of samples on which two of the networks predict different classes, the mean over pairs; (M, N, K)."""
-    predicted = logits.argmax(-1)
-    pairs = [(a, b) for a in range(len(predicted)) for b in range(a)]
-    return sum(float((predicted[a] != predicted[b]).double().mean()) for a, b in pairs) / len(pairs)
+    """The share of samples on which two of the networks predict different classes, the mean over pairs; (M, N, K). It
+    is 0 for one network.
+    """
+    return float(disagreements(logits.argmax(-1))) / logits.shape[1]

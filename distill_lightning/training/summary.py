@@ -1,17 +1,15 @@
 """The content of summary.json."""
 
-import platform
 from typing import Any
 
 import lightning
 import torch
 
 from distill_lightning.confusion import by_class
-from distill_lightning.environment import commit
+from distill_lightning.environment import versions
 from distill_lightning.runs import RunConfig
 from distill_lightning.training.parts import Parts
 from distill_lightning.values import Summarised
-from distill_lightning.version import __version__
 
 
 def _by_class(parts: Parts) -> dict[str, dict[str, float | None]]:
@@ -49,13 +47,7 @@ def summarise(parts: Parts, config: RunConfig, metrics: dict[str, float]) -> dic
         "classes": _by_class(parts) if method.confusion else {},
         "seed": config.seed,
         "config_digest": config.id(),
-        "versions": {
-            "distill_lightning": __version__,
-            **({"commit": found} if (found := commit()) else {}),
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-            "python": platform.python_version(),
-        },
+        "versions": versions(torch=torch.__version__, lightning=lightning.__version__),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": trainer.world_size,
         "threads": torch.get_num_threads(),

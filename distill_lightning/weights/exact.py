@@ -32,6 +32,11 @@ def put(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
     network.load_state_dict(state)
 
 
+def of_model(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a method's network, ``model``, by their names in the network, from the method's state dict."""
+    return {name.removeprefix("model."): value for name, value in state.items() if name.startswith("model.")}
+
+
 def must_fit(network: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Checks that weights have exactly the names and shapes of a network's state; arguments as in ``load_weights``.
 

@@ -21,6 +21,7 @@ from helpers import command, distill
 
 from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.callbacks.soft_targets import SoftTargets
+from distill_lightning.cli.messages import Parser
 from distill_lightning.data.augment import Cutout, RandomFlip, RandomRotation
 from distill_lightning.data.digits import Digits
 from distill_lightning.data.folder import ImageFolder
@@ -336,3 +337,19 @@ def write_table() -> None:
 
 if __name__ == "__main__":
     write_table()
+
+
+class Fussy:
+    def __init__(self, number: int = 0) -> None:
+        raise InputError(f"number is {number}, and none is right")
+
+
+@pytest.mark.parametrize("hint", [int | Fussy, Fussy | None, str | list[Fussy]])
+def test_refusal_of_any_type_of_a_union(hint):
+    """A class refuses its arguments, and other types of the option were tried before or after it."""
+    parser = Parser()
+    parser.add_argument("--fussy", type=hint)
+    spec = {"class_path": f"{__name__}.Fussy", "init_args": {"number": 3}}
+    given = parser.parse_object({"fussy": [spec] if "list" in str(hint) else spec})
+    with pytest.raises(InputError, match="^number is 3, and none is right$"):
+        parser.instantiate_classes(given)

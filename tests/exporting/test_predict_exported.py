@@ -1,6 +1,7 @@
 """Prediction with an exported file: as `distill predict` with the run, without torch; damaged files are refused."""
 
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,3 +117,20 @@ def test_wrong_input_is_one_line_and_leaves_nothing(args, words, model, photos, 
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
     assert set(Path().iterdir()) == before
+
+
+def test_pictures_that_cannot_be_read_do_not_take_the_others_along(model, photos, capsys):
+    pictures = Path("some")
+    shutil.copytree(photos, pictures)
+    (pictures / "2.png").write_bytes((pictures / "2.png").read_bytes()[:40])
+    (pictures / "text.png").write_text("text")
+    assert distill("predict", model, pictures, "--batch_size", 3) == 2
+    *listed, last = capsys.readouterr().err.splitlines()
+    assert [line.partition(" is ")[0] for line in listed] == ["some/2.png", "some/text.png"]
+    assert last == "distill: 2 of 8 pictures could not be read: predictions-some.csv has the others"
+    assert [row[0] for row in table(Path("predictions-some.csv"))[1:]] == [f"{n}.png" for n in (0, 1, 3, 4, 5, 6)]
+    classifier, unread = ExportedClassifier(model), {}
+    found = classifier.predict(pictures, unread=unread)
+    assert (found.files, list(unread)) == ([f"{n}.png" for n in (0, 1, 3, 4, 5, 6)], ["2.png", "text.png"])
+    with pytest.raises(InputError, match=r"2\.png is no picture"):
+        classifier.predict(pictures)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from features_of import Says, fit, made, student, teacher
+from features_of import Says, fit, last_channels, made, student, teacher
 from helpers import CONFIGS, at, batch_of, distill, load, sgd
 from helpers import fit as run
 from torch import nn
@@ -372,6 +372,7 @@ class TwoHeads(ConvNet):
             "SimKD cuts the student at one layer, and 2 are",
         ),
         (ConvNet(), ConvNet(), {"layers": ["stage7"]}, "ConvNet has no stage7: it has 3 stages"),
+        (last_channels(), ConvNet(), {"layers": ["2"]}, r"SimKD needs a map .C, H, W., and 2 of the student gives"),
         (ConvNet(), ConvNet(), {"layers": ["pooled"]}, "pooled is not the output of a layer of ConvNet"),
     ],
 )

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 import torchvision
+from features_of import last_channels
 from helpers import CONFIGS, at, bare_trainer, batch_of, data_info, distill, fit, load, sgd
 from torch import nn
 
@@ -17,7 +18,8 @@ from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.okddip import OKDDip
 from distill_lightning.methods.one import ONE
 from distill_lightning.models import VGG16, BranchEnsemble, ConvNet, LeNet300100, ResNet8
-from distill_lightning.models.branched import layers_after, layers_until, new_branch, shared_channels
+from distill_lightning.models.branched import layers_after, new_branch, shared_channels
+from distill_lightning.models.early_exit import trunk
 from distill_lightning.optimizers import FineTuning
 
 IMAGES = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -65,7 +67,7 @@ class InPlace(Bypass):
 def test_a_trunk_and_a_branch_are_the_network(network, layer, size):
     channels = next(network.parameters()).shape[1]
     images = torch.randn(2, channels, size, size)
-    shared, rest = layers_until(network, layer).eval(), layers_after(network, layer).eval()
+    shared, rest = trunk(network, layer).eval(), layers_after(network, layer).eval()
     at_layer = shared(images)
     assert torch.allclose(rest(at_layer), network.eval()(images), atol=1e-5)
     assert shared_channels(network, layer, (channels, size, size)) == at_layer.shape[1]
@@ -158,7 +160,7 @@ def test_what_is_deployed_is_what_was_measured(capsys):
     method.load_state_dict(weights)
     method.eval()
     with torch.no_grad():
-        at_layer = layers_until(method.model, "5")(pictures)
+        at_layer = trunk(method.model, "5")(pictures)
         logits = [method.model(pictures), *(branch(at_layer) for branch in method.branches)]
         by_hand = weighted_logits(logits, method.gate(at_layer))
         group = BranchEnsemble(ConvNet(), 3, "5", gate=True, in_channels=1, image_size=8)
@@ -208,6 +210,7 @@ def test_what_is_built_beside_the_network_loads_from_python():
         (lambda: ONE(InPlace()), "what follows first in InPlace needs more than the output of first"),
         (lambda: OKDDip(nn.Sequential(nn.Conv2d(1, 10, 1), nn.Conv2d(10, 10, 8), nn.Flatten()), shared_layer="0"),
          "OKDDip compares the inputs of linear layers, and Sequential has none"),
+        (lambda: ONE(last_channels(), shared_layer="2"), r"ONE's gate reads maps .C, H, W., and 2 of Sequential gives"),
         (lambda: Branches(ConvNet(), fine_tuning=FineTuning(frozen=["0"])), "leave fine_tuning out"),
     ],
 )  # fmt: skip
