@@ -60,4 +60,4 @@ class Form(NamedTuple):
             return features
         places = features[:, self.prefix :].mT
         side = math.isqrt(places.shape[2])
-        return places.unflatten(2, (side, side))
+        return places.reshape(*places.shape[:2], side, side)
