@@ -12,7 +12,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#bf5f95", "#a67808", "#2f8fcb", "#7
 contrast of 3 or more to white."""
 LARGEST = 1e100
 """Points with larger values are not drawn: they are no measurements, and the arithmetic of the axes would overflow."""
-INCHES_WIDE, INCHES_HIGH, INCHES_OF_LEGEND_ROW = 7.0, 4.2, 0.22
+INCHES_WIDE, INCHES_HIGH, INCHES_OF_LEGEND_ROW, INCHES_OF_BAR = 7.0, 4.2, 0.22, 0.3
+LONGEST_NAMES = 40
+"""Characters of the names of all bars that fit under them."""
 
 Point = tuple[float, float, float]
 """x, y and half the height of the band at this point, which may be 0."""
@@ -75,6 +77,11 @@ class Plot:
         found = [(line, place, self.points(line)) for line, place in zip(self.lines, places, strict=True)]
         return [one for one in found if one[2]]
 
+    @property
+    def lies(self) -> bool:
+        """Whether bars lie, beside their names: long ones would not fit under bars that stand."""
+        return len("".join(self.bars)) > LONGEST_NAMES
+
     def svg(self) -> str:
         """The plot as SVG, drawn by matplotlib. The same plot always gives the same text."""
         return self.file("svg").decode()
@@ -96,11 +103,13 @@ class Plot:
         rows = math.ceil(len(labels) / columns)
         # text stays text, so that it can be found and copied
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "distill", "font.family": "sans-serif"}):
-            figure = Figure((INCHES_WIDE, INCHES_HIGH + INCHES_OF_LEGEND_ROW * rows), layout="constrained")
+            high = INCHES_OF_BAR * len(self.bars) * (1 + 0.6 * (len(drawn) - 1)) + 1 if self.lies else INCHES_HIGH
+            figure = Figure((INCHES_WIDE, high + INCHES_OF_LEGEND_ROW * rows), layout="constrained")
             axes = figure.add_subplot()
             axes.set_title(_text(self.title), loc="left", parse_math=False)
-            axes.set_xlabel(_text(self.x_label), parse_math=False)
-            axes.set_ylabel(_text(self.y_label), parse_math=False)
+            across, along = (self.y_label, self.x_label) if self.lies else (self.x_label, self.y_label)
+            axes.set_xlabel(_text(across), parse_math=False)
+            axes.set_ylabel(_text(along), parse_math=False)
             if self.log_x:
                 axes.set_xscale("log")
             if self.log_y:
@@ -117,8 +126,12 @@ class Plot:
                     at = [one - 0.4 + (number_of + 0.5) * width for one in x]
                     heights = [one - self.y_from for one in y]
                     ends = [s or float("nan") for s in spread]
-                    handles.append(axes.bar(at, heights, 0.92 * width, self.y_from, color=colour))
-                    axes.errorbar(at, y, ends, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+                    if self.lies:
+                        handles.append(axes.barh(at, heights, 0.92 * width, self.y_from, color=colour))
+                        axes.errorbar(y, at, xerr=ends, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+                    else:
+                        handles.append(axes.bar(at, heights, 0.92 * width, self.y_from, color=colour))
+                        axes.errorbar(at, y, ends, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
                     continue
                 marker = "o" if len(points) <= 20 else ""
                 handles += axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4)
@@ -129,14 +142,17 @@ class Plot:
             if self.log_x and xs:
                 axes.xaxis.set_major_locator(FixedLocator(xs) if len(xs) <= 8 else LogLocator(subs=(1, 2, 5)))
                 axes.xaxis.set_minor_locator(NullLocator())
-            if self.bars:
-                axes.set_xticks(range(len(self.bars)), [textwrap.fill(_text(one), 16) for one in self.bars], fontsize=8)
-                for tick in axes.get_xticklabels():
+            named = axes.yaxis if self.lies else axes.xaxis if self.bars else None
+            if named is not None:
+                names = [textwrap.fill(_text(one), 40 if self.lies else 16) for one in self.bars]
+                named.set_ticks(range(len(self.bars)), names, fontsize=8)
+                for tick in named.get_ticklabels():
                     tick.set_parse_math(False)
-            else:
-                axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
-            if not self.log_y:
-                axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
+            if self.lies:
+                axes.invert_yaxis()
+            for axis, is_log in ((axes.xaxis, False), (axes.yaxis, self.log_y)):
+                if axis is not named and not is_log:
+                    axis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
             if labels:

@@ -47,3 +47,20 @@ def test_names_are_text_and_no_formulas():
 def test_numbers():
     written = [number(value) for value in (0.123456, -2.5, 12345.6, 1e100)]
     assert written == ["0.1235", "\N{MINUS SIGN}2.5", "12,346", "1e+100"]
+
+
+def test_bars_with_long_names_lie():
+    """Long names stand on the left, one below the other, as they were given; short ones stand below the bars."""
+
+    def places(names: list[str]) -> list[tuple[float, float]]:
+        plot = Plot("t", [Line("", range(len(names)), [3.0, 1.0, 2.0])], "", "gain", bars=names)
+        assert plot.lies == (len("".join(names)) > 40)
+        root = ElementTree.fromstring(plot.svg())
+        found = {element.text: element for element in root.iter(f"{NAMESPACE}text")}
+        assert "gain" in found
+        return [(float(found[name].attrib["x"]), float(found[name].attrib["y"])) for name in names]
+
+    long = places(["distilled from the ensemble", "a control of it", "none"])
+    assert [y for _, y in long] == sorted(y for _, y in long) and long[0][1] < long[1][1]
+    short = places(["one", "two", "three"])
+    assert len({round(y) for _, y in short}) == 1 and short[0][0] < short[1][0] < short[2][0]

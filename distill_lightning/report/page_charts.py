@@ -62,7 +62,7 @@ def line_chart(identity: str, plot: Plot, scope: str, letters: Mapping[int, str]
     data: dict[str, Any] = {"kind": "lines", "id": identity, "scope": scope, "lines": lines}
     data |= {"x_label": plot.x_label, "log_x": plot.log_x, "log_y": plot.log_y, "diagonal": plot.diagonal}
     if plot.bars:
-        data |= {"bars": list(plot.bars), "y_from": plot.y_from}
+        data |= {"bars": list(plot.bars), "y_from": plot.y_from, "lies": plot.lies}
     # the axis has no label of its own, so that the chart has more room on a phone
     title = plot.y_label if plot.y_label.lower().startswith(plot.title.lower()) else f"{plot.title}: {plot.y_label}"
     if plot.bars:
@@ -75,9 +75,9 @@ def line_chart(identity: str, plot: Plot, scope: str, letters: Mapping[int, str]
 
 
 def figure(identity: str, plot: Plot) -> Chart:
-    """A chart of lines with a legend of its own."""
+    """A chart with a legend of its own; bars of one metric need none."""
     chart = line_chart(identity, plot, identity, {})
-    legend = [("", place, line.label) for line, place, _ in plot.drawn()]
+    legend = [("", place, line.label) for line, place, _ in plot.drawn() if line.label]
     return Chart(identity, chart.title, chart.description, chart.data, legend)
 
 

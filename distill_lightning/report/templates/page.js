@@ -53,20 +53,24 @@
   }
 
   function barTraces(chart) {
-    const off = hidden[chart.scope] || new Set();
+    const off = hidden[chart.scope] || new Set(), along = chart.lies ? "x" : "y", across = chart.lies ? "y" : "x";
     return chart.lines.filter((one) => !off.has(one.place)).map((line) => ({
-      type: "bar", x: line.x, y: line.y.map((y) => y - chart.y_from), base: chart.y_from,
+      type: "bar", orientation: chart.lies ? "h" : "v", [across]: line.x,
+      [along]: line.y.map((y) => y - chart.y_from), base: chart.y_from,
       marker: {color: colour(`line-${line.place % 8}`)},
-      error_y: {type: "data", array: line.spread, color: colour("soft"), thickness: 1},
+      [`error_${along}`]: {type: "data", array: line.spread, color: colour("soft"), thickness: 1},
       text: line.y.map((y, n) => `${plain(line.label)} <b>${withSpread(y, line.spread[n])}</b>`), textposition: "none",
       hovertemplate: "%{text}<extra></extra>",
     }));
   }
 
   function barAxes(chart) {
-    const names = chart.bars.map((name) => plain(cut(name, 40)));
-    const xaxis = {tickvals: names.map((_, n) => n), ticktext: names, zeroline: false, automargin: true};
-    return {xaxis, yaxis: {zeroline: false, automargin: true}, hovermode: "closest"};
+    const names = chart.bars.map((name) => plain(cut(name, touch ? 24 : 40)));
+    const named = {tickvals: names.map((_, n) => n), ticktext: names, zeroline: false, automargin: true};
+    const axis = {zeroline: false, automargin: true};
+    if (!chart.lies) return {xaxis: named, yaxis: axis, hovermode: "closest"};
+    const height = 90 + 22 * chart.bars.length * Math.max(1, chart.lines.length * 0.7);
+    return {xaxis: axis, yaxis: {...named, showgrid: false, autorange: "reversed"}, hovermode: "closest", height};
   }
 
   function lineAxes(chart) {
@@ -121,7 +125,7 @@
     const layout = {
       ...axes, xaxis: {...axes.xaxis, ...ink}, yaxis: {...axes.yaxis, ...ink},
       font: {color: colour("ink"), family: "system-ui, sans-serif", size: 13},
-      height: (confusion ? 430 : 320) * (printed ? 0.75 : 1), margin: {l: 52, r: 10, t: 26, b: 48}, showlegend: false,
+      height: (axes.height || (confusion ? 430 : 320)) * (printed ? 0.75 : 1), margin: {l: 52, r: 10, t: 26, b: 48}, showlegend: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", dragmode: touch ? false : "zoom",
       hoverlabel: {bgcolor: colour("raised"), bordercolor: colour("soft"), font: {color: colour("ink")}, namelength: -1},
       modebar: {bgcolor: "rgba(0,0,0,0)", color: colour("soft"), activecolor: colour("ink")},
