@@ -103,8 +103,8 @@ class Plot:
         rows = math.ceil(len(labels) / columns)
         # text stays text, so that it can be found and copied
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "distill", "font.family": "sans-serif"}):
-            high = INCHES_OF_BAR * len(self.bars) * (1 + 0.6 * (len(drawn) - 1)) + 1 if self.lies else INCHES_HIGH
-            figure = Figure((INCHES_WIDE, high + INCHES_OF_LEGEND_ROW * rows), layout="constrained")
+            tall = INCHES_OF_BAR * len(self.bars) * (1 + 0.6 * (len(drawn) - 1)) + 1 if self.lies else INCHES_HIGH
+            figure = Figure((INCHES_WIDE, tall + INCHES_OF_LEGEND_ROW * rows), layout="constrained")
             axes = figure.add_subplot()
             axes.set_title(_text(self.title), loc="left", parse_math=False)
             across, along = (self.y_label, self.x_label) if self.lies else (self.x_label, self.y_label)

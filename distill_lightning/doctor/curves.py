@@ -64,6 +64,9 @@ class Curves:
         smoothing: the share of label smoothing, in [0, 1).
         mixed: whether training is harder than validation by design (Mixup, CutMix, dropout, strong augmentation), so
             that the accuracies of the two cannot be compared.
+        augmented: whether training pictures are augmented, so that they are a little harder than those of validation.
+        of_labels: whether the training loss is the cross-entropy of the labels. It is not where a method teaches by
+            features or soft targets alone; there the loss has no ln K to compare with.
         settings: the options that can change the result, by short name as "model.optimizer.lr"; empty for curves of
             other programs.
     """
@@ -80,4 +83,6 @@ class Curves:
     batch_size: int | None = None
     smoothing: float = 0.0
     mixed: bool = False
+    augmented: bool = False
+    of_labels: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)

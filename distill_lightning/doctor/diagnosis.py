@@ -53,7 +53,7 @@ class Diagnosis:
 def diagnose(curves: Curves) -> Diagnosis:
     """The diagnosis of one run by its curves alone."""
     measures = measure(curves)
-    if missing := _missing(measures):
+    if missing := _missing(measures, curves):
         return unsure(curves.file, missing, curves)
     rule = decide(measures, curves)
     if rule is None or rule.verdict == "unsure":
@@ -77,10 +77,12 @@ def unsure(file: str, why: str, curves: Curves | None = None) -> Diagnosis:
     return Diagnosis(file, "unsure", why, advice("unsure", curves or Curves(file)))
 
 
-def _missing(measures: Measures) -> str:
+def _missing(measures: Measures, curves: Curves) -> str:
     """Why the curves are too little for any rule; empty if they are not."""
     if not measures.points and math.isnan(measures.broken_at):
         return "No training loss was found."
+    if not curves.of_labels:
+        return "The labels have no part in the training loss, so it cannot be compared with that of guessing."
     if math.isnan(measures.chance):
         return "The number of classes is not known: give --num_classes."
     if measures.points < FEWEST_POINTS and math.isnan(measures.broken_at) and not measures.end > DIVERGED:

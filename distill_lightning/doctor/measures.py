@@ -16,6 +16,8 @@ UNKNOWN = math.nan
 
 HIGHEST_START = 1.16
 """Initial weights may give a loss up to this; the mean of a first window far above it has risen."""
+LEAST_LEARNED = 0.05
+"""Of a training accuracy that is less above chance, no share is taken."""
 WINDOW = 1.5
 """With more steps for each point, the points are taken for means over windows."""
 
@@ -47,6 +49,10 @@ class Measures:
         val_low_at: the step of the lowest validation loss.
         val_drop: the best validation accuracy - the last.
         below: val - train in the middle of the last two epochs.
+        kept: the share of what it knows of the training pictures, above chance, that the network also knows of those of
+            validation, at the end.
+        kept_first: the same at the first validation.
+        val_at: the step of the first validation.
         gain: how much faster the loss falls for a unit of the rate's sum in the last third than before; large where
             the loss only falls because the rate does. Only of a rate that falls to less than half.
         late: the share of its whole fall that the loss does in the last 30 % of the rate's sum.
@@ -80,6 +86,9 @@ class Measures:
     val_low_at: float = UNKNOWN
     val_drop: float = UNKNOWN
     below: float = UNKNOWN
+    kept: float = UNKNOWN
+    kept_first: float = UNKNOWN
+    val_at: float = UNKNOWN
     gain: float = UNKNOWN
     late: float = UNKNOWN
     at_top: float = UNKNOWN
@@ -249,9 +258,12 @@ def _of_validation(curves: Curves) -> dict[str, float]:
         found["train"] = float(train.values[-1])
     if len(val):
         found["val"] = float(val.values[-1])
+        found["val_at"] = float(val.steps[0])
         found["val_drop"] = float(val.values.max() - val.values[-1])
     if len(train) and len(val):
         found["gap"] = found["train"] - found["val"]
+        if curves.num_classes:
+            found |= _kept(train.at(val.steps[[0, -1]]), val.values[[0, -1]], 1 / curves.num_classes)
     if len(train) > 1 and len(val):  # a mean over an epoch stands for the middle of it
         middles = (train.steps[1:] + train.steps[:-1]) / 2
         found["below"] = float((val.at(middles) - train.values[1:])[-2:].mean())
@@ -263,6 +275,16 @@ def _of_validation(curves: Curves) -> dict[str, float]:
         found["val_rise"] = float(loss.values[-1] / max(loss.values[lowest], 1e-3)) - 1
         found["val_low_at"] = float(loss.steps[lowest])
     return found
+
+
+def _kept(train: Array, val: Array, chance: float) -> dict[str, float]:
+    """`Measures.kept_first` and `Measures.kept`, of the accuracies at the first validation and at the last."""
+    names = ("kept_first", "kept")
+    return {
+        name: float((v - chance) / (t - chance))
+        for name, t, v in zip(names, train, val, strict=True)
+        if t - chance >= LEAST_LEARNED
+    }
 
 
 def _part(level: Array, steps: Array, first: float, last: float) -> Array:

@@ -21,6 +21,10 @@ LARGEST_BYTES = 2**28
 LARGEST_STEP = 2**53
 EASY = ("RandomFlip", "RandomCrop")
 """Augmentations that hardly lower the training accuracy."""
+LABELS = ("ce", "hard", "ce_0")
+"""The terms of a loss that are the cross-entropy of the labels. The first that is there counts."""
+WITHIN_WINDOWS = {"max", "std", "step", "epoch"}
+"""What else is logged of a loss as ``train/loss_NAME``."""
 
 Points = dict[str, list[tuple[float, float]]]
 
@@ -67,9 +71,11 @@ def read(place: Path, num_classes: int | None = None, batch_size: int | None = N
     series = {tag: Series.of(pairs) for tag, pairs in points.items()}
     folder = place if place.is_dir() else place.parent
     config = _config(folder) if place.is_dir() or place.name == "metrics.csv" else None
-    if config is not None:
+    of_labels = config is None or _has_loss_of_labels(series)
+    if config is not None and of_labels:
         series = _loss_of_labels(series, config)
-    curves = Curves(str(place), **curves_of(series), num_classes=num_classes, batch_size=batch_size)  # type: ignore[arg-type]
+    facts = {"num_classes": num_classes, "batch_size": batch_size, "of_labels": of_labels}
+    curves = Curves(str(place), **curves_of(series), **facts)  # type: ignore[arg-type]
     return curves if config is None else _with_config(curves, config)
 
 
@@ -168,14 +174,20 @@ def _config(folder: Path) -> RunConfig | None:
         return None
 
 
+def _has_loss_of_labels(series: Mapping[str, Series]) -> bool:
+    """Whether one of the terms of the training loss is that of the labels, with a weight above 0."""
+    terms = {tag.removeprefix("train/loss_"): values for tag, values in series.items() if tag.startswith("train/loss_")}
+    if not terms.keys() - WITHIN_WINDOWS:  # a loss without terms is the labels' alone
+        return True
+    return any(name in terms and bool((terms[name].values != 0).any()) for name in LABELS)
+
+
 def _loss_of_labels(series: Mapping[str, Series], config: RunConfig) -> dict[str, Series]:
     """The series, with the cross-entropy of the labels as the loss where a method's loss has other terms too."""
     found, arguments = dict(series), _arguments(config.options.get("model"))
     for prefix in ("train/loss", "train/epoch_loss"):
         total, weight = found.get(prefix), 1.0
-        labels = next(
-            (found[f"{prefix}_{name}"] for name in ("ce", "hard", "ce_0") if f"{prefix}_{name}" in found), None
-        )
+        labels = next((found[f"{prefix}_{name}"] for name in LABELS if f"{prefix}_{name}" in found), None)
         if total is None or labels is None or len(labels) != len(total):
             continue
         if f"{prefix}_hard" in found:
@@ -206,6 +218,7 @@ def _with_config(curves: Curves, config: RunConfig) -> Curves:
         batch_size=int(batch * accumulated) if batch else curves.batch_size,
         smoothing=min(_number(model.get("label_smoothing")) or 0.0, 0.99),
         mixed=bool(data.get("mix")) or hard or dropped,
+        augmented=bool(augment),
         settings=config.settings() | {"trainer.max_epochs": trainer.get("max_epochs")},
     )
 

@@ -78,8 +78,10 @@ def _judged(
 
 
 def _only_difference(one: Curves, other: Curves) -> str | None:
-    """The option in which two runs differ; None if it is none or more than one, or if their options are unknown."""
-    if not one.settings or not other.settings:
+    """The option in which two runs differ; None if it is none or more than one, if their options are unknown, or if the
+    labels have no part in their losses.
+    """
+    if not one.settings or not other.settings or not (one.of_labels and other.of_labels):
         return None
     names = (one.settings.keys() | other.settings.keys()) - {*NOT_COMPARED}
     differing = [name for name in names if one.settings.get(name) != other.settings.get(name)]

@@ -6,7 +6,19 @@ import numpy as np
 
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.measures import Measures, floor
-from distill_lightning.doctor.rules import RISE, TINY_RATE, keeps_falling, knows
+from distill_lightning.doctor.rules import (
+    CHANCE,
+    HESITATION,
+    HIGH_RISE,
+    LOW_RATE,
+    RISE,
+    TINY_RATE,
+    above_its_start,
+    by_heart,
+    keeps_falling,
+    knows,
+    small,
+)
 
 WARM_UP = "a warm-up over the first twentieth of the steps"
 MANY = 10.0
@@ -34,14 +46,20 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
     chance, batch = f"guessing gives {m.chance:.1%}", f"Each step sees only {curves.batch_size} pictures"
     right = f"The network is right on {_percent(m.train)} of the training pictures"
     both = f"{right} and on {_percent(m.val)} of the validation pictures"
-    rose = f"At step {m.spike_at:.0f} it was {m.spike:.4g} times its start; in a healthy training it stays below 1.12"
+    rose = (
+        f"At step {m.spike_at:.0f} it was {m.spike:.4g} times its start; in a healthy training it stays below "
+        f"{HIGH_RISE if m.end < CHANCE and not small(curves) else RISE}"
+    )
     was_lower = f"Before, it was down to {m.low:.0%}: the network has lost what it knew"
     before = rose if m.spike > RISE else was_lower
     nothing = "Above 97%, a network knows nothing"
-    half = f"The first half of its fall took {m.half_at:.0%} of the steps (flagged above 8.5%)"
+    half = f"The first half of its fall took {m.half_at:.0%} of the steps"
     fell = f"In the last fifth of the training it fell by {m.slope:.1%}"
     fewer = f"{both}, {100 * m.gap:.1f} points fewer"
     certain = f"{right}, but the training loss ends at {percent} of that of guessing"
+    ahead = f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points"
+    overfitting = "if a network overfits, validation falls behind later"
+    nothing_wrong = "No sign of an illness was found"
     measured = [f"{both}, where {chance}"] if m.gap == m.gap else []
     lower = [f"Its loss is lower by {m.end - m.val_loss:.1%} of that of guessing"] if m.val_loss == m.val_loss else []
     higher = [f"Here it is higher by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
@@ -54,20 +72,32 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         "few steps": [f"The training has only {m.steps:.0f} steps (flagged below 20)", ends],
         "collapsed, small batch": [ends, nothing, before, f"{batch} (flagged at 8 or fewer)"],
         "collapsed": [ends, nothing, before],
+        "jumped": [
+            ends, nothing,
+            f"Over the first steps it was {m.start:.2f} times that of guessing (flagged above 1.05), and then at once "
+            "where it has stayed: the first steps were so large that they ended all learning",
+        ],
         "hardly falls": [ends, f"{nothing}, or next to nothing", _creeping(m)],
         "flat": [ends, nothing, "It does not fall in the last part of the training", *measured],
         "validation at chance": [
             f"{both}, where {chance}",
-            f"The validation loss is {m.val_loss:.0%} of that of guessing (flagged above 110%)",
+            f"The validation loss is {m.val_loss:.1%} of that of guessing (flagged above 110%), while the training "
+            f"loss ends at {percent}",
+            *([f"Validation was behind at step {m.val_at:.0f} already; {overfitting}"] if m.kept_first < 0.7 else []),
         ],
         "validation never learned": [
-            f"The validation loss was never below {m.val_least:.0%} of that of guessing (flagged above 105%), though "
+            f"The validation loss was never below {m.val_least:.0%} of that of guessing (flagged above 150%), though "
             f"the training loss ends at {percent}",
         ],
+        "validation behind": [
+            fewer,
+            f"Validation was behind at step {m.val_at:.0f} already; {overfitting}",
+            f"Its loss ends only {m.val_rise:.0%} above its lowest (flagged below 17%)",
+        ],
+        "harder, small batch": [both, ahead, f"{batch} (flagged at 8 or fewer): too few for batch norm to measure"],
         "validation above training": [
             both,
-            f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points "
-            "(flagged above 7, or above 3 if its loss is lower by 3.5% of that of guessing)",
+            f"{ahead} ({_flagged_ahead(m, curves)})",
             *lower,
             "Where training labels are wrong, correct predictions count as errors in training",
         ],
@@ -76,17 +106,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             f"The loss fell {m.gain:.1f} times as fast after the rate was lowered (flagged above 1.8)",
             "A network is that uncertain if similar pictures have different labels",
         ],
-        "validation falls again": [
-            f"The validation accuracy is {100 * m.val_drop:.1f} points below its best (flagged above 5), while the "
-            f"training accuracy rose to {_percent(m.train)}",
-            "A network that learns the right labels first, and then the wrong ones by heart, does this",
-        ],
         "rose, small batch": [ends, rose, f"{batch} (flagged at 8 or fewer)"],
         "rose": [ends, rose],
-        "falls with its rate": [
-            ends, f"The first half of its fall took {m.half_at:.0%} of the steps (flagged above 30%)",
-            f"For the same rate it fell {m.gain:.1f} times as fast at the end as before (flagged above 1.8)",
-        ],
         "rises": [
             ends, f"In the last fifth of the training it is {-m.slope:.0%} higher than before (flagged above 10%)",
         ],
@@ -96,8 +117,8 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             f"{batch} (flagged at 8 or fewer)",
         ],
         "gap": [
-            f"{fewer} (flagged above 8)",
-            "It knows the training pictures by heart (97% or more)" if m.train > 0.97 else
+            f"{fewer} (flagged above {10 if by_heart(m) else 8})",
+            "It knows the training pictures by heart (97% or more)" if by_heart(m) else
             f"The validation loss is {m.val_rise:.0%} above its lowest, at step {m.val_low_at:.0f} (flagged above 10%)",
         ],
         "wide gap": [
@@ -108,25 +129,67 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         "dropped": [
             f"In {1 - m.at_top:.0%} of the steps the rate was a tenth of the largest or less (flagged above 70%)", ends,
         ],
-        "still falls": [ends, f"{fell} (flagged above 5%)", half],
+        "still falls": [ends, f"{fell} (flagged above 5%)", f"{half} (flagged above 15%)"],
+        "little fall": [f"{ends} (flagged above {_flagged_end(m)}%)", f"{half} (flagged above {_flagged_half(m)}%)"],
+        "stalled": [
+            f"{ends} (flagged between {'70% and 93' if m.end > 0.7 else '30% and 50'}%)",
+            f"{half} (flagged below {7 if m.end > 0.7 else 5.5}%): it fell at once, and stopped far up",
+        ],
         "hesitates": [
-            f"{certain}, {m.doubt:.0%} more than expected at this accuracy (flagged above 25%)",
+            f"{certain}, {m.doubt:.0%} more than expected at this accuracy (flagged above {HESITATION:.1%})",
             "The network gives nearly the same probability to all classes, as one that has just begun to learn",
         ],
-        "flat and high": [ends, f"{fell}, so it has stopped", both],
-        "little fall": [f"{ends} (flagged above 62%)", half],
-        "slowed by its rate": [ends, half, "It stopped only because the rate fell"],
-        "agree and flat": [ends, f"{fell} (flagged below 4.5%)", both],
-        "nothing found": [ends, "No sign of an illness was found"],
+        "agree and flat": [
+            f"{ends} (flagged between 30% and 50%)",
+            f"{half} (flagged below 10%), so it fell at once, and stopped" if m.half_at < 0.1 else
+            f"{fell} (flagged below 4.5%)",
+            *([both] if m.gap == m.gap else []),
+        ],
+        "certain": [ends, "That is less than expected at this accuracy: the network is certain enough", nothing_wrong],
+        "nothing found": [ends, nothing_wrong],
+        "learned soon": [ends, half, nothing_wrong],
+        "learns": [
+            ends,
+            f"For the same rate it fell {m.gain:.1f} times as fast at the end as before: it fell because the rate did, "
+            "so the rate had not been too low",
+            nothing_wrong,
+        ],
     }  # fmt: skip
     return ". ".join(sentences[rule]) + "."
 
 
+def _flagged_end(m: Measures) -> int:
+    """The share of the loss of guessing, in percent, above which a loss that fell slowly is little fallen."""
+    return 80 if m.end > 0.8 else 70 if m.end > 0.7 and m.gain < 1.8 and m.slope < 0.03 else 50
+
+
+def _flagged_half(m: Measures) -> float:
+    """The share of the steps, in percent, above which the first half of the fall took long."""
+    return 30 if _flagged_end(m) == 50 else 8.5
+
+
+def _flagged_ahead(m: Measures, curves: Curves) -> str:
+    """From how many points on validation is too far ahead."""
+    if curves.augmented and not curves.mixed:
+        return f"flagged above {16 if m.below > 0.16 else 7}, since augmentation makes training harder too"
+    if m.end > 0.9 and m.end - m.val_loss > 0.03:
+        return "flagged where its loss is lower by 3% of that of guessing, and training ends above 90%"
+    if curves.mixed:
+        return "flagged above 30, since training is harder by design"
+    return "flagged above 7" if m.below > 0.07 else "flagged above 3 if its loss is lower by 3.5% of that of guessing"
+
+
 def undecided(m: Measures, curves: Curves) -> str:
     """Why no rule decides."""
+    ends = f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}."
+    if curves.mixed and m.below > 0:
+        return (
+            f"{ends} Mixing, dropout or strong augmentation make training harder than validation, by "
+            f"{100 * m.below:.0f} points here, so the training loss tells little. Compare with a run at another rate."
+        )
     return (
-        f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}. Either the network is "
-        "too small or the rate too low: a run at three times the rate tells."
+        f"{ends} A network that is too small, a rate that is too low or too high, and data that are hard to learn all "
+        "look like this. A run with three times the rate, and one with a third of it, tell."
     )
 
 
@@ -151,6 +214,11 @@ def _creeping(m: Measures) -> str:
         return f"But the network is right on {right}: it learns, but slowly"
     if keeps_falling(m):
         return f"But it falls until the end, by {m.fallen:.1f} standard errors in all (flagged above 3.5)"
+    if above_its_start(m):
+        return (
+            "It is still above that of guessing, to which the first steps of any learning bring it, and the largest "
+            f"rate is only {m.top_rate:.2g} (flagged below {LOW_RATE:.0e})"
+        )
     return f"The largest rate is {m.top_rate:.2g}; with less than {TINY_RATE:.0e}, weights hardly change"
 
 

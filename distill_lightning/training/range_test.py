@@ -34,7 +34,7 @@ from distill_lightning.training.fit import start_from, with_lineage
 from distill_lightning.training.parts import Parts, attach
 
 RISE = 1.12
-"""A loss has risen if it is so many times that at the start. No healthy run's did (docs/explanations/doctor.md)."""
+"""A loss has risen if it is so many times that at the start. Hardly a healthy one is (docs/explanations/doctor.md)."""
 SMOOTHED = 3
 """Steps of a mean."""
 MARGIN, MARGIN_WITH_BATCH_NORM = 10.0, 30.0

@@ -41,7 +41,7 @@ def known() -> dict[str, list[tuple[list[str], Curves]]]:
     for name, tags in of_runs.items():
         meta = tags.pop("meta")
         series = curves_of({tag: Series.of(points) for tag, points in tags.items()})
-        facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed")}
+        facts = {key: meta[key] for key in ("num_classes", "batch_size", "smoothing", "mixed", "augmented")}
         truth = [meta["illness"], *([meta["also"]] if "also" in meta else [])]
         halves.setdefault(meta["half"], []).append((truth, Curves(name, **series, **facts)))
     return halves
@@ -136,6 +136,45 @@ def test_a_network_is_certain_or_doubts():
     accuracy = Series(np.array([50.0, 100.0]), np.array([0.5, 0.64]))
     curves = Curves("a", Series(steps, np.full(100, 0.7 * np.log(10))), accuracy=accuracy, num_classes=10)
     assert measure(curves).doubt == pytest.approx(0.3)
+
+
+def compared_with_validation(kept_first: float, kept: float, val_loss: float) -> str:
+    """The verdict on a run that is right on 60 % and 95 % of 10 classes at its two evaluations, and on validation knows
+    these shares of that.
+    """
+    steps = np.arange(1.0, 101.0)
+    at, accuracies = np.array([20.0, 100.0]), np.array([0.6, 0.95])
+    shares = np.array([kept_first, kept])
+    curves = Curves(
+        "a",
+        Series(steps, 0.2 + 2.1 * np.exp(-steps / 8)),
+        accuracy=Series(at, accuracies),
+        val_accuracy=Series(at, 0.1 + (accuracies - 0.1) * shares),
+        val_loss=Series(at, np.array([1.6, val_loss])),
+        num_classes=10,
+    )
+    found = measure(curves)
+    assert (found.kept_first, found.kept) == pytest.approx((kept_first, kept)) and found.val_at == 20
+    return diagnose(curves).verdict
+
+
+def test_a_mismatch_shows_at_the_first_validation_and_overfitting_later():
+    assert compared_with_validation(0.5, 0.5, 1.65) == "eval_mismatch"
+    assert compared_with_validation(0.9, 0.5, 1.65) == "overfits"
+    assert compared_with_validation(0.5, 0.5, 2.3) == "overfits"
+
+
+def test_dropout_puts_training_behind_validation_by_design():
+    """With the same curves, a network without it has labels that are wrong, and one with it tells nothing."""
+    steps, at = np.arange(1.0, 101.0), np.array([50.0, 100.0])
+    accuracy, val = Series(at, np.array([0.4, 0.5])), Series(at, np.array([0.5, 0.65]))
+    plain = Curves(
+        "a", Series(steps, np.full(100, 1.6)), accuracy=accuracy, val_accuracy=val,
+        val_loss=Series(at, np.array([1.3, 1.1])), num_classes=10,
+    )  # fmt: skip
+    assert diagnose(plain).verdict == "wrong_labels"
+    found = diagnose(dataclasses.replace(plain, mixed=True))
+    assert found.verdict == "unsure" and "make training harder than validation" in found.evidence
 
 
 def fallen(end: float, rate: float, **more) -> Curves:

@@ -100,6 +100,22 @@ def test_a_run_says_its_classes_and_its_loss_of_labels(tmp_path):
     assert curves.settings["model.network.dropout"] == 0.2
 
 
+@pytest.mark.parametrize("terms", [{"simkd": 1.0, "hard": 0.0}, {"feature": 1.0}])
+def test_a_loss_without_labels_is_not_judged(tmp_path, capsys, terms):
+    """SimKD teaches by features alone: its loss has no ln K, though the network is better than it says."""
+    network = {"class_path": "a.Net", "init_args": {"num_classes": 10}}
+    config = {"model": {"class_path": "a.M", "init_args": {"network": network, "hard_weight": 0.0}}, "data": {}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    table = [(step, f"train/loss_{name}", term) for step in range(1, 101) for name, term in terms.items()]
+    table += [(step, "train/loss", 1.0) for step in range(1, 101)]
+    for step in (50, 100):
+        table += [(step, "train/epoch_accuracy", 0.1), (step, "val/accuracy", 0.9), (step, "val/nll", 0.3)]
+    write_long(tmp_path / "metrics.csv", table)
+    assert not read(tmp_path).of_labels
+    (found,) = answer(capsys, tmp_path)
+    assert found["verdict"] == "unsure" and "The labels have no part in the training loss" in found["evidence"]
+
+
 DAMAGED = {
     "empty": b"",
     "one line": b"step,tag,value\n",
