@@ -86,6 +86,7 @@ from .methods.pkt import PKT as PKT
 from .methods.ps_kd import PSKD as PSKD
 from .methods.reviewkd import ReviewKD as ReviewKD
 from .methods.rkd import RKD as RKD
+from .methods.seed import SEED as SEED
 from .methods.simkd import SimKD as SimKD
 from .methods.snapshot import Snapshot as Snapshot
 from .methods.sp import SP as SP

@@ -41,7 +41,7 @@ def fit(method, given=None, callback=None, **data):
     batches, original = [], method.training_loss
     method.training_loss = lambda batch, position: (batches.append(batch), original(batch, position))[1]
     bare_trainer(max_epochs=1, num_sanity_val_steps=1, callbacks=[callback]).fit(
-        method, datamodule=Digits(batch_size=100, train_part=300, augment=[RandomCrop(1)], **data)
+        method, datamodule=Digits(**{"batch_size": 100, "train_part": 300, "augment": [RandomCrop(1)], **data})
     )
     return batches
 

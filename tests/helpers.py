@@ -55,6 +55,7 @@ from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.reviewkd import ReviewKD
 from distill_lightning.methods.rkd import RKD
+from distill_lightning.methods.seed import SEED
 from distill_lightning.methods.simkd import SimKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.sp import SP
@@ -73,11 +74,11 @@ CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
     "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
-    "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD,
+    "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd")
+FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd", "seed")
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""
@@ -230,6 +231,8 @@ def make(name: str, network: nn.Module | None = None, **options) -> Method:
         options.setdefault("every_n_steps", 3)
     if name == "crd":
         options.setdefault("negatives", 64)
+    if name == "seed":
+        options.setdefault("hard_weight", 0.1)  # without labels its classifier is not trained
     if name == "dml":
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other

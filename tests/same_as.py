@@ -195,6 +195,7 @@ CASES = [
     digits("ps_kd", "ps_kd", "--trainer.max_epochs 3"),
     digits("reviewkd", "reviewkd", TAUGHT),
     digits("rkd", "rkd", TAUGHT),
+    digits("seed", "seed", TAUGHT),
     digits("simkd", "simkd", TAUGHT),
     digits("snapshot", "snapshot", "--trainer.max_epochs 4"),
     digits("sp", "sp", TAUGHT),

@@ -35,6 +35,10 @@ NEAR_S, NEAR_T = (
 )
 Z_S, Z_T = 6 * NEAR_S.mean(), 6 * NEAR_T.mean()
 
+W4, QUEUE = made(torch.cos, 0.5, 0, 3, 4), F.normalize(made(torch.cos, 1, 2, 5, 4))
+TOKENS_S, TOKENS_T = made(torch.cos, 0.37, 0, 2, 3, 4), made(torch.sin, 0.7, 0.3, 2, 3, 4)
+HALF = {"temperature": 0.5, "teacher_temperature": 0.5}
+
 CLASSIFIER, CLASSIFIER_BIAS = made(torch.sin, 0.3, 0, 4, 5), 0.1 * torch.arange(4, dtype=torch.float64)
 V5 = made(torch.sin, 1, 1, 3, 5)
 
@@ -85,6 +89,10 @@ GOLDEN = {
     "hcl 8": (losses.hcl(Q8, B8), 0.654743947),
     "srrl features": (srrl(V5, W, 0), 0.840415562),
     "srrl": (srrl(V5, W), 6.874055974),
+    "seed": (losses.seed(W4, V, QUEUE), 12.833115576),
+    "seed 1": (losses.seed(W4, V, QUEUE, temperature=1, teacher_temperature=1), 0.357421124),
+    "seed local": (losses.seed_local(TOKENS_S, TOKENS_T), 0.573467191),
+    "seed local 1": (losses.seed_local(TOKENS_S, TOKENS_T, temperature=1, teacher_temperature=1), 0.338394374),
     "crd z_s": (Z_S, 111.805284),
     "crd z_t": (Z_T, 1695722.005504),
     "crd": (losses.crd(NEAR_S, 6, Z_S) + losses.crd(NEAR_T, 6, Z_T), 31.104547242),
@@ -129,6 +137,8 @@ OF_STUDENT_AND_TEACHER = {
     "ofd": (lambda f, g: losses.ofd(f, g, MARGINS), Q, B),
     "hcl": (losses.hcl, Q8, B8),
     "srrl": (lambda f, g: losses.srrl(f, g, classified(f), classified(g.detach())), V5, W),
+    "seed": (lambda s, t: losses.seed(s, t, QUEUE, **HALF), W4, V),
+    "seed local": (lambda s, t: losses.seed_local(s, t, **HALF), TOKENS_S, TOKENS_T),
     "crd": (lambda v, bank: losses.crd(losses.crd_similarity(v, bank, CANDIDATES), 6, Z_S), V_S, TEACHER_BANK),
 }
 
@@ -156,11 +166,13 @@ def test_zero_where_both_agree(name):
     assert function(student, student.clone()).item() == pytest.approx(0, abs=1e-4)  # DIST's 1e-8
 
 
-@pytest.mark.parametrize("name", ["kd standardised", "dkd", "dist", "nkd", "at", "nst", "rkd", "pkt"])
+@pytest.mark.parametrize(
+    "name", ["kd standardised", "dkd", "dist", "nkd", "at", "nst", "rkd", "pkt", "seed", "seed local"]
+)
 def test_what_changes_nothing(name):
     """A shift of logits; a scale of features; with standardisation, both."""
     function, student, teacher = OF_STUDENT_AND_TEACHER[name]
-    factor = 3.0 if name in ("kd standardised", "at", "nst", "rkd", "pkt") else 1.0
+    factor = 3.0 if name in ("kd standardised", "at", "nst", "rkd", "pkt", "seed", "seed local") else 1.0
     shift = 5.0 if student is S else 0.0
     changed = function(factor * student + shift, teacher).item()
     assert changed == pytest.approx(function(student, teacher).item(), rel=1e-5)
@@ -212,6 +224,8 @@ def test_losses_of_gram_distance_and_contrast_do_not_compute_in_half_precision()
         (losses.pkt, near - centre, far - centre),
         (losses.sp, *large),
         (losses.nst, *large),
+        (lambda s, t: losses.seed(s, t, F.normalize(far - centre).to(s)), near - centre, far - centre),
+        (losses.seed_local, near[None] - centre, far[None] - centre),
         (lambda v, bank: losses.crd_similarity(v, bank, torch.arange(8).expand(8, -1)), v, bank),
     ]
     for function, student, teacher in cases:

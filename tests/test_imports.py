@@ -43,7 +43,9 @@ PURE = {
     "frozen_copies",
 }
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
-METHODS = DATA | PURE | {"features", "networks", "teachers", "optimizers", "initializers", "learning_rates"}
+METHODS = (
+    DATA | PURE | {"features", "token_maps", "networks", "teachers", "optimizers", "initializers", "learning_rates"}
+)
 METHODS |= {"running_means", "evaluation"}
 MAY_IMPORT = {
     # the ground
@@ -95,6 +97,7 @@ MAY_IMPORT = {
     "models": {"errors", "ranges", "discovery", "distributed", "weights", "joint"},
     "networks": {"errors", "models"},
     "features": {"errors", "feature_hooks", "models"},
+    "token_maps": {"errors"},
     "specs": {"errors", "signatures", "files", "recorded", "models"},
     "checkpoints": {"errors", "ranges", "recorded", "files", "values", "digests", "distributed", "weights", "specs"}
     | {"tensor_files", "models", "preprocessing"},

@@ -20,7 +20,17 @@ from distill_lightning.losses.logits import (
     wsld,
 )
 from distill_lightning.losses.maps import at, fitnets, hcl, nst, ofd, ofd_margins, same_size, simkd, srrl, vid
-from distill_lightning.losses.relations import crd, crd_rows, crd_similarity, pkt, rkd_angle, rkd_distance, sp
+from distill_lightning.losses.relations import (
+    crd,
+    crd_rows,
+    crd_similarity,
+    pkt,
+    rkd_angle,
+    rkd_distance,
+    seed,
+    seed_local,
+    sp,
+)
 from distill_lightning.losses.self_distillation import (
     adjusted,
     feature_distance,
@@ -70,6 +80,8 @@ __all__ = [
     "rkd_angle",
     "rkd_distance",
     "same_size",
+    "seed",
+    "seed_local",
     "simkd",
     "softened_teacher",
     "sp",

@@ -4,14 +4,15 @@ f are the student's features, g the teacher's, (B, D) and (B, D'): any width. Th
 alone, unless a function says something else. N(x) is x divided by the larger of its length and 1e-12. All compute in
 float32.
 
-All but ``crd`` depend on which samples are in the batch: the mean over two halves of a batch is not the value of the
-whole.
+All but ``crd``, ``seed`` and ``seed_local`` depend on which samples are in the batch: the mean over two halves of a
+batch is not the value of the whole.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_lightning.losses.logits import kl_divergence
 from distill_lightning.losses.precision import in_full_precision
 
 WHOLE = 16
@@ -155,3 +156,48 @@ def crd_rows(rows: Tensor, embedding: Tensor, *, momentum: float = 0.5) -> Tenso
         momentum: m.
     """
     return F.normalize(momentum * rows + (1 - momentum) * embedding.detach())
+
+
+@in_full_precision
+def seed(
+    embedding: Tensor,
+    teacher_embedding: Tensor,
+    queue: Tensor,
+    *,
+    temperature: float = 0.07,
+    teacher_temperature: float = 0.07,
+) -> Tensor:
+    """mean_b KL(softmax(Q N(t_b) / T_t) || softmax(Q N(s_b) / T_s)): the student shall be as near to the teacher's
+    embeddings of other samples as the teacher is (SEED: Fang et al., ICLR 2021, arXiv:2101.04731).
+
+    The rows of the queue stand in for classes. The paper has the cross-entropy, which differs by the entropy of the
+    teacher, without gradient.
+
+    Args:
+        embedding: s, (B, D).
+        teacher_embedding: t, (B, D).
+        queue: Q, (M, D), the teacher's embeddings of other samples, rows of length 1, no gradient.
+        temperature: T_s.
+        teacher_temperature: T_t.
+    """
+    s, t = (_directions(rows) @ queue.detach().T for rows in (embedding, teacher_embedding))
+    return kl_divergence(s / temperature, t / teacher_temperature)
+
+
+@in_full_precision
+def seed_local(
+    tokens: Tensor, teacher_tokens: Tensor, *, temperature: float = 0.07, teacher_temperature: float = 0.07
+) -> Tensor:
+    """mean_bi KL(softmax_j(N(t_bi) . N(t_bj) / T_t) || softmax_j(N(s_bi) . N(s_bj) / T_s)): the places i and j of a
+    picture b shall be as alike for the student as for the teacher. The local term of the method SEED.
+
+    The memory is 2 B L^2 numbers: 40 MB for B = 128 and L = 196, 1.1 GB for L = 1,024.
+
+    Args:
+        tokens: s, (B, L, D), the features at the L places of each picture.
+        teacher_tokens: t, (B, L, D'), at the same places.
+        temperature: T_s.
+        teacher_temperature: T_t.
+    """
+    s, t = (one @ one.mT for one in map(_directions, (tokens, teacher_tokens)))
+    return kl_divergence((s / temperature).flatten(0, 1), (t / teacher_temperature).flatten(0, 1))
