@@ -64,9 +64,10 @@ class DataOptions(Recorded, pl.LightningDataModule):
             leaving out some of large ones; an epoch has as many samples as without it.
         test_views: the views of a picture whose logits are averaged in test and predict, such as FlipViews; the picture
             alone by default.
-        unlabelled: training pictures without labels, which KD teaches by soft targets alone: a folder, zip or tar file
-            of pictures, or "rest" for the training pictures that ``train_part`` does not take; none by default. They
-            change neither an epoch, which is one pass through the pictures with labels, nor the normalisation.
+        unlabelled: training pictures without labels, from which KD learns by soft targets alone and SEED by the
+            teacher's features: a folder, zip or tar file of pictures, or "rest" for the training pictures that
+            ``train_part`` does not take; none by default. They change neither an epoch, which is one pass through the
+            pictures with labels, nor the normalisation.
         unlabelled_share: the share of unlabelled pictures in each batch of ``batch_size``.
         eval_transforms: the transforms of validation, test and predicted pictures, such as ResizeAndCenterCrop; none
             by default.

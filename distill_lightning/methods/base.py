@@ -312,7 +312,7 @@ class Method(Evaluated):
         if data.unlabelled is not None and not self.needs.allows_unlabelled:
             raise InputError(
                 f"{type(self).__name__} needs a label for each picture: leave data.unlabelled out, or use KD with a "
-                "soft_weight above 0"
+                "soft_weight above 0, or SEED"
             )
         trainer, samples = self.trainer, data.samples_for(self.needs)
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
