@@ -46,7 +46,8 @@ class Diagnosis:
     @property
     def line(self) -> str:
         """All in one line."""
-        ending = f" Try: {self.advice}." if self.advice else ""
+        how = "Try in this order" if "; " in self.advice else "Try"
+        ending = f" {how}: {self.advice}." if self.advice else ""
         return f"{self.words[:1].upper()}{self.words[1:]}. {self.evidence}{ending}"
 
 

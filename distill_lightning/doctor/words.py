@@ -35,7 +35,7 @@ TITLES = {
     "wrong_labels": "a part of the training labels is wrong",
     "lr_dropped_early": "the learning rate was lowered too early",
     "healthy": "nothing wrong was found",
-    "unsure": "the curves do not tell",
+    "unsure": "the curves do not tell what is wrong, if anything",
 }
 """Every verdict, and what it means."""
 
@@ -47,21 +47,32 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
     right = f"The network is right on {_percent(m.train)} of the training pictures"
     both = f"{right} and on {_percent(m.val)} of the validation pictures"
     rose = (
-        f"At step {m.spike_at:.0f} it was {m.spike:.4g} times its start; in a healthy training it stays below "
+        f"At step {m.spike_at:.0f} it was {m.spike:.3g} times its start; hardly a healthy training goes above "
         f"{HIGH_RISE if m.end < CHANCE and not small(curves) else RISE}"
     )
     was_lower = f"Before, it was down to {m.low:.0%}: the network has lost what it knew"
     before = rose if m.spike > RISE else was_lower
-    nothing = "Above 97%, a network knows nothing"
-    half = f"The first half of its fall took {m.half_at:.0%} of the steps"
+    nothing = "Above 97%, a loss is hardly better than guessing"
+    half = f"Half of its fall took {m.half_at:.0%} of the steps"
     fell = f"In the last fifth of the training it fell by {m.slope:.1%}"
     fewer = f"{both}, {100 * m.gap:.1f} points fewer"
-    certain = f"{right}, but the training loss ends at {percent} of that of guessing"
-    ahead = f"In the middle of an epoch, where both can be compared, validation is ahead by {100 * m.below:.1f} points"
-    overfitting = "if a network overfits, validation falls behind later"
-    nothing_wrong = "No sign of an illness was found"
+    certain = f"{right}, but the training loss ends at {percent} of the loss of guessing"
+    ahead = (
+        "The training accuracy is a mean over an epoch, so the two are compared in the middle of epochs: there "
+        f"validation is ahead by {100 * m.below:.1f} points"
+    )
+    overfitting = "a network that overfits is better on validation at first, and falls behind later"
+    nothing_wrong = "No sign of an illness was found, " + (
+        f"and the network is right on {_percent(m.val)} of the validation pictures, on {_percent(m.train)} in training"
+        if m.gap == m.gap
+        else "but without the accuracy of training and validation overfitting cannot be seen"
+    )
     measured = [f"{both}, where {chance}"] if m.gap == m.gap else []
-    lower = [f"Its loss is lower by {m.end - m.val_loss:.1%} of that of guessing"] if m.val_loss == m.val_loss else []
+    lower = (
+        [f"There its loss is lower, by {m.end - m.val_loss:.1%} of the loss of guessing"]
+        if m.val_loss == m.val_loss
+        else []
+    )
     higher = [f"Here it is higher by {m.val_loss - m.end:.0%}"] if m.val_loss == m.val_loss else []
     sentences = {
         "not finite": [
@@ -78,16 +89,16 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
             "where it has stayed: the first steps were so large that they ended all learning",
         ],
         "hardly falls": [ends, f"{nothing}, or next to nothing", _creeping(m)],
-        "flat": [ends, nothing, "It does not fall in the last part of the training", *measured],
+        "flat": [ends, nothing, "At the end of the training it does not fall any more", *measured],
         "validation at chance": [
             f"{both}, where {chance}",
-            f"The validation loss is {m.val_loss:.1%} of that of guessing (flagged above 110%), while the training "
-            f"loss ends at {percent}",
+            f"The validation loss is {m.val_loss:.2f} times the loss of guessing (flagged above 1.1), while that of "
+            f"training ends at {percent} of it",
             *([f"Validation was behind at step {m.val_at:.0f} already; {overfitting}"] if m.kept_first < 0.7 else []),
         ],
         "validation never learned": [
-            f"The validation loss was never below {m.val_least:.0%} of that of guessing (flagged above 150%), though "
-            f"the training loss ends at {percent}",
+            f"The validation loss was never below {m.val_least:.2f} times the loss of guessing (flagged above 1.5), "
+            f"though the training loss ends at {percent} of it; {overfitting}",
         ],
         "validation behind": [
             fewer,
@@ -118,12 +129,12 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "gap": [
             f"{fewer} (flagged above {10 if by_heart(m) else 8})",
-            "It knows the training pictures by heart (97% or more)" if by_heart(m) else
+            "It is right on 97% or more of the training pictures: it knows them by heart" if by_heart(m) else
             f"The validation loss is {m.val_rise:.0%} above its lowest, at step {m.val_low_at:.0f} (flagged above 10%)",
         ],
         "wide gap": [
             f"{fewer} (flagged above {max(12, 15 * m.train):.1f}, or above 8 if the validation loss is higher than the "
-            "training loss by 9% of that of guessing)",
+            "training loss by 9% of the loss of guessing)",
             *higher,
         ],
         "dropped": [
@@ -147,7 +158,7 @@ def evidence(rule: str, m: Measures, curves: Curves) -> str:
         ],
         "certain": [ends, "That is less than expected at this accuracy: the network is certain enough", nothing_wrong],
         "nothing found": [ends, nothing_wrong],
-        "learned soon": [ends, half, nothing_wrong],
+        "learned soon": [ends, f"{half}, which is soon", nothing_wrong],
         "learns": [
             ends,
             f"For the same rate it fell {m.gain:.1f} times as fast at the end as before: it fell because the rate did, "
@@ -184,12 +195,12 @@ def undecided(m: Measures, curves: Curves) -> str:
     ends = f"{_ends(m, curves)}, and in the last fifth of the training it fell by {m.slope:.1%}."
     if curves.mixed and m.below > 0:
         return (
-            f"{ends} Mixing, dropout or strong augmentation make training harder than validation, by "
-            f"{100 * m.below:.0f} points here, so the training loss tells little. Compare with a run at another rate."
+            f"{ends} Mixing, dropout or strong augmentation make training pictures harder than those of validation: "
+            f"the network is right on {100 * m.below:.0f} points fewer of them, so the training loss tells little."
         )
     return (
         f"{ends} A network that is too small, a rate that is too low or too high, and data that are hard to learn all "
-        "look like this. A run with three times the rate, and one with a third of it, tell."
+        "look like this."
     )
 
 
@@ -199,12 +210,14 @@ def _ends(m: Measures, curves: Curves) -> str:
         return "The training loss is not known"
     guessing = math.log(curves.num_classes)
     least = floor(curves.smoothing, curves.num_classes)
-    nats, share = least + m.end * (guessing - least), f"{m.end:.0%}" if m.end < MANY else f"{m.end:.2g} times"
-    smoothed = f", after subtracting the {least:.2f} that label smoothing adds" if least > 0 else ""
-    return (
-        f"The training loss ends at {nats:.3g}, which is {share} "
-        f"{'of ' if m.end < MANY else ''}the loss of guessing (ln {curves.num_classes} = {guessing:.2f}{smoothed})"
-    )
+    nats, share = least + m.end * (guessing - least), f"{m.end:.0%} of" if m.end < MANY else f"{m.end:.2g} times"
+    guess = f"the loss of guessing (ln {curves.num_classes} = {guessing:.2f})"
+    if least > 0:
+        return (
+            f"The training loss ends at {nats:.3g}. Label smoothing puts {least:.2f} into it and into {guess}; without "
+            f"this part it ends at {share} guessing"
+        )
+    return f"The training loss ends at {nats:.3g}, which is {share} {guess}"
 
 
 def _creeping(m: Measures) -> str:
@@ -256,17 +269,21 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
         ],
         "lr_too_high": [
             lr(0.1, "a tenth of the rate") if knows_nothing else lr(1 / 3, "a third of the rate"), WARM_UP,
-            "but do not train longer",
+            "training longer at this rate does not help",
         ],
         "lr_too_low": [lr(3, "three times the rate"), f"if that is worse, {longer}"],
         "batch_too_small": [
             lr((batch or 8) / 32, "the rate times batch / 32"),
-            option(f"--trainer.accumulate_grad_batches {accumulate}", f"gradients averaged over {accumulate} batches"),
+            option(
+                f"or --trainer.accumulate_grad_batches {accumulate}",
+                f"or, at the present rate, gradients averaged over {accumulate} batches",
+            ),
         ],
         "overfits": [
             "more pictures, or augmentation",
             option(f"--model.optimizer.weight_decay {5 * stronger:.2g}", "more weight decay"),
-            "dropout, or a teacher (KD, DLB)", option("checkpoints/best.ckpt", "the weights of the best evaluation"),
+            "dropout, or knowledge distillation",
+            option("checkpoints/best.ckpt", "the weights of the best validation"),
         ],
         "underfits": [
             "a wider or deeper network", "less weight decay, dropout and augmentation",
@@ -274,7 +291,7 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
         ],
         "no_learning": [
             "other initial weights (He's for ReLU, Glorot's for tanh)", "ReLU in place of sigmoid", "batch norm",
-            "check whether the labels belong to the pictures",
+            "ten times the rate, and a tenth of it", "check whether the labels belong to the pictures",
         ],
         "eval_mismatch": [
             "the same preprocessing of training and validation pictures",
@@ -290,11 +307,16 @@ def advice(verdict: str, curves: Curves, knows_nothing: bool = False) -> str:
         "wrong_labels": [
             "look at the training pictures with the largest loss",
             option("--model.label_smoothing 0.1", "label smoothing of 0.1"),
-            option("fewer epochs, or checkpoints/best.ckpt", "fewer epochs, or the weights of the best evaluation"),
+            option(
+                "checkpoints/best.ckpt, if validation gets worse",
+                "the weights of the best validation, if it gets worse",
+            ),
         ],
-        "lr_dropped_early": ["later milestones", option("--model.schedule Cosine", "a cosine schedule")],
+        "lr_dropped_early": [
+            "lower the rate first after half of the steps", option("--model.schedule Cosine", "a cosine schedule"),
+        ],
         "healthy": [],
-        "unsure": ["train longer, or log more often", "compare with a run that differs in the rate alone"],
+        "unsure": ["compare with a run at three times the rate, and with one at a third of it"],
     }  # fmt: skip
     return "; ".join(texts[verdict])
 

@@ -174,7 +174,7 @@ def test_dropout_puts_training_behind_validation_by_design():
     )  # fmt: skip
     assert diagnose(plain).verdict == "wrong_labels"
     found = diagnose(dataclasses.replace(plain, mixed=True))
-    assert found.verdict == "unsure" and "make training harder than validation" in found.evidence
+    assert found.verdict == "unsure" and "make training pictures harder" in found.evidence
 
 
 def fallen(end: float, rate: float, **more) -> Curves:
