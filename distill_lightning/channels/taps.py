@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
-from distill_lightning.features import find_layer
+from distill_lightning.features import channels_last, find_layer
 
 
 class _ReachedError(Exception):
@@ -16,8 +16,9 @@ class _ReachedError(Exception):
 class Tap:
     """Gives the output of a layer as maps: (B, C, H, W).
 
-    Tokens (B, N, C) become maps of N rows and one column, vectors (B, C) maps of one cell. The output is that of the
-    layer itself, also if a later in-place ReLU would change it, because the pass ends at the layer.
+    Tokens (B, N, C) become maps of N rows and one column, vectors (B, C) maps of one cell. Maps (B, H, W, C), as Swin has
+    them, get their channels first. The output is that of the layer itself, also if a later in-place ReLU would change
+    it, because the pass ends at the layer.
 
     Args:
         network: the network; it is set to eval mode.
@@ -50,6 +51,8 @@ class Tap:
                 f"the layer {layer} of {name} is used {calls} times for a picture, as one ReLU for several "
                 "convolutions: give the block that contains it"
             )
+        _, *size = picture.shape
+        self._last = channels_last(network, layer, (size[0], size[1], size[2]))
         self.shape = tuple(self(picture).shape[1:])
         """(C, H, W) of the maps."""
 
@@ -78,4 +81,6 @@ class Tap:
             raise InputError(f"the layer {self.layer} gives no maps of channels: give another layer")
         if value.ndim == 2:
             return value[:, :, None, None].float()
-        return (value if value.ndim == 4 else value.transpose(1, 2)[..., None]).float()
+        if value.ndim == 4:
+            return (value.movedim(-1, 1) if self._last else value).float()
+        return value.transpose(1, 2)[..., None].float()

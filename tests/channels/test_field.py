@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from features_of import last_channels
 from torch import nn
 
 from distill_lightning.channels.field import receptive_field
@@ -108,6 +109,15 @@ class Reused(nn.Module):
 
     def forward(self, images):
         return self.relu(self.second(self.relu(self.first(images)))).mean((2, 3))
+
+
+def test_channels_that_are_last_are_channels():
+    network, picture = last_channels().eval(), torch.randn(2, 1, 8, 8)
+    tap = Tap(network, "2", picture[:1])
+    assert tap.shape == (6, 4, 4)
+    assert torch.equal(tap(picture), network[:4](picture))  # module 3 puts them first
+    field = field_of(network, "2", (1, 8, 8))
+    assert torch.equal(field, field_of(network, "0", (1, 8, 8)))
 
 
 def test_taps_refuse_and_clean_up():
