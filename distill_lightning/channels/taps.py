@@ -16,8 +16,8 @@ class _ReachedError(Exception):
 class Tap:
     """Gives the output of a layer as maps: (B, C, H, W).
 
-    Tokens (B, N, C) become maps of N rows and one column, vectors (B, C) maps of one cell. Maps (B, H, W, C), as Swin has
-    them, get their channels first. The output is that of the layer itself, also if a later in-place ReLU would change
+    Tokens (B, N, C) become maps of N rows and one column, vectors (B, C) maps of one cell. Maps (B, H, W, C), as of
+    Swin, get their channels first. The output is that of the layer itself, also if a later in-place ReLU would change
     it, because the pass ends at the layer.
 
     Args:
