@@ -199,8 +199,8 @@ def channels_last(network: nn.Module, layer: str, shape: tuple[int, int, int]) -
         InputError: there is no such layer.
     """
     end, is_input = find_layer(network, layer)
-    if is_input:
-        return False
+    if is_input or not any(isinstance(module, nn.Linear | nn.LayerNorm) for module in end.modules()):
+        return False  # without a pass of a picture
     calls = _calls(network, shape, (nn.Linear, nn.LayerNorm, nn.Conv2d, nn.BatchNorm2d), end)
     output = next((call.given for call in reversed(calls) if call.module is end), None)
     if output is None or output.ndim != 4:

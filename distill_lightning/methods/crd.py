@@ -38,7 +38,7 @@ from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import BelowOne, Count, NonNegative, Positive
 from distill_lightning.seeds import BUILD, CONTRAST, hash_names, run_seed, seed_for, seed_of_order
-from distill_lightning.values import Batch, Position, StepOutput, TeacherGiver
+from distill_lightning.values import Batch, Position, TeacherGiver
 
 
 class CRD(FeatureTaught):
@@ -77,7 +77,6 @@ class CRD(FeatureTaught):
         """M_s and M_t, (2, N, E)."""
         self.normalisers: Tensor | None = None
         """Z_s and Z_t, (2,)."""
-        self._step: tuple[Batch, Position] | None = None
 
     def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
         """Sorts the training samples by class.
@@ -99,15 +98,11 @@ class CRD(FeatureTaught):
             raise InputError(f"CRD compares one layer, and {len(shapes)} are given: give one of both networks")
         return [nn.Linear(torch.Size(one[0]).numel(), self.embedding) for one in (shapes, of_teacher)]
 
-    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """See FeatureTaught."""
-        self._step = batch, position
-        return super().training_loss(batch, position)
-
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def step_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``contrast_s`` (student) and ``contrast_t`` (teacher). The banks get the new embeddings."""
-        assert self._step is not None and self.samples is not None
-        (batch, position), self._step = self._step, None
+        assert self.samples is not None
         index = batch.index
         rows = self.samples.rows(index)
         seed = seed_of_order(run_seed(), position.order)

@@ -47,7 +47,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.features import Features
 from distill_lightning.losses import kd, seed, seed_local
 from distill_lightning.methods.feature_taught import FeatureTaught
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import dry_pictures
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.token_maps import Form
@@ -99,7 +99,6 @@ class SEED(FeatureTaught):
         self._length = 0
         self._forms = Form(), Form()
         self._untrained: list[nn.Parameter] = []
-        self._step: Batch | None = None
 
     @property
     def uses_classifier(self) -> bool:
@@ -168,18 +167,17 @@ class SEED(FeatureTaught):
         """The terms ``global`` and ``local`` and, if their weights are above 0, ``hard`` (labels) and ``soft``."""
         assert self.features is not None and batch.teacher is not None
         logits = self(batch.images)
-        self._step = batch
-        terms = self.feature_terms(self.features.take(), batch.teacher.features)
+        terms = self.step_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.hard_weight:
             terms["hard"] = self.hard_weight * self.cross_entropy(logits, batch)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
         return StepOutput(terms, logits[: batch.num_new])
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def step_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``global`` and, if its weight is above 0, ``local``. The queue gets the batch first."""
-        assert self._step is not None
-        batch, self._step = self._step, None
         temperatures = {"temperature": self.student_temperature, "teacher_temperature": self.teacher_temperature}
         t = in_full(teacher_features[0].flatten(1))
         self.queue = self._with_batch(F.normalize(t), batch)
@@ -223,10 +221,9 @@ def unreached(network: nn.Module, layers: Sequence[str], shape: tuple[int, int, 
         shape: (C, H, W) of a picture.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
-    picture = torch.linspace(-1, 1, torch.Size(shape).numel()).reshape(1, *shape).to(*input_type(network))
     features, training = Features(network, layers, in_eval=True, shape=shape), network.training
     try:
-        network.eval()(picture)
+        network.eval()(dry_pictures(network, shape))
         reached = sum(one.sum() for one in features.take())
     finally:
         features.remove()
