@@ -32,13 +32,18 @@ def teacher(tmp_path_factory):
     return path
 
 
-LIKE_KD = ("nkd", "wsld", "ctkd", "ca_mkd")
-"""Losses of logits that are a mean over the rows, as those of KD and DKD: tested with the long tests."""
+LIKE_OTHERS = ("nkd", "wsld", "ctkd", "ca_mkd", "cs_kd", "tf_kd_self", "okddip")
+"""Their losses are a mean over the rows, without a memory, as those of KD, DDGSD and Branches: they are tested with the
+long tests."""
 
 
 @pytest.mark.parametrize(
     "method",
-    [pytest.param(name, marks=pytest.mark.long if name in LIKE_KD else ()) for name in METHODS if name not in OF_EACH],
+    [
+        pytest.param(name, marks=pytest.mark.long if name in LIKE_OTHERS else ())
+        for name in METHODS
+        if name not in OF_EACH
+    ],
 )
 def test_weights_and_numbers_agree_to_rounding(method, teacher):
     """Without batch norm and dropout; an uneven validation split, counted once. Banks and queues get all rows."""

@@ -83,7 +83,13 @@ def test_it_logs_every_layer_and_training_stays_the_same_bit_for_bit():
     assert "step 1" in svg and "step 3" in svg and "for each layer" in svg
 
 
-@pytest.mark.parametrize("more", [[], ["--trainer.precision", "bf16-mixed"]], ids=["float32", "bf16"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        pytest.param([], id="float32"),
+        pytest.param(["--trainer.precision", "bf16-mixed"], id="bf16", marks=pytest.mark.long),
+    ],
+)
 def test_it_logs_the_same_after_a_resume(more, monkeypatch):
     given = [*SMALL, *FLOW, *more, "--checkpoint.every_n_steps", 1]
     assert distill("fit", *given, "--name", "whole") == 0
