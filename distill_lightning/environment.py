@@ -1,4 +1,4 @@
-"""Environment variables that tell whether a study or SLURM started this process."""
+"""Who started this process, a study or SLURM, and which versions it runs."""
 
 import os
 import platform

@@ -116,6 +116,8 @@ class _Found(NamedTuple):
     module: nn.Module
     side: str
     """"output", "input", or "before" for a copy of the input before the module is called."""
+    last: bool = False
+    """Whether they are maps (B, H, W, C)."""
 
     def hook(self, in_eval: bool) -> FeatureHook:
         return FeatureHook(self.side != "output", in_eval, self.side == "before")
@@ -223,10 +225,13 @@ def _ends_in(activated: Tensor, output: Tensor) -> bool:
 
 
 def _located(network: nn.Module, layer: str, shape: tuple[int, int, int] | None) -> _Found:
-    """The module to watch for a layer, and how. ``X.before_relu`` needs the shape of a picture."""
+    """The module to watch for a layer, and how. ``X.before_relu`` needs the shape of a picture. Without a shape, maps
+    are not asked where their channels are.
+    """
     if not layer.endswith(BEFORE):
         module, is_input = find_layer(network, layer)
-        return _Found(module, "input" if is_input else "output")
+        last = shape is not None and channels_last(network, layer, shape)
+        return _Found(module, "input" if is_input else "output", last)
     if shape is None:
         raise ValueError(f"the ReLU of {layer} is found by a pass of a picture: give its shape")
     calls, number = _relu_of(network, layer, shape)
@@ -234,6 +239,10 @@ def _located(network: nn.Module, layer: str, shape: tuple[int, int, int] | None)
     if any(call.module is relu for call in calls[number + 1 :]):  # a hook would hold what its last call gets
         raise InputError(f"{type(network).__name__} uses the ReLU of {layer} again later: give each place its own")
     return _Found(relu, "before")
+
+
+def _channels_first(features: Tensor, last: bool) -> Tensor:
+    return features.movedim(-1, 1) if last else features
 
 
 def norm_before_relu(network: nn.Module, layer: str, shape: tuple[int, int, int]) -> nn.BatchNorm2d:
@@ -289,7 +298,7 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
 
     found = {layer: _located(network, layer, shape) for layer in layers}
     with _hooked(network) as handles:
-        for layer, (module, side) in found.items():
+        for layer, (module, side, _) in found.items():
             if side == "before":
                 handles.append(module.register_forward_pre_hook(see_before(layer)))
             else:
@@ -306,8 +315,7 @@ def layer_shapes(network: nn.Module, layers: Sequence[str], shape: tuple[int, in
                 f"the output of {layer} of {name} is changed in place by a later layer, such as ReLU(inplace=True): "
                 "give the block that contains both"
             )
-        last = value.ndim == 4 and not layer.endswith(BEFORE) and channels_last(network, layer, shape)
-        shapes.append(tuple((value.movedim(-1, 1) if last else value).shape[1:]))
+        shapes.append(tuple(_channels_first(value, found[layer].last).shape[1:]))
     return shapes
 
 
@@ -335,10 +343,7 @@ class Features:
         self._hooks, self._handles = [], []
         # all are found first: hooks that are there already would hold what the passes give them
         located = [_located(network, layer, shape) for layer in layers]
-        self._last = [
-            shape is not None and not layer.endswith(BEFORE) and channels_last(network, layer, shape)
-            for layer in layers
-        ]
+        self._last = [found.last for found in located]
         for found in located:
             self._hooks.append(found.hook(in_eval))
             self._handles.append(self._hooks[-1].watch(found.module))
@@ -349,8 +354,7 @@ class Features:
         Raises:
             RuntimeError: there was no forward pass since the last call.
         """
-        taken = [hook.take() for hook in self._hooks]
-        return tuple(one.movedim(-1, 1) if last else one for one, last in zip(taken, self._last, strict=True))
+        return tuple(_channels_first(hook.take(), last) for hook, last in zip(self._hooks, self._last, strict=True))
 
     def remove(self) -> None:
         """Takes the hooks off the network."""

@@ -81,6 +81,11 @@ class Batch(NamedTuple):
         return type(self)(*map(moved, self))
 
     @property
+    def seen(self) -> slice:
+        """The rows to remember: none with weight 0, where the only sample belongs to another process."""
+        return slice(None if self.weight else 0)
+
+    @property
     def targets(self) -> Tensor:
         """The targets of cross-entropy: labels (B,) int64, or with mixing distributions (B, K) float32."""
         return self.labels if self.label_probs is None else self.label_probs

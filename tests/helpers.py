@@ -125,6 +125,17 @@ def start(*args: Any, program: list[str] | None = None, **env: str) -> subproces
     )
 
 
+def run_on(devices: int, *args: Any) -> None:
+    """The command on one process, which is this one, or on several."""
+    given = [*args, "--trainer.accelerator", "cpu", "--trainer.devices", devices]
+    if devices == 1:
+        assert distill(*given) == 0
+    else:
+        process = start(*given)
+        out, err = process.communicate(timeout=600)
+        assert process.returncode == 0, out + err
+
+
 def load(run: Path, name: str = "last") -> dict[str, Any]:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import CONFIGS, distill, fit, load, start
+from helpers import CONFIGS, distill, fit, load, run_on
 from torch import nn
 
 import distill_lightning as dl
@@ -308,12 +308,8 @@ def test_weights_that_a_run_starts_from_replace_them():
 def test_two_processes_draw_as_one():
     states = []
     for devices in (1, 2):
-        process = start(
-            "fit", "--config", CONFIGS / GIVEN[0], *GIVEN[1:], "--name", f"on-{devices}", "--model.optimizer.lr", 0,
-            "--trainer.devices", devices, "--trainer.accelerator", "cpu",
-        )  # fmt: skip
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, out + err
+        given = ["--config", CONFIGS / GIVEN[0], *GIVEN[1:], "--name", f"on-{devices}", "--model.optimizer.lr", 0]
+        run_on(devices, "fit", *given)
         states.append(load(Path(f"logs/digits/baseline/on-{devices}"))["state_dict"])
     named = [f"model.{name}" for name, _ in dl.models.ConvNet().named_parameters()]
     assert all(states[0][name].equal(states[1][name]) for name in named)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import CONFIGS, Kill, assert_same_run, distill, fit, load, start, without_scripts
+from helpers import CONFIGS, Kill, assert_same_run, distill, fit, load, run_on, without_scripts
 from PIL import Image
 from sklearn.decomposition import PCA as SklearnPCA
 from torch import Tensor
@@ -364,14 +364,10 @@ def test_the_network_gets_the_mixture_whitened_not_a_mixture_of_whitened(monkeyp
 
 
 def test_two_processes_as_one(run):
-    given = [*WITH_ZCA[1:], "--model.network", "LeNet300100", "--trainer.accelerator", "cpu"]
+    given = [*WITH_ZCA[1:], "--model.network", "LeNet300100"]
     states = []
     for devices in (1, 2):
-        process = start(
-            "fit", "--config", CONFIGS / GIVEN[0], *given, "--name", f"on-{devices}", "--trainer.devices", devices
-        )
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, out + err
+        run_on(devices, "fit", "--config", CONFIGS / GIVEN[0], *given, "--name", f"on-{devices}")
         states.append(load(Path(f"logs/digits/baseline/on-{devices}")))
     first, second = (state["data"]["preprocessing"]["steps"][0] for state in states)
     assert all(first[name].equal(second[name]) for name in ("weight", "bias"))

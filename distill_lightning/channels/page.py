@@ -50,7 +50,7 @@ def page(study: Study) -> str:
 
 def words(study: Study) -> list[str]:
     """The most important results, a line each."""
-    dead, duplicates = int(study.found.dead.sum()), int((study.found.duplicates() >= 0).sum())
+    dead, duplicates = int(study.found.dead.sum()), int((study.found.duplicates >= 0).sum())
     high, wide = study.largest_region()
     lines = [
         f"{study.layer}: {study.channels} channels, {dead} dead, {duplicates} duplicates",
@@ -174,7 +174,7 @@ def _strength(heat: Tensor) -> Tensor:
 
 def _counts(study: Study) -> Table:
     dead = study.found.dead.nonzero().view(-1).tolist()
-    twins = [(channel, of) for channel, of in enumerate(study.found.duplicates().tolist()) if of >= 0]
+    twins = [(channel, of) for channel, of in enumerate(study.found.duplicates.tolist()) if of >= 0]
     high, wide = study.largest_region()
     rows = [
         ["channels", str(study.channels), ""],

@@ -48,17 +48,14 @@ class Scan:
     @property
     def distinct(self) -> Tensor:
         """(C,) bool: channels that are neither dead nor a duplicate."""
-        return ~self.dead & (self.duplicates() == -1)
+        return ~self.dead & (self.duplicates == -1)
 
+    @cached_property
     def duplicates(self) -> Tensor:
         """(C,) int64: the first living channel that a channel is a duplicate of; -1 if it is none, or dead.
 
         The correlation is that of the maxima over pictures. A channel whose maxima are all equal is no duplicate.
         """
-        return self._duplicates
-
-    @cached_property
-    def _duplicates(self) -> Tensor:
         centred = self.maxima.double() - self.maxima.double().mean(0)
         size = centred.norm(dim=0)
         usable = ~self.dead & (size > 0)

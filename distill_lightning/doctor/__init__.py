@@ -5,7 +5,8 @@
     reading.py    reads curves from runs, CSVs and TensorBoard's events: `find`, `read`
     measures.py   statistics of curves: `Measures`
     rules.py      from statistics to a verdict
-    words.py      the sentences and the advice
+    words.py      the sentences
+    advice.py     what to change
     diagnosis.py  all of this for one run: `Diagnosis`, `diagnose`
     examine.py    the diagnoses of files and folders: `examine`
     drawing.py    a plot with the place that a sentence is about: `picture`

@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
+from distill_lightning.doctor.advice import advice
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.measures import Measures, measure
 from distill_lightning.doctor.rules import CHANCE, DIVERGED, decide, second
-from distill_lightning.doctor.words import TITLES, advice, evidence, undecided
+from distill_lightning.doctor.words import TITLES, evidence, undecided
 
 FEWEST_POINTS = 5
 SURE, LIKELY = 0.9, 0.7

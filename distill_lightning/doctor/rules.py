@@ -17,6 +17,8 @@ TINY_RATE = 2e-4
 """A network that is at chance after a training with a lower rate may only have been trained too slowly."""
 HESITATION = 0.125
 """The largest `Measures.doubt` of a network that has begun to learn long ago."""
+FALLS_BACK = 0.12
+"""How much higher than before a loss ends that rises, as a share."""
 LOW_RATE = 5e-3
 """Too low for a network that has not even come down to the loss of guessing."""
 RISE, HIGH_RISE = 1.12, 1.21
@@ -207,7 +209,8 @@ RULES = (
         lambda m, c: _doubts_its_labels(m) and not c.mixed and not c.smoothing, at=_last_fifth,
     ),
     Rule(
-        "rises", "lr_too_high", 0.75, lambda m, c: m.end > 0.15 and m.slope < -0.12 and not c.mixed, at=_last_fifth,
+        "rises", "lr_too_high", 0.75,
+        lambda m, c: m.end > 0.15 and m.slope < -FALLS_BACK and not c.mixed, at=_last_fifth,
     ),
     Rule("wide, small batch", "batch_too_small", 0.75, lambda m, c: m.width > 0.45 and m.end > 0.1 and small(c)),
     Rule(

@@ -5,11 +5,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from distill_lightning.doctor.advice import advice
 from distill_lightning.doctor.curves import Curves
 from distill_lightning.doctor.diagnosis import Diagnosis
 from distill_lightning.doctor.measures import Measures, measure
 from distill_lightning.doctor.rules import SMALL_BATCH
-from distill_lightning.doctor.words import MANY, advice
+from distill_lightning.doctor.words import MANY
 
 RATE, BATCH = "model.optimizer.lr", "data.batch_size"
 NOT_COMPARED = ("seed_everything",)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
@@ -11,7 +10,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.features import stage_ends
 from distill_lightning.methods.base import Method
 from distill_lightning.models.branched import new_branch, shared_channels
-from distill_lightning.models.outputs import main_output
+from distill_lightning.models.outputs import in_full, main_output
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count
 from distill_lightning.values import DataInfo
@@ -79,7 +78,7 @@ class Branched(Method):
         own = self(images)
         at_layer = self.at_layer.take()
         others = [main_output(branch(at_layer)) for branch in self.branches]
-        return [own, *(z if z.dtype == torch.float64 else z.float() for z in others)], at_layer
+        return [own, *map(in_full, others)], at_layer
 
 
 def _last_shared(network: nn.Module) -> str:

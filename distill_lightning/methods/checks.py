@@ -13,7 +13,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.models.activations import other_activations
-from distill_lightning.models.outputs import AUXILIARY, input_type, main_output
+from distill_lightning.models.outputs import AUXILIARY, dry_pictures, input_type, main_output
 from distill_lightning.seeds import BUILD, run_seed, seed_for
 
 
@@ -40,8 +40,7 @@ def refuse_misfit(network: nn.Module, data: ImageData) -> None:
 @torch.no_grad()
 def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
     """Prints a warning if the outputs of a network are probabilities. Then the loss applies softmax a second time."""
-    pictures = torch.linspace(-1, 1, 2 * torch.Size(_shape(data)).numel()).view(2, *_shape(data))
-    outputs = _logits(network, pictures, data).float().cpu()
+    outputs = _logits(network, dry_pictures(network, _shape(data), 2), data).float().cpu()
     if data.num_classes > 1 and bool((outputs >= 0).all()) and torch.allclose(outputs.sum(1), torch.ones(2), atol=1e-4):
         last = [n for n, m in network.named_modules() if isinstance(m, nn.Softmax)]
         where = f" (its module {last[-1]})" if last else ""

@@ -34,7 +34,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import gather_rows, mean_over_processes
 from distill_lightning.errors import InputError
 from distill_lightning.losses import crd, crd_rows, crd_similarity
-from distill_lightning.methods.feature_taught import FeatureTaught
+from distill_lightning.methods.feature_taught import FeatureTaught, through
 from distill_lightning.networks import Network
 from distill_lightning.ranges import BelowOne, Count, NonNegative, Positive
 from distill_lightning.seeds import BUILD, CONTRAST, hash_names, run_seed, seed_for, seed_of_order
@@ -122,15 +122,14 @@ class CRD(FeatureTaught):
         if self.normalisers is None:
             self.normalisers = count * mean_over_processes(near.detach().mean(2).T, batch.weight)
         z_s, z_t = self.normalisers = self.normalisers.to(index.device)
-        self._remember(rows, embeddings, batch.weight)
+        self._remember(rows, embeddings, batch.seen)
         return {
             "contrast_s": self.contrast_weight * crd(near[0], count, z_s),
             "contrast_t": self.contrast_weight * crd(near[1], count, z_t),
         }
 
-    def _remember(self, rows: Tensor, embeddings: list[Tensor], weight: float) -> None:
+    def _remember(self, rows: Tensor, embeddings: list[Tensor], seen: slice) -> None:
         assert self.banks is not None
-        seen = slice(None if weight else 0)  # with weight 0 the only sample belongs to another process
         rows = gather_rows(rows[seen])
         for bank, embedding in zip(self.banks, embeddings, strict=True):
             bank[rows] = crd_rows(bank[rows], gather_rows(embedding.detach()[seen]), momentum=self.momentum)
@@ -139,10 +138,7 @@ class CRD(FeatureTaught):
 def embedded(layer: nn.Module, features: Tensor) -> Tensor:
     """V = N(W f + b), (B, E), for features (B, ...), in float32 also under autocast."""
     with torch.autocast(features.device.type, enabled=False):
-        flat = features.flatten(1).to(layer.weight.dtype)  # type: ignore[arg-type]
-        made: Tensor = layer(flat)
-        unit: Tensor = F.normalize(made if made.dtype == torch.float64 else made.float())
-        return unit
+        return F.normalize(through(layer, features.flatten(1)))
 
 
 def first_banks(count: int, width: int) -> Tensor:

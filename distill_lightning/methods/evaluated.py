@@ -15,7 +15,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.evaluation import Evaluation
 from distill_lightning.lightning_internals import LeanModule
 from distill_lightning.methods.plain_batches import as_batch
-from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, main_output
+from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, in_full, main_output
 from distill_lightning.recorded import Recorded
 from distill_lightning.values import NO_LABEL, Batch
 
@@ -67,8 +67,7 @@ class Evaluated(Recorded, LeanModule):
         output = self._called.module(images.contiguous(memory_format=self.memory_format))
         if not isinstance(output, Tensor):
             output = self._main_of(output)
-        logits: Tensor = output if output.dtype == torch.float64 else output.float()
-        return logits
+        return in_full(output)
 
     def _main_of(self, output: Any) -> Any:
         """The logits among several outputs. In a training step, the auxiliary ones are kept until its loss is added."""

@@ -21,7 +21,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.seeds import BUILD, run_seed, seed_for
@@ -188,3 +188,9 @@ class FeatureTaught(Taught):
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
         return StepOutput(terms, logits)
+
+
+def through(layer: nn.Module, features: Tensor) -> Tensor:
+    """W f + b of a linear layer, in float32 also under autocast, or in float64 if the layer is."""
+    with torch.autocast(features.device.type, enabled=False):
+        return in_full(layer(features.to(layer.weight.dtype)))  # type: ignore[arg-type]

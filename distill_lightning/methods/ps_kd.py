@@ -59,8 +59,7 @@ class PSKD(Method):
         labels = F.one_hot(batch.labels, logits.shape[1]).float()
         past = self._past(batch.index, labels)
         alpha = self.alpha * min(1.0, (position.epoch + 1) / position.epochs)
-        seen = slice(None if batch.weight else 0)  # with weight 0 the only sample belongs to another process
-        self._remember(batch.index[seen], logits.detach()[seen].softmax(1))
+        self._remember(batch.index[batch.seen], logits.detach()[batch.seen].softmax(1))
         ce = past_predictions(logits, labels, past, alpha=alpha, class_weights=batch.class_weights)
         return StepOutput({"ce": ce}, logits)
 

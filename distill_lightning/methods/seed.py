@@ -46,8 +46,8 @@ from distill_lightning.distributed import gather_rows
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features
 from distill_lightning.losses import kd, seed, seed_local
-from distill_lightning.methods.feature_taught import FeatureTaught
-from distill_lightning.models.outputs import dry_pictures
+from distill_lightning.methods.feature_taught import FeatureTaught, through
+from distill_lightning.models.outputs import dry_pictures, in_full
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.token_maps import Form
@@ -194,22 +194,10 @@ class SEED(FeatureTaught):
 
     def _with_batch(self, rows: Tensor, batch: Batch) -> Tensor:
         """The queue with the rows of the batch, in the order of the positions of its pictures, on all processes."""
-        seen = slice(None if batch.weight else 0)  # with weight 0 the only sample belongs to another process
-        order = gather_rows(batch.index[seen]).argsort(stable=True)
-        new = gather_rows(rows[seen])[order]
+        order = gather_rows(batch.index[batch.seen]).argsort(stable=True)
+        new = gather_rows(rows[batch.seen])[order]
         queue = new if self.queue is None else torch.cat([self.queue.to(new.device), new])
         return queue[-self._length :].clone()
-
-
-def through(layer: nn.Module, features: Tensor) -> Tensor:
-    """W f + b, in float32 also under autocast."""
-    with torch.autocast(features.device.type, enabled=False):
-        return in_full(layer(features.to(layer.weight.dtype)))  # type: ignore[arg-type]
-
-
-def in_full(values: Tensor) -> Tensor:
-    """The values in float32, or in float64 if they are."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 def unreached(network: nn.Module, layers: Sequence[str], shape: tuple[int, int, int]) -> list[nn.Parameter]:

@@ -46,6 +46,11 @@ def input_type(network: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, torch.get_default_dtype()
 
 
+def in_full(values: Tensor) -> Tensor:
+    """The values in float32, or in float64 if they are."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
 def dry_pictures(network: nn.Module, shape: tuple[int, int, int], count: int = 1) -> Tensor:
     """Pictures (``count``, C, H, W) of a shape to try a network with: values that rise from -1 to 1."""
     values = torch.linspace(-1, 1, count * torch.Size(shape).numel())

@@ -20,8 +20,8 @@ from helpers import (
     kill_and_resume,
     load,
     make,
+    run_on,
     same,
-    start,
 )
 
 from distill_lightning import masks as masking
@@ -607,11 +607,9 @@ def test_with_a_teacher():
 
 def test_two_processes_find_the_same_ticket():
     given = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL]
-    given += ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
+    given += ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03]
     for devices in (1, 2):
-        process = start(*given, "--name", f"on-{devices}", "--trainer.devices", devices)
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, out + err
+        run_on(devices, *given, "--name", f"on-{devices}")
     one, two = (Path(f"logs/digits/baseline/on-{devices}") for devices in (1, 2))
     a, b = Ticket.open(one / "ticket.pt"), Ticket.open(two / "ticket.pt")
     assert masking.overlap(a.masks(-1), b.masks(-1)) > 0.999  # sums in another order may swap a pair of equals
@@ -622,8 +620,6 @@ def test_two_processes_find_the_same_ticket():
 def test_two_processes_test_a_round_with_the_running_statistics_of_the_first():
     """Each has its own otherwise, where no validation comes before the round's end."""
     given = ["fit", "--config", CONFIGS / "digits" / "baseline.yaml", "--config", LOTTERY, *SMALL, "--data.val_size", 0]
-    process = start(*given, "--name", "norms", "--trainer.accelerator", "cpu", "--trainer.devices", 2)
-    out, err = process.communicate(timeout=200)
-    assert process.returncode == 0, out + err
+    run_on(2, *given, "--name", "norms")
     summary = json.loads(Path("logs/digits/baseline/norms/summary.json").read_text())
     assert summary["rounds"][-1]["test_nll"] == pytest.approx(summary["metrics"]["test/nll"], rel=1e-6)

@@ -47,12 +47,12 @@ def test_the_size_of_the_batches_does_not_matter():
 def test_dead_and_duplicate_channels_are_counted():
     found = scan(tap_of(torch.tensor([1.0, -1.0, 2.0, 0.0, 3.0])), [pictures()])
     assert found.dead.tolist() == [False, True, False, True, False]
-    assert found.duplicates().tolist() == [-1, -1, 0, -1, 0]
+    assert found.duplicates.tolist() == [-1, -1, 0, -1, 0]
     maxima = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) + 5
     maxima[:, 1] = maxima[:, 0] + 0.2 * maxima[:, 2]  # a correlation of .98
     maxima[:, 2] += 0.0
     other = Scan(maxima, maxima.long(), maxima, maxima.amax(0), maxima.amin(0), maxima[0] * 0)
-    assert other.duplicates().tolist() == [-1, 0, -1]
+    assert other.duplicates.tolist() == [-1, 0, -1]
 
 
 def test_channels_by_class():

@@ -20,8 +20,8 @@ from helpers import (
     load,
     rows,
     rows_of_any_world,
+    run_on,
     sgd,
-    start,
     train_loader,
     write_pictures,
 )
@@ -296,11 +296,7 @@ def test_a_run_is_not_resumed_with_other_pictures(more, teacher, tmp_path, monke
 
 def test_two_processes_give_the_numbers_of_one(teacher):
     for devices in (1, 2):
-        process = start(
-            "fit", *run_of(teacher, "--trainer.max_epochs", 2), "--name", f"on-{devices}", "--trainer.devices", devices
-        )
-        out, err = process.communicate(timeout=200)
-        assert process.returncode == 0, out + err
+        run_on(devices, "fit", *run_of(teacher, "--trainer.max_epochs", 2), "--name", f"on-{devices}")
     one, two = (next(Path("logs").glob(f"*/*/on-{devices}")) for devices in (1, 2))
     first, second = (load(run)["state_dict"] for run in (one, two))
     for key, value in first.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import bare_trainer, distill, fit, start
+from helpers import bare_trainer, distill, fit, run_on
 from torch.nn.functional import cross_entropy
 
 from distill_lightning.checkpoints import PlainNetwork, open_network
@@ -162,13 +162,7 @@ def test_two_processes_count_as_one(members):
         "--data.eval_batch_size",
     ]
     for devices in (1, 2):
-        more = [70, "--name", f"on-{devices}", "--trainer.accelerator", "cpu", "--trainer.devices", devices]
-        if devices == 1:
-            assert distill("fit", *given, *more) == 0
-        else:
-            process = start("fit", *given, *more)
-            out, err = process.communicate(timeout=200)
-            assert process.returncode == 0, out + err
+        run_on(devices, "fit", *given, 70, "--name", f"on-{devices}")
     one, two = (json.loads(Path(f"logs/digits/ensemble/on-{n}/summary.json").read_text()) for n in (1, 2))
     assert one["metrics"].keys() == two["metrics"].keys()
     for tag, value in one["metrics"].items():

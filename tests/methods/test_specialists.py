@@ -18,7 +18,7 @@ from helpers import (
     kill_and_resume,
     load,
     rows,
-    start,
+    run_on,
 )
 
 import distill_lightning as dl
@@ -132,12 +132,9 @@ def test_two_processes(here):
     assert distill("fit", *config, "--name", "plain") == 0
     plain = "logs/digits/baseline/plain/checkpoints/last.ckpt"
     for devices in (1, 2):
-        two = ["--trainer.devices", devices, "--trainer.accelerator", "cpu"]
         more = [*network, "--start_from", plain, "--model.generalist", plain, "--trainer.max_epochs", 2]
-        fitted = distill if devices == 1 else run_alone
-        assert fitted("fit", *specialist(f"on-{devices}", *more, *two)) == 0
-        given = joint(f"on-{devices}", ["on-1"], "--model.generalist", plain, *two)
-        assert fitted("fit", *given) == 0
+        run_on(devices, "fit", *specialist(f"on-{devices}", *more))
+        run_on(devices, "fit", *joint(f"on-{devices}", ["on-1"], "--model.generalist", plain))
     one, two = (load(run(f"on-{devices}")) for devices in (1, 2))
     assert one["method"]["shared"] == two["method"]["shared"]
     assert all((value - two["state_dict"][key]).abs().max() < 2e-6 for key, value in one["state_dict"].items())
@@ -147,13 +144,6 @@ def test_two_processes(here):
         assert a == b if tag.endswith("_by_coverage") else a == pytest.approx(b, rel=1e-6), tag
     weights = [load(run(f"on-{devices}", "joint_inference"))["state_dict"] for devices in (1, 2)]
     assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
-
-
-def run_alone(*given) -> int:
-    process = start(*given)
-    out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, out + err
-    return process.returncode
 
 
 def test_the_table_is_what_the_networks_say(here):
