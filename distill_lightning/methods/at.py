@@ -23,6 +23,7 @@ from distill_lightning.losses import at
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
+from distill_lightning.values import Batch, Position
 
 
 class AT(FeatureTaught):
@@ -38,7 +39,9 @@ class AT(FeatureTaught):
         super().__init__(network, **kwargs)
         self.attention_weight = attention_weight
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``attention_j``, one for each layer, from 1."""
         pairs = enumerate(zip(features, teacher_features, strict=True), 1)
         return {f"attention_{j}": self.attention_weight * at(f, g) for j, (f, g) in pairs}

@@ -98,7 +98,7 @@ class CRD(FeatureTaught):
             raise InputError(f"CRD compares one layer, and {len(shapes)} are given: give one of both networks")
         return [nn.Linear(torch.Size(one[0]).numel(), self.embedding) for one in (shapes, of_teacher)]
 
-    def step_terms(
+    def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
         """The terms ``contrast_s`` (student) and ``contrast_t`` (teacher). The banks get the new embeddings."""

@@ -10,6 +10,7 @@ that a pass of one picture finds. They are drawn from a seed of their own, so th
 it has without them. They are in the checkpoint, under ``adapters.``, and are not part of the network that is deployed.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -107,19 +108,11 @@ class FeatureTaught(Taught):
         self.adapters = made.to(device, dtype).to(memory_format=self.memory_format)
         self._adapted = wanted
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss of features, by name. A method defines this or, if it needs the batch, ``step_terms``.
-
-        Args:
-            features: those of the student, one for each layer.
-            teacher_features: those of the teacher, as many.
-        """
-        raise NotImplementedError
-
-    def step_terms(
+    @abstractmethod
+    def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
-        """The terms of the loss of features of a step, by name: those of ``feature_terms``, if nothing else is needed.
+        """The terms of the loss of features of a step, by name.
 
         Args:
             features: those of the student, one for each layer.
@@ -127,7 +120,6 @@ class FeatureTaught(Taught):
             batch: the batch that they are of.
             position: where training is.
         """
-        return self.feature_terms(features, teacher_features)
 
     def check_networks(self, data: ImageData) -> None:
         """See Method; finds the layers of both networks before a fit.
@@ -184,7 +176,7 @@ class FeatureTaught(Taught):
         assert self.features is not None and batch.teacher is not None
         logits = self(batch.images)
         terms = {"hard": self.hard_weight * self.cross_entropy(logits, batch)}
-        terms |= self.step_terms(self.features.take(), batch.teacher.features, batch, position)
+        terms |= self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
         return StepOutput(terms, logits)

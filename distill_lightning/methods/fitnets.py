@@ -27,6 +27,7 @@ from distill_lightning.losses import fitnets
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
+from distill_lightning.values import Batch, Position
 
 
 class FitNets(FeatureTaught):
@@ -50,7 +51,9 @@ class FitNets(FeatureTaught):
         """Makes r for each layer."""
         return [regressor(own, theirs) for own, theirs in zip(shapes, of_teacher, strict=True)]
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``hint_j``, one for each layer, from 1."""
         triples = enumerate(zip(self.adapters, features, teacher_features, strict=True), 1)
         return {f"hint_{j}": self.hint_weight * fitnets(r(f), g) for j, (r, f, g) in triples}

@@ -33,7 +33,7 @@ from distill_lightning.losses import ofd, ofd_margins, same_size
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
-from distill_lightning.values import TeacherGiver
+from distill_lightning.values import Batch, Position, TeacherGiver
 
 
 class OFD(FeatureTaught):
@@ -75,7 +75,9 @@ class OFD(FeatureTaught):
         """Makes r for each layer."""
         return [connector(own[0], theirs[0]) for own, theirs in zip(shapes, of_teacher, strict=True)]
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``distance_j``, one for each layer, from 1."""
         terms = {}
         parts = zip(self.adapters, features, teacher_features, self.margins, strict=True)

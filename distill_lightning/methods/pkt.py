@@ -29,6 +29,7 @@ from distill_lightning.losses import pkt
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
+from distill_lightning.values import Batch, Position
 
 
 class PKT(FeatureTaught):
@@ -47,7 +48,9 @@ class PKT(FeatureTaught):
         super().__init__(network, **kwargs)
         self.feature_weight = feature_weight
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The term ``features_j`` for each layer, from 1."""
         pairs = enumerate(zip(features, teacher_features, strict=True), 1)
         return {f"features_{j}": self.feature_weight * pkt(f.flatten(1), g.flatten(1)) for j, (f, g) in pairs}

@@ -80,7 +80,9 @@ class ReviewKD(FeatureTaught):
         terms = {name: warmth * term if name.startswith("review") else term for name, term in output.terms.items()}
         return StepOutput(terms, output.logits)
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``review_j``, one for each level, from 1."""
         targets = [as_map(g) for g in teacher_features]
         reviewed = review(list(self.adapters), [as_map(f) for f in features], [g.shape[2:] for g in targets])

@@ -24,6 +24,7 @@ from distill_lightning.losses import rkd_angle, rkd_distance
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
+from distill_lightning.values import Batch, Position
 
 
 class RKD(FeatureTaught):
@@ -45,7 +46,9 @@ class RKD(FeatureTaught):
         super().__init__(network, **kwargs)
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``distance_j`` and ``angle_j``, one each for each layer, from 1."""
         terms = {}
         for j, both in enumerate(zip(features, teacher_features, strict=True), 1):

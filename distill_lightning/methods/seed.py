@@ -167,14 +167,14 @@ class SEED(FeatureTaught):
         """The terms ``global`` and ``local`` and, if their weights are above 0, ``hard`` (labels) and ``soft``."""
         assert self.features is not None and batch.teacher is not None
         logits = self(batch.images)
-        terms = self.step_terms(self.features.take(), batch.teacher.features, batch, position)
+        terms = self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.hard_weight:
             terms["hard"] = self.hard_weight * self.cross_entropy(logits, batch)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
         return StepOutput(terms, logits[: batch.num_new])
 
-    def step_terms(
+    def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
         """The terms ``global`` and, if its weight is above 0, ``local``. The queue gets the batch first."""

@@ -40,7 +40,7 @@ from distill_lightning.models.reused_classifier import ReusedClassifier, take_cl
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative
 from distill_lightning.seeds import BUILD, run_seed, seed_for
-from distill_lightning.values import TeacherGiver
+from distill_lightning.values import Batch, Position, TeacherGiver
 
 DEPLOYED = f"{ReusedClassifier.__module__}.{ReusedClassifier.__name__}"
 
@@ -130,7 +130,9 @@ class SimKD(FeatureTaught):
             student = self.hparams["network"]
             self.hparams["network"] = {"class_path": DEPLOYED, "init_args": {"network": student, **arguments}}
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The term ``features``."""
         return {"features": self.feature_weight * simkd(features[0], teacher_features[0])}
 

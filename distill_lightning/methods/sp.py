@@ -22,6 +22,7 @@ from distill_lightning.losses import sp
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
+from distill_lightning.values import Batch, Position
 
 
 class SP(FeatureTaught):
@@ -40,7 +41,9 @@ class SP(FeatureTaught):
         super().__init__(network, **kwargs)
         self.similarity_weight = similarity_weight
 
-    def feature_terms(self, features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> dict[str, Tensor]:
+    def feature_terms(
+        self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
+    ) -> dict[str, Tensor]:
         """The terms ``similarity_j``, one for each layer, from 1."""
         pairs = enumerate(zip(features, teacher_features, strict=True), 1)
         return {f"similarity_{j}": self.similarity_weight * sp(f, g) for j, (f, g) in pairs}

@@ -166,8 +166,9 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_halves(method):
     made.adapters.eval()
     made.margins = [torch.full(one[:1], -0.5) for one in shapes[0]]
     f, g = ([torch.randn(8, *one) for one in shapes[0]] for _ in range(2))
+    batch = batch_of(torch.zeros(8, 1, 8, 8), torch.zeros(8, dtype=torch.int64))
     whole, *halves = (
-        sum(made.feature_terms([x[rows] for x in f], [x[rows] for x in g]).values())
+        sum(made.feature_terms([x[rows] for x in f], [x[rows] for x in g], batch, at()).values())
         for rows in (slice(None), slice(4), slice(4, None))
     )
     assert torch.allclose(whole, sum(halves) / 2, rtol=1e-5)
