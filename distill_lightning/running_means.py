@@ -1,6 +1,7 @@
 """Means of the loss and the training metrics: over an epoch, and over a window (the steps since the last log)."""
 
 import functools
+import math
 import time
 from typing import Any
 
@@ -10,14 +11,19 @@ from torch import Tensor
 from distill_lightning.distributed import largest, sum_over_processes
 from distill_lightning.values import Batch, StepOutput
 
-Sums = dict[str, Tensor | float]
+Number = Tensor | float
+Sums = dict[str, Any]
+"""Numbers by their keys: on a CPU float, elsewhere tensors () in float64, so that adding does not wait for the device.
+The arithmetic is the same, but of floats it takes a tenth of the time."""
 
 SQUARES, WORST = "squares", "worst"
 """The keys of the sum of squared losses and of the largest loss: the only key whose values are not added."""
+COUNTS = ("steps", "fresh", "rows")
+"""The keys of what is counted without the device: int."""
 
 
 class RunningMeans:
-    """Running sums on the device, so that adding a step does not wait for the device.
+    """Running sums over the steps.
 
     The checkpoint contains the sums of each process, so that the mean over an epoch is the same after a resume.
     """
@@ -33,24 +39,21 @@ class RunningMeans:
     def add(self, batch: Batch, output: StepOutput, loss: Tensor) -> None:
         """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
         window, weight = self.window, batch.weight
-        values = {f"loss_{name}": term.detach() for name, term in output.terms.items()} | {"loss": loss.detach()}
-        exact = loss.detach().double()
-        values[SQUARES] = exact.square()
+        exact = _read(loss)
+        values = {f"loss_{name}": _read(term) for name, term in output.terms.items()} | {"loss": exact}
+        values[SQUARES] = exact * exact
         if weight != 1.0:
             values = {key: value * weight for key, value in values.items()}
         counted = right_answers(output.logits.detach().argmax(1), batch)
-        values |= counted if weight else {name: 0 * count for name, count in counted.items()}
+        values |= {name: _read(count) if weight else 0 * _read(count) for name, count in counted.items()}
         for key, value in values.items():
-            if key in window:
-                window[key].add_(value)  # type: ignore[union-attr]
-            else:
-                window[key] = value.to(torch.float64, copy=True)
+            window[key] = window.get(key, 0) + value
         if weight:
-            window[WORST] = torch.maximum(window[WORST], exact) if WORST in window else exact  # type: ignore[arg-type]
+            window[WORST] = _larger(window[WORST], exact) if WORST in window else exact
         # the running sum is not finite from the first bad step on, so this counts the steps since then
-        window["broken"] = window.get("broken", 0) + ~torch.isfinite(window["loss"])  # type: ignore[arg-type,operator]
+        window["broken"] = window.get("broken", 0) + _is_broken(window["loss"])
         counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
-        for key, count in zip(("steps", "fresh", "rows"), counts, strict=True):
+        for key, count in zip(COUNTS, counts, strict=True):
             window[key] = window.get(key, 0) + count
         self._rows_since += counts[2]
 
@@ -104,11 +107,11 @@ class RunningMeans:
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of this process."""
-        return {"window": dict(self.window), "epoch": dict(self.epoch), "exposures": self.exposures}
+        return {"window": _stored(self.window), "epoch": _stored(self.epoch), "exposures": self.exposures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the sums that ``state_dict`` returned."""
-        self.window, self.epoch, self.exposures = dict(state["window"]), dict(state["epoch"]), state["exposures"]
+        self.window, self.epoch, self.exposures = _taken(state["window"]), _taken(state["epoch"]), state["exposures"]
 
 
 def shared_out(states: list[dict[str, Any]], rank: int, world: int) -> dict[str, Any]:
@@ -160,23 +163,51 @@ def right_answers(predicted: Tensor, batch: Batch) -> dict[str, Tensor]:
     return counts
 
 
+def _read(value: Tensor) -> Number:
+    value = value.detach()
+    return float(value) if value.device.type == "cpu" else value.double()
+
+
+def _larger(first: Any, second: Any) -> Number:
+    """The larger number; nan if one is."""
+    if isinstance(first, Tensor):
+        return torch.maximum(first, second)
+    larger: float = second if second > first or math.isnan(second) else first
+    return larger
+
+
+def _is_broken(value: Number) -> Number:
+    return ~torch.isfinite(value) if isinstance(value, Tensor) else not math.isfinite(value)
+
+
+def _stored(sums: Sums) -> Sums:
+    """The sums as tensors, but for the counts: a run may be resumed on another device."""
+    kinds = {float: torch.float64, int: torch.int64}
+    numbers = {key: value for key, value in sums.items() if type(value) in kinds and key not in COUNTS}
+    return sums | {key: torch.tensor(value, dtype=kinds[type(value)]) for key, value in numbers.items()}
+
+
+def _taken(sums: Sums) -> Sums:
+    return {k: v.item() if isinstance(v, Tensor) and v.device.type == "cpu" else v for k, v in sums.items()}
+
+
 def _device_of(sums: Sums) -> torch.device:
-    return next(value.device for value in sums.values() if isinstance(value, Tensor))
+    return next((value.device for value in sums.values() if isinstance(value, Tensor)), torch.device("cpu"))
 
 
 def _added(first: Sums, second: Sums) -> Sums:
     """The sums of the steps of both, with the larger of their largest losses."""
     sums: Sums = first | {k: first.get(k, 0) + v for k, v in second.items()}
     if WORST in first and WORST in second:
-        sums[WORST] = torch.maximum(first[WORST], second[WORST])  # type: ignore[arg-type]
+        sums[WORST] = _larger(first[WORST], second[WORST])
     return sums
 
 
 def _means(sums: Sums) -> dict[str, float]:
     names, device = [name for name in sums if name != WORST], _device_of(sums)
-    summed = sum_over_processes(torch.stack([torch.as_tensor(sums[k], device=device).double() for k in names]))
-    none_yet = torch.tensor(-torch.inf, dtype=torch.float64, device=device)
-    worst = largest(torch.as_tensor(sums.get(WORST, none_yet)).to(none_yet))
+    exactly: Any = {"dtype": torch.float64, "device": device}
+    summed = sum_over_processes(torch.stack([torch.as_tensor(sums[k], **exactly) for k in names]))
+    worst = largest(torch.as_tensor(sums.get(WORST, -math.inf), **exactly))
     *added, most = torch.cat([summed, worst.reshape(1)]).tolist()
     values: dict[str, float] = dict(zip(names, added, strict=True))
     means = {name: values[name] / values["steps"] for name in names if name.startswith("loss")}

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from distill_lightning import lightning_internals
-from distill_lightning.lightning_internals import LeanModule
+from distill_lightning.lightning_internals import LeanModule, ShortSteps
 
 BATCHES = 4
 
@@ -257,8 +257,90 @@ def test_two_processes_do_not_wait_for_each_other_to_ask_for_signals(request, mo
     assert [out.split()[0] for out in on_two_processes(SIGNALS_OF_TWO)] == ["True", "True"]
 
 
-@pytest.mark.parametrize("skip", [False, True])
-def test_no_signature_is_looked_up(skip, monkeypatch):
+class Told(pl.Callback):
+    """Writes down what it is told in a step, and what the module says is running."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple] = []
+
+    def hear(self, trainer, module, hook, *args) -> None:
+        grads = None if module.layer.weight.grad is None else module.layer.weight.grad.sum().item()
+        given = [
+            {key: value.item() for key, value in one.items()}
+            if isinstance(one, dict)
+            else str(getattr(one, "data", one))
+            for one in args
+        ]
+        self.heard.append((hook, module._current_fx_name, given, trainer.global_step, torch.is_grad_enabled(), grads))
+        module.log(hook, float(len(self.heard)))
+
+
+for hook in ShortSteps.HOOKS:
+    setattr(Told, hook, lambda self, trainer, module, *args, hook=hook: self.hear(trainer, module, hook, *args))
+
+
+class Stepping(Lean):
+    """A module of the form that the program's methods have, which is told before the optimizer's step as they are."""
+
+    def training_step(self, batch, batch_idx):
+        return {"loss": super().training_step(batch, batch_idx)}
+
+    def on_before_optimizer_step(self, optimizer):
+        self.steps.append(("told", float(self.layer.weight.grad.sum())))
+
+
+@pytest.mark.parametrize(
+    ("options", "short"),
+    [
+        ({}, True),
+        ({"precision": "bf16-mixed"}, True),
+        ({"limit_train_batches": 3, "val_check_interval": 2}, True),
+        ({"accumulate_grad_batches": 2}, False),
+        ({"gradient_clip_val": 0.1}, False),
+        ({"profiler": "simple"}, False),
+    ],
+    ids=str,
+)
+def test_short_steps_are_the_same_steps(options, short):
+    """Hooks, their order and arguments, what is logged, the counters of a checkpoint, and the weights; also in a second
+    fit of the same trainer.
+    """
+    seen = []
+    for shortened in (False, True):
+        torch.manual_seed(0)
+        told, module = Told(), Stepping()
+        trainer = bare_trainer(**{"max_epochs": 2, "num_sanity_val_steps": 0, "callbacks": [told], **options})
+        steps = ShortSteps(trainer) if shortened else None
+        for _ in range(2):
+            trainer.fit(module)
+            loops = json.dumps(lightning_internals.dump_checkpoint(trainer)["loops"])
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            seen.append((told.heard, module.steps, loops, metrics, module.layer.weight.tolist()))
+            trainer.fit_loop.max_epochs += 1
+        if steps is not None:
+            assert steps._short is short
+    assert {"loss", "val/loss", *ShortSteps.HOOKS} <= seen[0][3].keys()
+    assert seen[:2] == seen[2:]
+
+
+def test_a_part_of_the_module_s_own_is_asked():
+    class Scaled(Stepping):
+        def backward(self, loss):
+            (2 * loss).backward()
+
+    weights = []
+    for shortened in (False, True):
+        torch.manual_seed(0)
+        module, trainer = Scaled(), bare_trainer(max_epochs=1, num_sanity_val_steps=0)
+        if shortened:
+            ShortSteps(trainer)
+        trainer.fit(module)
+        weights.append(module.layer.weight.detach())
+    assert weights[0].equal(weights[1])
+
+
+@pytest.mark.parametrize("shortened", [False, True])
+def test_no_signature_is_looked_up(shortened, monkeypatch):
     looked_up, original = [], training_epoch_loop.is_param_in_hook_signature
     monkeypatch.setattr(
         training_epoch_loop,
@@ -266,10 +348,10 @@ def test_no_signature_is_looked_up(skip, monkeypatch):
         lambda hook, *args, **kwargs: looked_up.append(hook.__name__) or original(hook, *args, **kwargs),
     )
     trainer, module = bare_trainer(max_epochs=1, num_sanity_val_steps=0), Small()
-    if skip:
-        lightning_internals.skip_signature_lookup(trainer)
+    if shortened:
+        ShortSteps(trainer)
     trainer.fit(module)
-    assert looked_up.count("training_step") == (0 if skip else BATCHES)
+    assert looked_up.count("training_step") == (0 if shortened else BATCHES)
     assert module.steps == [(number, float(number)) for number in range(BATCHES)]
 
 

@@ -6,6 +6,8 @@ from distill_lightning.seeds import (
     epoch_order,
     hash_names,
     hash_numbers,
+    hashed_by_numpy,
+    hashed_by_torch,
     rank_within_class,
     seed_for,
     stratified_order,
@@ -15,8 +17,21 @@ from distill_lightning.seeds import (
 
 def test_numbers_and_tensors_hash_alike():
     numbers = [hash_numbers(3, 5, i) for i in range(100)]
-    tensor = hash_names(3, 5, torch.arange(100))
-    assert [x & (2**64 - 1) for x in tensor.tolist()] == numbers
+    for tensor in (hash_names(3, 5, torch.arange(100)), hashed_by_torch(hash_numbers(3, 5), [torch.arange(100)])):
+        assert [x & (2**64 - 1) for x in tensor.tolist()] == numbers
+
+
+def test_numpy_and_torch_hash_alike():
+    """Of any shapes, on strided views, without axes, and from names that are large or negative."""
+    ends = torch.tensor([-(2**63), -1, 0, 1, 2**63 - 1])
+    shapes = [
+        (ends[:, None], torch.arange(6)[::2]),
+        (torch.tensor(0),),
+        (torch.arange(12).reshape(3, 4).T,),
+        (ends[:0],),
+    ]
+    for tensors in shapes:
+        assert hashed_by_numpy(2**64 - 1, tensors).equal(hashed_by_torch(2**64 - 1, tensors))
 
 
 def test_known_values():

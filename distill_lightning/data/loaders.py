@@ -176,7 +176,8 @@ class TrainLoader:
         labelled = index[: len(index) - plan.num_unlabelled]
 
         def of_each(labels: Tensor) -> Tensor:
-            return F.pad(labels[labelled], (0, plan.num_unlabelled), value=NO_LABEL)
+            known = labels[labelled]
+            return F.pad(known, (0, plan.num_unlabelled), value=NO_LABEL) if plan.num_unlabelled else known
 
         return Batch(
             images=rendered,

@@ -19,7 +19,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import AtomicCheckpointIO
 from distill_lightning.errors import InputError
-from distill_lightning.lightning_internals import skip_signature_lookup
+from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
@@ -54,7 +54,7 @@ class NullProfiler(PassThroughProfiler):
 
 
 class LeanTrainer(pl.Trainer):
-    """Lightning's trainer, but it does not look up the signature of ``training_step`` at every step.
+    """Lightning's trainer with ``ShortSteps``.
 
     A run that ``max_time`` ends is not finished and can go on: the callback RunCheckpoint ends it, in the place of
     Lightning's Timer. ``max_time`` limits the training time of one start.
@@ -65,7 +65,7 @@ class LeanTrainer(pl.Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        skip_signature_lookup(self)
+        ShortSteps(self)
         callbacks: list[Callback] = self.callbacks  # type: ignore[has-type]
         limits = [timer.time_remaining() for timer in callbacks if isinstance(timer, Timer)]
         self.callbacks = [callback for callback in callbacks if not isinstance(callback, Timer)]
