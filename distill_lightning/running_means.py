@@ -40,10 +40,9 @@ class RunningMeans:
         """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
         window, weight = self.window, batch.weight
         exact = _read(loss)
-        values = {f"loss_{name}": _read(term) for name, term in output.terms.items()} | {"loss": exact}
-        values[SQUARES] = exact * exact
-        if weight != 1.0:
-            values = {key: value * weight for key, value in values.items()}
+        terms = {f"loss_{name}": term for name, term in output.terms.items()} | {"loss": loss}
+        values = {key: _read(term if weight == 1.0 else term.detach() * weight) for key, term in terms.items()}
+        values[SQUARES] = exact * exact * weight
         counted = right_answers(output.logits.detach().argmax(1), batch)
         values |= {name: _read(count) if weight else 0 * _read(count) for name, count in counted.items()}
         for key, value in values.items():
