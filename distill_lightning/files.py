@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -232,3 +233,27 @@ def refuse_odd_name(name: str, option: str) -> None:
         raise InputError(
             f"{option} is {name!r}: give printable characters, without / \\ :, no dot or dash at the start"
         )
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[None]:
+    """A context in which no other process has the lock of this name. Systems and disks without locks give it to all.
+
+    Args:
+        path: the file of the lock, which is made.
+        wait: whether to wait for another process.
+
+    Raises:
+        BlockingIOError: another process has the lock, and ``wait`` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except (ImportError, OSError):
+            pass
+        yield

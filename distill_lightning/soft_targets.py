@@ -14,8 +14,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write
+from distill_lightning.files import atomic_write, locked
 
 BLOCK = 256
 """The number of rows that are written and checked together."""
@@ -103,16 +102,9 @@ class SoftTargetTable:
 
     # Generation
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[None]:
         """A context in which one run at a time generates this table. Other runs wait and then find it complete."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w") as lock:
-            with suppress(ImportError, OSError):  # this system or this file system has no locks
-                import fcntl
-
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder / "lock")
 
     def missing(self) -> list[tuple[int, int]]:
         """The pairs (view, block) that are not written yet."""

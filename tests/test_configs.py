@@ -12,7 +12,7 @@ from distill_lightning.cli.app import resolve
 from distill_lightning.config_files import shipped_names
 from distill_lightning.runs.config import flatten
 
-OTHERS = ("callbacks/", "studies/")
+OTHERS = ("callbacks/", "searches/", "studies/")
 NAMES = [name for name in shipped_names() if not name.startswith(OTHERS)]
 
 

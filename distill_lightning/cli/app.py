@@ -10,6 +10,7 @@ distill data CONFIG [--option value ...]
 distill schedule CONFIG [--plot FILE] [--option value ...]
 distill lr CONFIG|RUN [--plot FILE] [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
+distill search FILE [--jobs N] [--seed N] [--option value ...]
 distill compute FUNCTION [--option value ...]
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import compute, data, help, inspect, schedule, study
+from distill_lightning.cli import compute, data, help, inspect, schedule, search, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
@@ -84,7 +85,7 @@ def main(args: list[str]) -> int:
     """Runs a verb that needs torch. Errors are raised.
 
     Returns:
-        The exit status: 0, or the status of ``distill study`` or ``distill inspect``.
+        The exit status: 0, or the status of ``distill study``, ``distill search`` or ``distill inspect``.
     """
     _prepare()
     with quieted():
@@ -128,6 +129,8 @@ def _answer(args: list[str]) -> int:
         return int(importlib.import_module(f"distill_lightning.cli.{args[0]}").main(args[1:]))
     if args[:1] == ["study"]:
         return study.main(args[1:], resolve, devices)
+    if args[:1] == ["search"]:
+        return search.main(args[1:], resolve, devices)
     args, trusted = without_trust(args)
     if args[:1] == ["compute"]:
         return compute.main(args[1:])

@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
         shells = SHELLS if verb == "completion" else None
         action = verbs.add_parser(verb, help=words).add_argument("words", nargs="*", choices=shells)
         if shells is None:
-            _files(action, CONFIGS if verb in ("configs", "study", "schedule", "lr") else None)
+            _files(action, CONFIGS if verb in ("configs", "study", "search", "schedule", "lr") else None)
     return parser
 
 

@@ -108,10 +108,10 @@ def needed(files: Iterable[Path]) -> list[Path]:
 
 
 def named_in(file: Path) -> list[Path]:
-    """The files that a shipped file names: what it builds on, and the configurations of a study's runs."""
+    """The files that a shipped file names: what it builds on, and the configurations of a study or a search."""
     content = read_yaml(file)
     names = [content["base"]] if "base" in content else []
-    for entry in content.get("runs", {}).values():
+    for entry in [content, *content.get("runs", {}).values()]:
         configs = entry.get("config", [])  # an entry that names a function has none
         names += configs if isinstance(configs, list) else [configs]
     return [config_files.beside(file, name).resolve() for name in names]

@@ -94,6 +94,8 @@ def _of_file(value: str) -> Iterator[Given]:
         raise InputError(f"{where} holds a {type(content).__name__}: expected options by name, as data: ...")
     if "runs" in content:
         raise InputError(f"{where} is a study: run it with distill study FILE")
+    if "space" in content:
+        raise InputError(f"{where} is a search: run it with distill search FILE")
     for key, one in content.items():
         yield Given((key,), one, False)
 

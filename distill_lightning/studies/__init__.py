@@ -51,15 +51,19 @@ Nothing here imports torch.
 
 from distill_lightning.studies.display import Display, status_line
 from distill_lightning.studies.engine import LocalEngine
+from distill_lightning.studies.finished import read_summary
 from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
-from distill_lightning.studies.reading import Study, read_study
+from distill_lightning.studies.reading import SET_BY_STUDY, Entry, Options, Study, check_keys, read_study
 from distill_lightning.studies.records import write_record
 from distill_lightning.studies.scheduler import Scheduler
 from distill_lightning.studies.snapshot import Snapshot
 
 __all__ = [
+    "SET_BY_STUDY",
     "Display",
+    "Entry",
     "LocalEngine",
+    "Options",
     "PlannedRun",
     "Resolve",
     "Resolved",
@@ -67,8 +71,10 @@ __all__ = [
     "Snapshot",
     "Study",
     "StudyPlan",
+    "check_keys",
     "plan_study",
     "read_study",
+    "read_summary",
     "status_line",
     "write_record",
 ]

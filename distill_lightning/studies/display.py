@@ -10,7 +10,7 @@ from rich.live import Live
 
 from distill_lightning.studies.snapshot import Snapshot, State
 
-COUNTED: tuple[State, ...] = ("running", "elsewhere", "failed", "blocked")
+COUNTED: tuple[State, ...] = ("running", "elsewhere", "failed", "blocked", "pruned")
 
 
 def status_line(snapshot: Snapshot, now_s: float | None = None) -> str:

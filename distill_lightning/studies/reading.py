@@ -65,7 +65,7 @@ def read_study(path: Path) -> Study:
     study = read_yaml(path)
     if not isinstance(study, dict) or not isinstance(study.get("runs"), dict) or not study["runs"]:
         raise InputError(f"{path} names no runs: a study needs the key runs, with an entry for each kind of run")
-    _check_keys(study, KEYS, str(path))
+    check_keys(study, KEYS, str(path))
     _check_type(study.get("options"), dict, f"{path}: options")
     entries = [_read_entry(str(name), entry, study, path) for name, entry in study["runs"].items()]
     return Study(path, {entry.name: entry for entry in entries}, study.get("tables"), study.get("figures"))
@@ -82,7 +82,7 @@ def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Ent
         raise InputError(f"{where} has no config: give the YAML file of its configuration")
     if entry.get("config") and entry.get("function"):
         raise InputError(f"{where} has config and function: give a configuration to train, or a function to compute")
-    _check_keys(entry, KEYS_OF_ENTRY, where)
+    check_keys(entry, KEYS_OF_ENTRY, where)
     _check_type(entry.get("options"), dict, f"{where}: options")
     function, configs = entry.get("function"), entry.get("config") or []
     if function is not None and not isinstance(function, str):
@@ -103,7 +103,12 @@ def _check_type(given: Any, expected: type, where: str) -> None:
         raise InputError(f"{where} is {given}: expected {EXPECTED[expected]}")
 
 
-def _check_keys(given: dict[str, Any], known: Collection[str], where: str) -> None:
+def check_keys(given: dict[str, Any], known: Collection[str], where: str) -> None:
+    """Checks the keys of a part of a file.
+
+    Raises:
+        InputError: one is unknown.
+    """
     for key in given:
         if key not in known:
             raise InputError(f"{where} has an unknown key {key}{nearest(str(key), known)}")

@@ -40,6 +40,7 @@ class Scheduler:
         engine: starts the runs.
         display: gets a snapshot after each change.
         when_done: is called with each run that is done, also with those that were done before.
+        should_prune: is asked once a second about each run that is being trained; if it says so, the run is ended.
     """
 
     def __init__(
@@ -49,8 +50,11 @@ class Scheduler:
         engine: Engine,
         display: Display,
         when_done: Callable[[PlannedRun], object] = lambda _: None,
+        should_prune: Callable[[PlannedRun], bool] = lambda _: False,
     ) -> None:
         self.runs, self.jobs, self.engine, self.display, self.when_done = runs, jobs, engine, display, when_done
+        self.should_prune = should_prune
+        self._pruned: set[PlannedRun] = set()
         self._statuses = {run: RunStatus(run.name, run.entry) for run in runs}
         self._started: dict[PlannedRun, StartedRun] = {}
         self._free_slots = list(range(jobs))
@@ -118,10 +122,13 @@ class Scheduler:
 
     def _turn(self) -> bool:
         """Looks at every run once. Returns whether the study goes on."""
+        looks_elsewhere = time.monotonic() - self._last_look_s > LOOK_ELSEWHERE_S
         for run in self.in_state("running"):
             if self._started[run].has_ended():
                 self._end(run)
-        looks_elsewhere = time.monotonic() - self._last_look_s > LOOK_ELSEWHERE_S
+            elif looks_elsewhere and run not in self._pruned and self.should_prune(run):
+                self._pruned.add(run)
+                self._started[run].ask_to_end()
         states: tuple[State, ...] = ("waiting", "elsewhere") if looks_elsewhere else ("waiting",)
         for run in self.in_state(*states):
             if not self._signal:
@@ -164,6 +171,9 @@ class Scheduler:
             self._put(run, "done")
             self._durations_s.setdefault(run.entry, []).append(duration_s)
             self.display.announce(f"done    {run.folder}  {duration_s:.0f} s", self.snapshot())
+        elif run in self._pruned:
+            self._put(run, "pruned")
+            self.display.announce(f"pruned  {run.folder}  {duration_s:.0f} s", self.snapshot())
         elif self._signal:
             self._put(run, "waiting")
         elif Run(run.folder).busy():  # another process has locked its folder first

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["waiting", "running", "elsewhere", "done", "failed", "blocked"]
-"""Another process is training a run that is ``elsewhere``. A run that is ``blocked`` needs a run that has failed."""
+State = Literal["waiting", "running", "elsewhere", "done", "failed", "blocked", "pruned"]
+"""Another process is training a run that is ``elsewhere``. A run that is ``blocked`` needs a run that has failed. A run
+that is ``pruned`` was ended early, since it was worse than others."""
 
 
 @dataclass(frozen=True)

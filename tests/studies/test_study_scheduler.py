@@ -94,3 +94,24 @@ def test_what_is_done_is_not_started():
     made = Scheduler([a], 1, engine, Display())
     assert made.run() == 0 and not engine.started
     assert made.snapshot().durations_s == {"a": (5.0,)}
+
+
+def test_a_run_that_is_worse_is_ended(monkeypatch, capsys):
+    class Patient(Process):
+        def has_ended(self) -> bool:
+            return bool(self.signals)
+
+        def ask_to_end(self) -> None:
+            self.signals.append("end")
+
+    class Patiently(Engine):
+        def start(self, run: PlannedRun, slot: int) -> Process:
+            started = super().start(run, slot)
+            return Patient(run, False) if run.entry == "bad" else started
+
+    monkeypatch.setattr(scheduler, "LOOK_ELSEWHERE_S", -1.0)
+    bad, good = planned("bad"), planned("good")
+    made = Scheduler([bad, good], 2, Patiently(), Display(), should_prune=lambda run: run is bad)
+    assert made.run() == 0
+    assert made.in_state("pruned") == [bad] and made.in_state("done") == [good]
+    assert "pruned  logs/d/m/bad" in capsys.readouterr().err

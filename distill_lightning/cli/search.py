@@ -1,0 +1,166 @@
+"""``distill search FILE``: trains trials with options that Optuna chooses, and says which were best."""
+
+import math
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from distill_lightning.config_files import find, find_shipped
+from distill_lightning.errors import InputError, LineParser
+from distill_lightning.files import atomic_write, locked
+from distill_lightning.runs.metrics import read_metrics
+from distill_lightning.search import Outcome, Search, Trial, Trials, read_search
+from distill_lightning.studies import (
+    Display,
+    LocalEngine,
+    Options,
+    PlannedRun,
+    Resolve,
+    Scheduler,
+    plan_study,
+    read_summary,
+)
+
+ENTRY = "trial"
+"""The name of each trial's runs begins with it."""
+MOST_FAILURES = 3
+"""A search whose first trials all fail ends with this number."""
+Plan = Callable[[Options], tuple[PlannedRun, ...]]
+"""Plans the runs of a trial, one for each seed."""
+
+
+def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> int:
+    """Runs the command.
+
+    Args:
+        args: the words after ``search``.
+        resolve: resolves the arguments of a run.
+        gpus: gives the names of the GPUs to share, as CUDA_VISIBLE_DEVICES takes them.
+
+    Returns:
+        The exit status: 0; 1 if no trial has a result; 128 + n if signal n ended the search.
+
+    Raises:
+        InputError: an option or the search is wrong.
+    """
+    parser = LineParser(
+        prog="distill search",
+        description="Search for options: train trials with values that are chosen by the trials before.",
+        epilog="Any other option is given to every run, for example --data.root DIR or --trainer.accelerator gpu.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("search", type=Path, help="the YAML file, or the name of a shipped search, for example digits")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs to train at once; they share cores and GPUs")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the choices")
+    parser.add_argument("--log_dir", default="logs", help="the folder that runs are written to")
+    given, options = parser.parse_known_args(args)
+    if given.jobs < 1:
+        raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
+    name = str(given.search)
+    search = read_search(find(name) or find_shipped(f"searches/{name}") or given.search, options)
+    folder = Path(given.log_dir) / "searches" / given.search.stem
+
+    def plan(values: Options) -> tuple[PlannedRun, ...]:
+        return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
+
+    plan(search.corner())  # an option that is wrong is found before the first trial
+    try:
+        with locked(folder / "lock", wait=False):
+            return _search(
+                search,
+                Trials(search, folder, given.seed),
+                LocalEngine(folder / "output", given.jobs, tuple(gpus())),
+                plan,
+                folder,
+            )
+    except BlockingIOError as error:
+        raise InputError(f"another process makes the trials of {folder}: wait for it, or end it") from error
+
+
+def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, folder: Path) -> int:
+    """Makes the trials that are missing, and writes what was found. Returns the exit status."""
+    while asked := trials.ask(max(1, engine.jobs // search.seeds)):
+        runs = {trial: plan(trial.values) for trial in asked}
+        ended_by = _train(search, trials, runs, engine)
+        if ended_by:
+            print("the same command goes on from here", file=sys.stderr)
+            return 128 + ended_by
+        so_far = Outcome(search, trials.ended(), {})
+        print(so_far.line(), file=sys.stderr)
+        if so_far.best is None and len(so_far.trials) >= MOST_FAILURES:
+            break
+    outcome = Outcome(search, trials.ended(), trials.importance())
+    print(outcome.table())
+    return _write(outcome, folder, plan)
+
+
+def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, ...]], engine: LocalEngine) -> int:
+    """Trains the runs of some trials and notes the results. Returns the signal that ended the search, or 0."""
+    trial_of = {run: trial for trial, planned in runs.items() for run in planned}
+    seen: dict[PlannedRun, int] = {}
+
+    def worse(run: PlannedRun) -> bool:
+        """Notes the values of a run that are new, and says whether it is worse than others."""
+        if not search.prune:
+            return False
+        rows = [(step, value) for step, tag, value in _metrics(run.folder) if tag == search.metric]
+        new, seen[run] = rows[seen.get(run, 0) :], len(rows)
+        found = [trials.report(trial_of[run], step, value) for step, value in new]
+        return any(found)
+
+    scheduler = Scheduler([*trial_of], engine.jobs, engine, Display(), should_prune=worse)
+    ended_by = scheduler.run()
+    pruned, failed = (scheduler.in_state(state) for state in ("pruned", "failed"))
+    for run in failed:
+        print(f"failed: {run.folder}: {scheduler.last_words(run)} (all of it: {engine.log(run)})")
+    for trial, planned in runs.items():
+        if any(run in pruned for run in planned):
+            trials.tell(trial, None, pruned=True)
+        elif all(run.finished() for run in planned):
+            for run in planned:  # with these, later ones are compared
+                worse(run)
+            trials.tell(trial, value_of(search, planned))
+        elif any(run in failed for run in planned):
+            trials.tell(trial, None)
+    return ended_by
+
+
+def _metrics(run: Path) -> list[tuple[int, str, float]]:
+    """The rows of a run's metrics.csv; none as long as there is no such file, or its last line is not written yet."""
+    try:
+        return read_metrics(run / "metrics.csv")
+    except (OSError, ValueError):
+        return []
+
+
+def value_of(search: Search, runs: tuple[PlannedRun, ...]) -> float | None:
+    """The mean of the metric over the runs of a trial; None if it is no number.
+
+    Raises:
+        InputError: the runs have no such metric.
+    """
+    found = [(read_summary(run.folder).get("metrics") or {}).get(search.metric) for run in runs]
+    values = [float(value) for value in found if isinstance(value, int | float)]
+    if len(values) < len(runs):
+        raise InputError(
+            f"{search.path}: {runs[0].folder} has no {search.metric}: give another metric, or data.val_size above 0"
+        )
+    mean = statistics.fmean(values)
+    return mean if math.isfinite(mean) else None
+
+
+def _write(outcome: Outcome, folder: Path, plan: Plan) -> int:
+    """Writes the table, the picture and the best configuration, and says where they are. Returns the exit status."""
+    files = {"trials.md": outcome.table().to_markdown(), "trials.csv": outcome.table().to_csv()}
+    if (plot := outcome.plot()) is not None:
+        files["importance.svg"] = plot.svg()
+    if outcome.best is not None:
+        files["best.yaml"] = outcome.best_config(plan(outcome.best.values)[0].folder)
+    for name, content in files.items():
+        atomic_write(folder / name, lambda file, content=content: file.write(content.encode(errors="replace")))  # type: ignore[misc]
+    if outcome.best is None:
+        print("no trial has a result", file=sys.stderr)
+        return 1
+    print(f"best: distill fit --config {folder / 'best.yaml'} --seed_everything 1")
+    return 0
