@@ -138,6 +138,7 @@ MAY_IMPORT = {
     # what reads runs
     "studies": {"environment", "errors", "files", "config_files", "runs"},
     "report": {"errors", "files", "runs", "plots", "depth_figures", "doctor"},
+    "search": {"errors", "files", "config_files", "runs", "studies", "plots", "report"},
     "channels": {"errors", "data", "features", "exporting", "plots", "report"},
     "catalogue": {"html_tables", "errors", "files", "config_files", "runs", "report"},
 }
@@ -283,9 +284,17 @@ def test_a_plan_does_not_know_who_carries_it_out():
     assert not within["display"] & {"scheduler", "engine", "plan"}
 
 
-WITHOUT_TORCH = ["cli.report", "cli.study", "report.page", "report.table_builder", "report.figure_builder", "studies"]
+WITHOUT_TORCH = [
+    "cli.report",
+    "cli.study",
+    "cli.search",
+    "report.page",
+    "report.table_builder",
+    "report.figure_builder",
+    "studies",
+]
 WITHOUT_TORCH += ["runs", "plots", "errors", "files", "cli.configs", "config_files", "cli.list", "cli.show"]
-WITHOUT_TORCH += ["catalogue", "doctor", "cli.doctor"]
+WITHOUT_TORCH += ["catalogue", "doctor", "cli.doctor", "search"]
 ONLY_TO_WRITE = {"plotly", "matplotlib", "jinja2"}
 """What is only imported when a page or a picture is written."""
 
