@@ -1,0 +1,310 @@
+"""Checks the program on one GPU, within ten minutes: what is right there, and how fast.
+
+    python tests/gpu/check.py OUT [--device gpu] [--minutes 9] [--only NAME ...]
+
+The parts run in the order of ``PARTS``, so that the first minutes answer the first questions; a part that would begin
+too late is left out and named. After each part OUT is written, as JSON: for each part its seconds, its results, or the
+error that ended it. ``--device cpu`` rehearses the script, with fewer and smaller runs. Nothing is downloaded.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from same_as import CASES, STOPPER, Case  # noqa: E402
+
+from distill_lightning.__main__ import main as distill  # noqa: E402
+from distill_lightning.runs.metrics import read_metrics  # noqa: E402
+
+CONFIGS = ROOT / "configs"
+Result = dict[str, Any]
+CLOSE = 0.02
+"""How far the mean loss of an epoch on a GPU may lie from that on the CPU, as a share: sums are rounded otherwise."""
+
+
+class Check:
+    """What all parts know."""
+
+    def __init__(self, device: str, folder: Path) -> None:
+        self.device, self.folder = device, folder
+        self.rehearsal = device == "cpu"
+
+    def run(self, args: str, name: str, device: str | None = None) -> Path:
+        """Trains by the command, in this process, and gives the run's folder.
+
+        Raises:
+            RuntimeError: the command refused, or failed.
+        """
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        words = [*shlex.split(args), "--trainer.accelerator", device or self.device, "--trainer.devices", "1"]
+        errors = io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
+            status = distill(words)
+        if status:
+            raise RuntimeError(errors.getvalue().strip().splitlines()[-1])
+        return next(path.parent for path in sorted(folder.rglob("metrics.csv")))
+
+    def start(self, args: str, name: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """The command in a process of its own."""
+        folder = self.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "stopper.py").write_text(STOPPER)
+        words = [sys.executable, "-m", "distill_lightning", *shlex.split(args)]
+        given = {**os.environ, "PYTHONPATH": str(ROOT), **env}
+        return subprocess.run(words, cwd=folder, env=given, check=False, capture_output=True, text=True, timeout=300)
+
+
+def last(run: Path, tag: str) -> float:
+    """The last value of a metric of a run."""
+    return [value for _, found, value in read_metrics(run / "metrics.csv") if found == tag][-1]
+
+
+def state(run: Path) -> dict[str, torch.Tensor]:
+    """The weights of a run's last checkpoint."""
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    weights: dict[str, torch.Tensor] = saved["state_dict"]
+    return weights
+
+
+def environment(check: Check) -> Result:
+    """The versions, and the card."""
+    names = ("torch", "torchvision", "lightning", "jsonargparse", "numpy")
+    found: Result = {name: importlib.metadata.version(name) for name in names}
+    if not check.rehearsal:
+        found |= {"card": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+    return found
+
+
+def methods(check: Check) -> Result:
+    """Every method, teacher, mixture and augmentation, as tests/same_as.py has them: the loss of the last epoch beside
+    that of the CPU, which draws the same samples and pictures.
+    """
+    few = ("teacher", "baseline", "kd_table", "dlb", "crd", "lottery_layers")
+    cases = [
+        case
+        for case in CASES
+        if not any(step.alone or step.patched or "{pictures}" in " ".join(step.args) for step in case.steps)
+        and (case.name in few or not check.rehearsal)
+    ]
+    found: Result = {}
+    for case in cases:
+        try:
+            losses = [last(_of_case(check, case, device), "train/epoch_loss") for device in (check.device, "cpu")]
+        except Exception as error:
+            found[case.name] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        away = abs(losses[0] - losses[1]) / max(abs(losses[1]), 1e-9)
+        found[case.name] = {"loss": losses[0], "cpu": losses[1], "ok": away < CLOSE}
+    wrong = [name for name, one in found.items() if not one.get("ok")]
+    return {"cases": len(found), "wrong": {name: found[name] for name in wrong}, "largest_share": _largest(found)}
+
+
+def _largest(found: Result) -> float:
+    return max((abs(one["loss"] / one["cpu"] - 1) for one in found.values() if one.get("cpu")), default=0.0)
+
+
+def _of_case(check: Check, case: Case, device: str) -> Path:
+    cases = check.folder / "methods" / device
+    if list((cases / case.name).rglob("summary.json")):
+        return next(iter((cases / case.name).rglob("metrics.csv"))).parent
+    args = " ".join(shlex.quote(arg) for arg in case.steps[0].args)
+    args = args.replace("{configs}", str(CONFIGS)).replace("{cases}", str(cases))
+    return check.run(args, f"methods/{device}/{case.name}", device)
+
+
+SHORT = "fit --config digits/baseline --trainer.max_epochs 4 --data.train_part 512 --trainer.log_every_n_steps 4"
+
+
+def forms(check: Check) -> Result:
+    """The forms of a step: the last loss of each beside that of full precision, and that a loss falls."""
+    given = {
+        "full": "",
+        "bf16": "--trainer.precision bf16-mixed",
+        "channels_last": "--model.channels_last true",
+        "fused": "--model.optimizer.fused true",
+        "adamw_fused": "--model.optimizer AdamW --model.optimizer.lr 0.003 --model.optimizer.fused true",
+    }
+    if not check.rehearsal:
+        given |= {
+            "fp16_with_scaler": "--trainer.precision 16-mixed",
+            "compiled": "--model.compile true",
+            "compiled_dlb": "--model DLB --model.compile true",
+            "clipped_fp16": "--trainer.precision 16-mixed --trainer.gradient_clip_val 1.0",
+        }
+    found: Result = {}
+    for name, options in given.items():
+        begun = time.monotonic()
+        try:
+            run = check.run(f"{SHORT} {options}", f"forms/{name}")
+        except Exception as error:
+            found[name] = {"error": f"{type(error).__name__}: {error}"}
+            continue
+        found[name] = {"loss": last(run, "train/epoch_loss"), "accuracy": last(run, "test/accuracy")}
+        found[name]["seconds"] = round(time.monotonic() - begun, 2)
+    return found
+
+
+def resume(check: Check) -> Result:
+    """Killed in the middle of an epoch, and resumed: the weights are those of the run that was not, bitwise."""
+    options = f"--trainer.accelerator {check.device} --trainer.devices 1 --trainer.deterministic true"
+    args = f"{SHORT} --model DLB {options} --checkpoint.every_n_steps 3 --trainer.callbacks+=stopper.Stopper"
+    env = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+    whole = check.start(args, "resume/whole", **env)
+    killed = check.start(args, "resume/killed", **env, STOP_AT="SIGKILL 13")
+    again = check.start(f"{args} --ckpt_path last", "resume/killed", **env)
+    if (whole.returncode, killed.returncode, again.returncode) != (0, -signal.SIGKILL, 0):
+        return {"error": [one.stderr.strip().splitlines()[-1:] for one in (whole, killed, again)]}
+    first, second = (
+        state(next((check.folder / "resume" / name).rglob("summary.json")).parent) for name in ("whole", "killed")
+    )
+    return {"equal": all(first[name].equal(second[name]) for name in first), "tensors": len(first)}
+
+
+def processes(check: Check) -> Result:
+    """One process by NCCL, and two by gloo that share the card: their losses beside that of one process."""
+    args = f"{SHORT} --model.network LeNet300100"  # without batch norm, which differs on half a batch
+    found: Result = {"alone": last(check.run(args, "processes/alone"), "train/epoch_loss")}
+    on = f"{args} --trainer.accelerator {check.device} --trainer.devices 1"
+    if not check.rehearsal:
+        made = check.start(f"{on} --trainer.strategy ddp", "processes/nccl")
+        found["one_nccl"] = _loss_or_error(check, "processes/nccl", made)
+    # each process is a node of its own, or they could not have the same card
+    strategy = "--trainer.strategy lightning.pytorch.strategies.DDPStrategy"
+    args = f"{on} --trainer.num_nodes 2 {strategy} --trainer.strategy.process_group_backend gloo"
+    nodes = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571"}
+    with ThreadPoolExecutor() as pool:
+        ranks = [pool.submit(check.start, args, "processes/gloo", **nodes, NODE_RANK=rank) for rank in ("0", "1")]
+        made = ranks[0].result()
+    return found | {"two_gloo": _loss_or_error(check, "processes/gloo", made)}
+
+
+def _loss_or_error(check: Check, name: str, made: subprocess.CompletedProcess[str]) -> Any:
+    if made.returncode:
+        return {"error": made.stderr.strip().splitlines()[-1:]}
+    return last(next((check.folder / name).rglob("metrics.csv")).parent, "train/epoch_loss")
+
+
+RESNET = "--model.network ResNet20 --data.image_size 32 --data.batch_size 128"
+NETWORKS = {
+    "resnet20": RESNET,
+    "resnet20_bf16": f"{RESNET} --trainer.precision bf16-mixed --model.channels_last true",
+    "resnet20_compiled": f"{RESNET} --model.compile true",
+    "lenet": "--model.network LeNet300100 --data.image_size 28 --data.batch_size 60",
+}
+
+
+def speed(check: Check) -> Result:
+    """A step of a run in steps of the bare loop, and its peak memory."""
+    found: Result = {}
+    names = ["lenet"] if check.rehearsal else [*NETWORKS]
+    turns = "--turns 3 --steps 3" if check.rehearsal else "--turns 15 --steps 15"
+    for name in names:
+        args = f"bench --config digits/baseline {NETWORKS[name]} --trainer.accelerator {check.device} {turns}"
+        made = check.start(args, f"speed/{name}")
+        if made.returncode:
+            found[name] = {"error": made.stderr.strip().splitlines()[-1:]}
+            continue
+        numbers = json.loads(made.stdout.strip().splitlines()[-1])
+        kept = ("bare_s", "run_s", "data_s", "run_to_bare", "peak_bytes")
+        found[name] = {key: numbers[key] for key in kept}
+    return found
+
+
+def soft_targets(check: Check) -> Result:
+    """Pictures a second at which a table of soft targets is made."""
+    teacher = check.run(f"{SHORT} --model.network ResNet20 --data.image_size 32", "soft_targets/teacher")
+    kd = f"fit --config digits/kd --data.image_size 32 --trainer.max_epochs 2 --trainer.callbacks.teacher {teacher} "
+    begun = time.monotonic()
+    run = check.run(f"{kd} --trainer.callbacks.mode table --trainer.callbacks.views 2", "soft_targets/table")
+    live = check.run(f"{kd} --trainer.callbacks.mode online", "soft_targets/live")
+    losses = [last(one, "train/epoch_loss") for one in (run, live)]
+    return {"table": losses[0], "live": losses[1], "seconds_of_both": round(time.monotonic() - begun, 2)}
+
+
+def ship(check: Check) -> Result:
+    """A run of this device is opened, predicts and is exported on the CPU."""
+    run = check.run(SHORT, "ship/run")
+    found: Result = {}
+    for form in ("safetensors", "torch-export"):
+        made = check.start(f"export {run} --format {form} --out model.{form}", "ship")
+        found[form] = "ok" if made.returncode == 0 else made.stderr.strip().splitlines()[-1:]
+    made = check.start(f"test {run} --trainer.accelerator cpu", "ship")
+    shown = re.search(r"accuracy\s*│\s*([\d.]+)", made.stdout)
+    return found | {"on_cpu": shown[1] if shown else made.stderr[-300:], "here": last(run, "test/accuracy")}
+
+
+def suite(check: Check) -> Result:
+    """The tests of losses, networks and methods with the card visible: they use the CPU, but must not mind it."""
+    names = ["tests/test_losses.py"] + ([] if check.rehearsal else ["tests/models", "tests/test_metrics.py"])
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "8", *names]
+    made = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+    return {"status": made.returncode, "last": made.stdout.strip().splitlines()[-1:]}
+
+
+PARTS: list[tuple[Callable[[Check], Result], float]] = [
+    (environment, 0.1),
+    (forms, 1.0),
+    (resume, 1.0),
+    (speed, 1.5),
+    (processes, 1.0),
+    (methods, 3.0),
+    (soft_targets, 0.5),
+    (ship, 0.7),
+    (suite, 1.0),
+]
+"""The parts in order, and the minutes that each may need: one that has less left is left out."""
+
+
+def main(args: list[str]) -> int:
+    """Runs the parts. The status is 0 if nothing ended with an error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--device", choices=["gpu", "cpu"], default="gpu")
+    parser.add_argument("--minutes", type=float, default=9.0)
+    parser.add_argument("--only", nargs="*", default=[])
+    given = parser.parse_args(args)
+    begun, results = time.monotonic(), {}
+    with tempfile.TemporaryDirectory() as folder:
+        check = Check(given.device, Path(folder))
+        for part, minutes in PARTS:
+            name = part.__name__
+            if given.only and name not in given.only:
+                continue
+            left = given.minutes - (time.monotonic() - begun) / 60
+            started = time.monotonic()
+            if left < minutes:
+                results[name] = {"left_out": f"{left:.1f} minutes were left, it may need {minutes}"}
+            else:
+                try:
+                    results[name] = part(check)
+                except Exception:
+                    results[name] = {"error": traceback.format_exc().splitlines()[-6:]}
+            results[name]["took_s"] = round(time.monotonic() - started, 1)
+            given.out.write_text(json.dumps(results, indent=2) + "\n")
+            print(name, json.dumps(results[name]), flush=True)
+    return int('"error"' in json.dumps(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
