@@ -190,6 +190,7 @@ class ShortSteps:
         return (
             isinstance(module, LeanModule)
             and module.automatic_optimization
+            and not self.loop.automatic_optimization._skip_backward  # as Lightning's averaging of weights sets it
             and not any(is_overridden(hook, module, pl.LightningModule) for hook in (*self.CHANGES, self.HOOKS[0]))
             and type(trainer.strategy) is SingleDeviceStrategy
             and type(precision) in (Precision, MixedPrecision)
