@@ -105,7 +105,8 @@ def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, .
         if not search.prune:
             return False
         rows = [(step, value) for step, tag, value in _metrics(run.folder) if tag == search.metric]
-        new, seen[run] = rows[seen.get(run, 0) :], len(rows)
+        new = rows[seen.get(run, 0) :]
+        seen[run] = seen.get(run, 0) + len(new)
         found = [trials.report(trial_of[run], step, value) for step, value in new]
         return any(found)
 

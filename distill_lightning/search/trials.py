@@ -1,5 +1,6 @@
 """The trials of a search: Optuna chooses their values, and keeps them and their results in a journal."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -169,4 +170,5 @@ def _optuna() -> Any:
     except ImportError as error:
         raise InputError("distill search needs optuna: pip install 'distill_lightning[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     return optuna
