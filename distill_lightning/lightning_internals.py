@@ -19,8 +19,8 @@ from lightning.pytorch.loops.fetchers import _DataLoaderIterDataFetcher
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from distill_lightning.errors import InputError
 from distill_lightning.values import Batch
 
 
@@ -108,8 +108,10 @@ class ShortSteps:
         self.loop.advance = self.advance  # type: ignore[method-assign,assignment]
         self.loop.automatic_optimization.run = self.optimize  # type: ignore[method-assign,assignment]
         self.loop._build_kwargs = self._arguments  # type: ignore[method-assign,assignment]
-        self._seen: tuple[Any, int] | None = None
-        self._short = False
+        self.short = False
+        """Whether the current step is a short one."""
+        self._seen: tuple[Any, int, int] | None = None
+        self._usual = False
         self._told: dict[str, list[Callable[..., Any]]] = {}
 
     @staticmethod
@@ -120,9 +122,12 @@ class ShortSteps:
     def advance(self, fetcher: Any) -> None:
         """The step of the next batch."""
         loop, trainer = self.loop, self.trainer
-        if self._seen != (seen := (fetcher, trainer.current_epoch)):
-            self._seen, self._short = seen, self._has_usual_parts(fetcher)
-        if not self._short or loop.restarting:
+        if self._seen != (seen := (fetcher, trainer.current_epoch, len(trainer.callbacks))):  # type: ignore[attr-defined]
+            self._seen, self._usual = seen, self._has_usual_parts(fetcher)
+        # a callback may change the options in the middle of an epoch
+        plain = trainer.accumulate_grad_batches == 1 and not trainer.gradient_clip_val
+        self.short = self._usual and plain and not loop.restarting
+        if not self.short:
             return self.usual[0](fetcher)
         module, connector, progress = trainer.lightning_module, trainer._logger_connector, loop.batch_progress
         loop.val_loop.restarting = False
@@ -147,7 +152,7 @@ class ShortSteps:
 
     def optimize(self, optimizer: torch.optim.Optimizer, number: int, arguments: OrderedDict[str, Any]) -> Any:
         """The forward and backward pass of a batch, and the optimizer's step."""
-        if not self._short:
+        if not self.short:
             return self.usual[1](optimizer, number, arguments)
         progress = self.loop.automatic_optimization.optim_progress.optimizer
         outputs: Any = {}
@@ -155,7 +160,10 @@ class ShortSteps:
         def closure() -> Any:
             with torch.enable_grad():
                 self.trainer.lightning_module._current_fx_name = "training_step"
-                outputs.update(self.trainer.strategy.training_step(*arguments.values()))
+                given = self.trainer.strategy.training_step(*arguments.values())
+                if not isinstance(given, dict):
+                    raise InputError(f"training_step gives a {type(given).__name__}: expected a dict with the loss")
+                outputs.update(given)
                 loss = outputs["loss"]
                 progress.zero_grad.increment_ready()
                 self._tell("on_before_zero_grad", optimizer)
@@ -165,12 +173,12 @@ class ShortSteps:
                 self._tell("on_before_backward", loss)
                 loss.backward()
                 self._tell("on_after_backward")
-                outputs["loss"] = loss.detach()  # what is returned outlives the step, and would keep its graph
+                outputs["loss"] = loss.detach().clone()  # what is returned outlives the step, and would keep its graph
             self._tell("on_before_optimizer_step", optimizer)
             return outputs["loss"]
 
         progress.step.increment_ready()
-        optimizer.step(closure)
+        optimizer.step(closure=closure)
         progress.step.increment_completed()
         return outputs
 
@@ -181,9 +189,9 @@ class ShortSteps:
             hook: [
                 functools.partial(getattr(callback, hook), trainer, module)
                 for callback in trainer.callbacks  # type: ignore[attr-defined]
-                if is_overridden(hook, callback, pl.Callback)
+                if _has_own(callback, hook, pl.Callback)
             ]
-            + [getattr(module, hook)] * is_overridden(hook, module, pl.LightningModule)
+            + [getattr(module, hook)] * _has_own(module, hook, pl.LightningModule)
             for hook in self.HOOKS
         }
         precision = trainer.precision_plugin
@@ -191,13 +199,11 @@ class ShortSteps:
             isinstance(module, LeanModule)
             and module.automatic_optimization
             and not self.loop.automatic_optimization._skip_backward  # as Lightning's averaging of weights sets it
-            and not any(is_overridden(hook, module, pl.LightningModule) for hook in (*self.CHANGES, self.HOOKS[0]))
+            and not any(_has_own(module, hook, pl.LightningModule) for hook in (*self.CHANGES, self.HOOKS[0]))
             and type(trainer.strategy) is SingleDeviceStrategy
             and type(precision) in (Precision, MixedPrecision)
             and getattr(precision, "scaler", None) is None
             and isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
-            and trainer.accumulate_grad_batches == 1
-            and not trainer.gradient_clip_val
             and not trainer.lr_scheduler_configs
             and not isinstance(fetcher, _DataLoaderIterDataFetcher)
         )
@@ -207,6 +213,12 @@ class ShortSteps:
             self.trainer.lightning_module._current_fx_name = hook
             for tell in told:
                 tell(*args)
+
+
+def _has_own(one: Any, hook: str, base: type) -> bool:
+    """Whether an object has a hook of its own, of whatever kind, in place of that of ``base``, which does nothing."""
+    own = getattr(one, hook)
+    return callable(own) and getattr(own, "__func__", None) is not getattr(base, hook)
 
 
 def dump_checkpoint(trainer: pl.Trainer, weights_only: bool = False) -> dict[str, Any]:

@@ -3,6 +3,7 @@ it."""
 
 import json
 import signal
+from unittest.mock import Mock
 
 import lightning.pytorch as pl
 import pytest
@@ -318,9 +319,29 @@ def test_short_steps_are_the_same_steps(options, short):
             seen.append((told.heard, module.steps, loops, metrics, module.layer.weight.tolist()))
             trainer.fit_loop.max_epochs += 1
         if steps is not None:
-            assert steps._short is short
+            assert steps.short is short
     assert {"loss", "val/loss", *ShortSteps.HOOKS} <= seen[0][3].keys()
     assert seen[:2] == seen[2:]
+
+
+def test_hooks_of_any_kind_are_asked():
+    """A function, an object that can be called, a mock; and what a callback changes in the middle of an epoch."""
+
+    class Accumulates(pl.Callback):
+        def on_train_batch_end(self, trainer, *rest):
+            trainer.accumulate_grad_batches = 2
+
+    heard, mocked = [], Mock()
+    silent = pl.Callback()
+    silent.on_train_batch_start = mocked
+    callbacks = [pl.callbacks.LambdaCallback(on_train_batch_start=heard.append), silent]
+    callbacks[0].on_train_batch_start = lambda *args: heard.append(len(args))
+    callbacks.append(Accumulates())
+    trainer = bare_trainer(max_epochs=1, num_sanity_val_steps=0, callbacks=callbacks)
+    ShortSteps(trainer)
+    trainer.fit(Stepping())
+    assert heard == [4] * BATCHES and mocked.call_count == BATCHES
+    assert trainer.global_step == BATCHES - 1  # the third waits for the fourth
 
 
 def test_a_part_of_the_module_s_own_is_asked():

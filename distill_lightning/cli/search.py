@@ -1,6 +1,8 @@
 """``distill search FILE``: trains trials with options that Optuna chooses, and says which were best."""
 
+import contextlib
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Callable
@@ -64,24 +66,26 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     def plan(values: Options) -> tuple[PlannedRun, ...]:
         return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
 
-    plan(search.corner())  # an option that is wrong is found before the first trial
-    try:
-        with locked(folder / "lock", wait=False):
-            return _search(
-                search,
-                Trials(search, folder, given.seed),
-                LocalEngine(folder / "output", given.jobs, tuple(gpus())),
-                plan,
-                folder,
-            )
-    except BlockingIOError as error:
-        raise InputError(f"another process makes the trials of {folder}: wait for it, or end it") from error
+    first = [plan(values) for values in search.corners()]  # a wrong value is found before the first trial
+    engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / "lock", wait=False))
+        except BlockingIOError as error:
+            raise InputError(f"another process makes the trials of {folder}: wait for it, or end it") from error
+        return _search(search, Trials(search, folder, given.seed, first[0][0].digest), engine, plan, folder)
 
 
 def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, folder: Path) -> int:
     """Makes the trials that are missing, and writes what was found. Returns the exit status."""
     while asked := trials.ask(max(1, engine.jobs // search.seeds)):
-        runs = {trial: plan(trial.values) for trial in asked}
+        runs: dict[Trial, tuple[PlannedRun, ...]] = {}
+        for trial in asked:
+            try:
+                runs[trial] = plan(trial.values)
+            except InputError as error:  # only these values together are wrong
+                print(f"failed: {error}")
+                trials.tell(trial, None, "diverged")
         ended_by = _train(search, trials, runs, engine)
         if ended_by:
             print("the same command goes on from here", file=sys.stderr)
@@ -117,13 +121,13 @@ def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, .
         print(f"failed: {run.folder}: {scheduler.last_words(run)} (all of it: {engine.log(run)})")
     for trial, planned in runs.items():
         if any(run in pruned for run in planned):
-            trials.tell(trial, None, pruned=True)
+            trials.tell(trial, None, "pruned")
         elif all(run.finished() for run in planned):
             for run in planned:  # with these, later ones are compared
                 worse(run)
-            trials.tell(trial, value_of(search, planned))
-        elif any(run in failed for run in planned):
-            trials.tell(trial, None)
+            trials.tell(trial, value_of(search, planned), "diverged")
+        elif words := [scheduler.last_words(run) for run in planned if run in failed]:
+            trials.tell(trial, None, "diverged" if all("FloatingPointError" in one for one in words) else words[0])
     return ended_by
 
 
@@ -156,12 +160,17 @@ def _write(outcome: Outcome, folder: Path, plan: Plan) -> int:
     files = {"trials.md": outcome.table().to_markdown(), "trials.csv": outcome.table().to_csv()}
     if (plot := outcome.plot()) is not None:
         files["importance.svg"] = plot.svg()
-    if outcome.best is not None:
-        files["best.yaml"] = outcome.best_config(plan(outcome.best.values)[0].folder)
+    best = None if outcome.best is None else plan(outcome.best.values)[0].folder
+    if best is not None and (best / "config.yaml").is_file():
+        files["best.yaml"] = outcome.best_config(best)
     for name, content in files.items():
         atomic_write(folder / name, lambda file, content=content: file.write(content.encode(errors="replace")))  # type: ignore[misc]
     if outcome.best is None:
         print("no trial has a result", file=sys.stderr)
         return 1
-    print(f"best: distill fit --config {folder / 'best.yaml'} --seed_everything 1")
+    if "best.yaml" in files:
+        seed = outcome.search.seeds  # the first that the search has not seen
+        print(f"best: distill fit --config {shlex.quote(str(folder / 'best.yaml'))} --seed_everything {seed}")
+    else:
+        print(f"the run of the best trial is gone: {best}", file=sys.stderr)
     return 0

@@ -10,11 +10,12 @@
     seeds: 1                                    # a trial's value is the mean over the seeds 0 .. n - 1
     metric: val/accuracy                        # of the validation split, at the end of training
     lowest_is_best: false
-    prune: true                                 # ends trials that are worse than half of the others at the same epoch
+    prune: true                                 # ends trials that are worse than half of the others at the same step
 
 Each trial is an ordinary run, found again by its configuration, as those of a study are. What was tried lies in a
 journal; the same command goes on from there. The choice of a trial depends on the search, on ``--seed`` and on the
-results before it, so a search that was interrupted makes the same trials, if one is made at a time.
+results before it, so a search that was interrupted makes the same trials, if one is made at a time and none is pruned:
+when a trial is pruned depends on time.
 
     reading.py      reads and checks the YAML: `Search`
     trials.py       asks Optuna for values, and tells it results: `Trials`

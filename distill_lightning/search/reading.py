@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,14 @@ class Search:
     given: tuple[str, ...] = ()
     """Arguments of the command line for every run."""
 
-    @property
-    def digest(self) -> str:
-        """The same for searches whose trials can be compared."""
+    def digest(self, of_runs: str) -> str:
+        """The same for searches whose trials can be compared.
+
+        Args:
+            of_runs: what can change the results of runs, beside the values of the space.
+        """
         space = {name: vars(one) if isinstance(one, Between) else one for name, one in self.space.items()}
-        said = [self.configs, self.options, space, self.seeds, self.metric, self.lowest_is_best, self.given]
+        said = [of_runs, space, self.seeds, self.metric, self.lowest_is_best]
         return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def study(self, trials: dict[str, Options]) -> Study:
@@ -78,8 +81,15 @@ class Search:
         return Study(self.path, entries, None, None)
 
     def corner(self) -> Options:
-        """The first values of the space, to check with them whether runs can be made of it."""
+        """The first value of each option."""
         return {name: one.low if isinstance(one, Between) else one[0] for name, one in self.space.items()}
+
+    def corners(self) -> Iterator[Options]:
+        """Values that reach each one of a list and both ends of a range, to check that runs can be made of them."""
+        yield self.corner()
+        for name, one in self.space.items():
+            for value in [one.high] if isinstance(one, Between) else one[1:]:
+                yield self.corner() | {name: value}
 
 
 def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
@@ -108,6 +118,10 @@ def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
         raise InputError(f"{path}: space is empty: give the options to search")
     for name in sorted({*options, *space} & {*SET_BY_STUDY, "seed_everything"}):
         raise InputError(f"{path} sets {name}, which the search itself sets: leave it out")
+    for word in arguments:
+        key = word.partition("=")[0].lstrip("-")
+        if word.startswith("-") and (key in ("config", "c", "seed_everything") or _sets(key, space)):
+            raise InputError(f"{word.partition('=')[0]} would replace what {path} searches or sets: write it there")
     for name in sorted(options.keys() & space.keys()):
         raise InputError(f"{path}: {name} is in options and in space: leave it out of options")
     metric = given.get("metric", "val/accuracy")
@@ -125,6 +139,10 @@ def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
     lowest = _switch(given, "lowest_is_best", path)
     trials = _count(given, "trials", 20, path)
     return Search(path, files, options, space, trials, seeds, metric, lowest, prune, tuple(arguments))
+
+
+def _sets(key: str, space: Collection[str]) -> bool:
+    return any(name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in space)
 
 
 def _read_range(given: Any, where: str) -> Between | list[Any]:

@@ -1,5 +1,7 @@
 """The trials of a search: Optuna chooses their values, and keeps them and their results in a journal."""
 
+import os
+import uuid
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ FIRST = 5
 """The number of trials that are trained to their end before one is pruned."""
 UNTIL = 1 / 3
 """The share of the steps that each trial is trained for."""
+FOR_GOOD = "for good"
+"""The mark of a trial without a result that is not made again."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,34 +41,60 @@ class Trial:
 
 
 class Trials:
-    """The trials of a search so far.
+    """The trials of a search so far. Only one process at a time may have them.
+
+    Trials that were interrupted, or failed in an earlier start by something else than their values, are made again.
 
     Args:
         search: the search.
         folder: the folder of its journal.
         seed: the seed of the choices.
+        of_runs: what can change the results of its runs, beside the values of the space.
 
     Raises:
-        InputError: Optuna is not installed, or the journal cannot be read.
+        InputError: Optuna is not installed, or the journal cannot be read or written.
     """
 
-    def __init__(self, search: Search, folder: Path, seed: int = 0) -> None:
+    def __init__(self, search: Search, folder: Path, seed: int = 0, of_runs: str = "") -> None:
         self.optuna = _optuna()
         self.search, self.seed = search, seed
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = folder / "trials.journal"
-        _repair(journal)
-        storage = self.optuna.storages.journal
+        self.name = f"{search.digest(of_runs)}-{seed}"
+        self.start = str(uuid.uuid4())
+        """Marks the trials that failed in this start."""
+        # absolute: Optuna's lock is a link to it, and waits for ever for one that leads nowhere
+        journal = (folder / "trials.journal").absolute()
+        backend = self.optuna.storages.journal.JournalFileBackend
         try:
-            self.storage = self.optuna.storages.JournalStorage(storage.JournalFileBackend(str(journal)))
+            folder.mkdir(parents=True, exist_ok=True)
+            Path(f"{journal}.lock").unlink(missing_ok=True)  # as a kill leaves it
+            _repair(journal)
+            self.storage = self.optuna.storages.JournalStorage(backend(str(journal)))
             self.study = self._study(0)
+        except OSError as error:
+            raise InputError(f"{journal} cannot be read and written: {error.strerror}") from error
         except Exception as error:  # whatever Optuna's replay of a wrong line comes to
             raise InputError(f"{journal} is damaged: delete it, and finished runs are found again") from error
         self._asked: dict[int, optuna.Trial] = {}
-        for trial in self.study.get_trials(deepcopy=False, states=(self.optuna.trial.TrialState.RUNNING,)):
-            # a search was interrupted: the runs of the trial go on
-            self.study.tell(trial.number, state=self.optuna.trial.TrialState.FAIL)
-            self.study.enqueue_trial(trial.params)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Puts the trials of earlier starts first that have no result."""
+        states = self.optuna.trial.TrialState
+        again: dict[str, dict[str, Any]] = {}
+        for one in self.study.get_trials(deepcopy=False):
+            if one.state is states.RUNNING:
+                self.study.tell(one.number, state=states.FAIL)
+            lacks_result = one.state is states.RUNNING or (one.state is states.FAIL and not self._counts(one))
+            key = repr(sorted(one.params.items()))
+            if lacks_result and one.params:
+                again[key] = one.params
+            elif one.params:
+                again.pop(key, None)
+        waiting = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
+        queued = [one.system_attrs.get("fixed_params") for one in waiting]
+        for params in again.values():
+            if params not in queued:
+                self.study.enqueue_trial(params)
 
     def ask(self, count: int) -> list[Trial]:
         """Chooses the values of the next trials.
@@ -90,29 +120,35 @@ class Trials:
         whole = max((one.last_step or 0 for one in done), default=0)
         return step >= UNTIL * whole and asked.should_prune()
 
-    def tell(self, trial: Trial, value: float | None, pruned: bool = False) -> None:
-        """Notes the result of a trial; None if it failed, or was pruned."""
+    def tell(self, trial: Trial, value: float | None, because: str = "") -> None:
+        """Notes the result of a trial.
+
+        Args:
+            trial: the trial.
+            value: the metric; None if there is none.
+            because: why there is none: "pruned"; "diverged", which its values are the reason of; or anything else, and
+                the next start makes it again.
+        """
         states = self.optuna.trial.TrialState
         asked = self._asked.pop(trial.number)
         if value is not None:
             self.study.tell(asked, value)
             return
-        asked.set_user_attr("ended", True)  # else the trial was interrupted, and is made again
-        self.study.tell(asked, state=states.PRUNED if pruned else states.FAIL)
+        asked.set_user_attr("ended", FOR_GOOD if because in ("pruned", "diverged") else self.start)
+        self.study.tell(asked, state=states.PRUNED if because == "pruned" else states.FAIL)
 
     def ended(self) -> list[Trial]:
-        """The trials that have a result, by number."""
+        """The trials that have a result, or ended without one, in their order."""
         states = self.optuna.trial.TrialState
         names = {states.COMPLETE: "done", states.PRUNED: "pruned", states.FAIL: "failed"}
-        ended = [
-            one
-            for one in self.study.get_trials(deepcopy=False)
-            if one.state is states.COMPLETE or (one.state in names and one.user_attrs.get("ended"))
-        ]
+        ended = [one for one in self.study.get_trials(deepcopy=False) if one.state in names and self._counts(one)]
         # numbered without those that were interrupted
         return [
             Trial(number, self._values(one.params), _result(one), names[one.state]) for number, one in enumerate(ended)
         ]
+
+    def _counts(self, trial: "optuna.trial.FrozenTrial") -> bool:
+        return trial.state.name == "COMPLETE" or trial.user_attrs.get("ended") in (FOR_GOOD, self.start)
 
     def importance(self) -> dict[str, float]:
         """The share of each option in the variance of the results, the largest first (fANOVA, Hutter et al. 2014);
@@ -128,7 +164,7 @@ class Trials:
         """The study, with a sampler that depends on the seed and on how many trials have ended, not on restarts."""
         search, samplers, pruners = self.search, self.optuna.samplers, self.optuna.pruners
         study: optuna.Study = self.optuna.create_study(
-            study_name=f"{search.digest}-{self.seed}",
+            study_name=self.name,
             storage=self.storage,
             load_if_exists=True,
             direction="minimize" if search.lowest_is_best else "maximize",
@@ -161,7 +197,7 @@ def _result(trial: "optuna.trial.FrozenTrial") -> float | None:
 def _repair(journal: Path) -> None:
     """Cuts off a line that was not written to its end, as a kill leaves it: the next one would be added to it."""
     if journal.is_file() and not (content := journal.read_bytes()).endswith(b"\n"):
-        journal.write_bytes(content[: content.rfind(b"\n") + 1])
+        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _optuna() -> Any:

@@ -61,6 +61,7 @@ def test_killed_and_gone_on(capsys, monkeypatch):
     assert (folders[0] / "trials.csv").read_text() == (folders[1] / "trials.csv").read_text()
     # what was found is a configuration like others
     config = resolve(["fit", "--config", str(folders[0] / "best.yaml")]).config
+    assert "--seed_everything 1" in shown.out  # the first that the search has not seen
     best = (folders[0] / "trials.csv").read_text().splitlines()[1].split(",")
     assert f"{config.options['model']['init_args']['optimizer']['init_args']['lr']:.4g}" == best[1]
     # and again nothing is trained
@@ -99,6 +100,15 @@ def test_a_metric_that_the_runs_lack():
     assert search.value_of(read_search(write(metric="val/nll")), (run,)) is None
     with pytest.raises(InputError, match="run has no val/f2: give another metric, or data.val_size above 0"):
         search.value_of(read_search(write(metric="val/f2")), (run,))
+
+
+def test_a_wrong_value_is_found_before_the_first_trial(capsys):
+    assert distill("search", write(space={"model.schedule": ["Cosine", "Constnt"]})) == 2
+    error = capsys.readouterr().err
+    assert "Constnt" in error and error.count("\n") == 1
+    assert distill("search", write(), "--model.schedule", "Constant") == 2
+    assert "--model.schedule would replace what small.yaml searches" in capsys.readouterr().err
+    assert not Path("logs").exists()
 
 
 def test_a_search_whose_trials_fail_ends_soon(capsys, monkeypatch):

@@ -32,10 +32,28 @@ def test_whole_numbers_stay_whole_and_a_list_may_hold_anything():
 
 
 def test_a_digest_is_of_what_can_change_the_results():
-    digest = read_search(written()).digest
-    assert read_search(written(trials=99, prune=True)).digest == digest
-    assert read_search(written(), ["--trainer.max_epochs", "3"]).digest != digest
-    assert read_search(written(seeds=2)).digest != digest != read_search(written(metric="val/nll")).digest
+    digest = read_search(written()).digest("runs")
+    assert read_search(written(trials=99, prune=True)).digest("runs") == digest
+    assert len({digest, read_search(written()).digest("other runs")}) == 2
+    assert (
+        read_search(written(seeds=2)).digest("runs") != digest != read_search(written(metric="val/nll")).digest("runs")
+    )
+
+
+def test_corners_reach_all_of_a_list_and_both_ends_of_a_range():
+    search = read_search(written(space={"a": {"from": 1, "to": 9}, "b": ["x", "y", "z"]}))
+    assert list(search.corners()) == [
+        {"a": 1, "b": "x"}, {"a": 9, "b": "x"}, {"a": 1, "b": "y"}, {"a": 1, "b": "z"}
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "word", ["--model.optimizer.lr", "--model.optimizer=Adam", "--seed_everything", "--config", "-c", "--model"]
+)
+def test_an_argument_must_not_replace_what_is_searched(word):
+    with pytest.raises(InputError, match="would replace what search.yaml searches or sets: write it there"):
+        read_search(written(), [word, "3"])
+    assert read_search(written(), ["--data.root", "3"]).given == ("--data.root", "3")
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,11 @@ def test_values_are_those_of_the_space_and_come_closer_to_the_best():
 def test_what_failed_or_was_pruned_counts_and_is_last():
     trials = Trials(search(3), Path("s"))
     (one,) = trials.ask(1)
-    trials.tell(one, None)
+    trials.tell(one, None, "diverged")
     two, three = trials.ask(9)  # no more than are left
     trials.tell(two, 0.5)
     trials.report(three, 10, 0.9)
-    trials.tell(three, None, pruned=True)  # what it came to before is no result
+    trials.tell(three, None, "pruned")  # what it came to before is no result
     assert not trials.ask(1)
     outcome = Outcome(search(3), trials.ended(), trials.importance())
     assert [one.state for one in outcome.ranked] == ["done", "failed", "pruned"]
@@ -70,6 +70,29 @@ def test_what_failed_or_was_pruned_counts_and_is_last():
     assert "3 of 3 trials, best val/accuracy 0.5000 with lr " in outcome.line()
     assert "1 trials and 1 pruned ones looked at the same validation pictures" in outcome.table().note
     assert outcome.table().rows[0][-1] == "0.5000" and outcome.table().rows[1][-1] == "failed"
+
+
+def test_what_failed_by_its_values_is_not_made_again_and_what_failed_otherwise_is():
+    trials = Trials(search(3), Path("s"))
+    diverged, full, killed = trials.ask(3)
+    trials.tell(diverged, None, "diverged")
+    trials.tell(full, None, "no space left on the disk")
+    assert [one.state for one in trials.ended()] == ["failed", "failed"]
+    for _ in range(2):  # nor is it made twice after two starts
+        trials = Trials(search(3), Path("s"))
+        assert [one.values for one in trials.ended()] == [diverged.values]
+    again = trials.ask(9)
+    assert sorted(one.values["lr"] for one in again) == sorted(one.values["lr"] for one in (full, killed))
+    for one in again:
+        trials.tell(one, value(one))
+    assert [one.state for one in Trials(search(3), Path("s")).ended()] == ["failed", "done", "done"]
+
+
+def test_a_lock_that_a_kill_has_left_is_no_obstacle():
+    made(search(2), "s")
+    journal = Path("s/trials.journal").absolute()
+    Path(f"{journal}.lock").symlink_to("s/trials.journal")  # leads nowhere, as one to a relative path does
+    assert len(made(search(3), "s")) == 3
 
 
 def test_a_trial_that_is_worse_than_half_of_the_others_is_pruned():
