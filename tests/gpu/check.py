@@ -4,8 +4,8 @@
 
 The parts run in the order of ``PARTS``, so that the first minutes answer the first questions; a part that would begin
 too late is left out and named. After each part OUT is written, as JSON: for each part its seconds, its results, whether
-they are right ("ok"), or the error that ended it. The status is 0 if all are. ``--device cpu`` rehearses the script, with
-fewer and smaller runs. Nothing is downloaded.
+they are right ("ok"), or the error that ended it. The status is 0 if all are. ``--device cpu`` rehearses the script,
+with fewer and smaller runs. Nothing is downloaded.
 """
 
 import argparse
@@ -303,7 +303,8 @@ PARTS: list[tuple[Callable[[Check], Result], float]] = [
     (suite, 1.0),
     (methods, 0.5),
 ]
-"""The parts in order, and the minutes that each may need: one that has less is left out. The last takes all that is left.
+"""The parts in order, and the minutes that each may need: one that has less is left out. The last takes all that is
+left.
 """
 
 
