@@ -53,7 +53,7 @@ def fitted(tmp_path_factory):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in YAMLS if p.parent.name not in ("callbacks", "recipes", "studies")],
+    [p for p in YAMLS if p.parent.name not in ("callbacks", "recipes", "searches", "studies")],
     ids=lambda p: f"{p.parent.name}/{p.stem}",
 )
 def test_every_yaml_runs(path, small, fitted):
