@@ -42,6 +42,8 @@ def main(args: list[str] | None = None) -> int:
         status = _run(sys.argv[1:])
     except SystemExit as leaving:  # the parser, or a run that has saved its last checkpoint
         status = leaving.code if isinstance(leaving.code, int) else 0 if leaving.code is None else 1
+    if status == 0 and (module := sys.modules.get("distill_lightning.distributed")) is not None:
+        module.leave_group()
     if status > 128:  # a second signal must not change the status while the interpreter shuts down
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)

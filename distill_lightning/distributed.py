@@ -26,6 +26,12 @@ def process_count() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def leave_group() -> None:
+    """Ends the communication of this process. Without it, torch's threads may abort the process while it exits."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def is_first() -> bool:
     """Whether this is the process with rank 0, which writes files."""
     return process_count() == 1 or dist.get_rank() == 0

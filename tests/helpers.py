@@ -383,7 +383,9 @@ def kill_and_resume(given: list, rng: random.Random, monkeypatch, times: int, re
 
 def on_two_processes(code: str) -> list[str]:
     """What two processes print that run this code and find each other, as Lightning's DDP expects its processes."""
-    Path("two_processes.py").write_text(code)
+    Path("two_processes.py").write_text(
+        f"{code}\nfrom distill_lightning.distributed import leave_group\nleave_group()\n"
+    )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

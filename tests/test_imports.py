@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "distributed": {"errors", "files"},
     "preprocessing": {"digests", "distributed", "errors", "ranges", "recorded", "seeds", "signatures"},
     "values": {"errors", "preprocessing"},
-    "lightning_internals": {"values"},
+    "lightning_internals": {"errors", "values"},
     # predictions without torch
     "predictions": {"html_tables"},
     "pillow_decoding": set(),
