@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from distill_lightning.config_files import find, find_shipped
-from distill_lightning.errors import InputError, LineParser
+from distill_lightning.cli.several_runs import parsed, parser_of
+from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, locked
 from distill_lightning.runs.metrics import read_metrics
 from distill_lightning.search import Outcome, Search, Trial, Trials, read_search
@@ -46,22 +46,12 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     Raises:
         InputError: an option or the search is wrong.
     """
-    parser = LineParser(
-        prog="distill search",
-        description="Search for options: train trials with values that are chosen by the trials before.",
-        epilog="Any other option is given to every run, for example --data.root DIR or --trainer.accelerator gpu.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("search", type=Path, help="the YAML file, or the name of a shipped search, for example digits")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs to train at once; they share cores and GPUs")
+    words = "Search for options: train trials with values that are chosen by the trials before."
+    parser = parser_of("search", "searches", "digits", words)
     parser.add_argument("--seed", type=int, default=0, help="the seed of the choices")
-    parser.add_argument("--log_dir", default="logs", help="the folder that runs are written to")
-    given, options = parser.parse_known_args(args)
-    if given.jobs < 1:
-        raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
-    name = str(given.search)
-    search = read_search(find(name) or find_shipped(f"searches/{name}") or given.search, options)
-    folder = Path(given.log_dir) / "searches" / given.search.stem
+    given, options, file = parsed(parser, args)
+    search = read_search(file, options)
+    folder = Path(given.log_dir) / "searches" / given.file.stem
 
     def plan(values: Options) -> tuple[PlannedRun, ...]:
         return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
@@ -94,9 +84,7 @@ def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, fol
         print(so_far.line(), file=sys.stderr)
         if so_far.best is None and len(so_far.trials) >= MOST_FAILURES:
             break
-    outcome = Outcome(search, trials.ended(), trials.importance())
-    print(outcome.table())
-    return _write(outcome, folder, plan)
+    return _write(Outcome(search, trials.ended(), trials.importance()), folder, plan)
 
 
 def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, ...]], engine: LocalEngine) -> int:
@@ -156,8 +144,10 @@ def value_of(search: Search, runs: tuple[PlannedRun, ...]) -> float | None:
 
 
 def _write(outcome: Outcome, folder: Path, plan: Plan) -> int:
-    """Writes the table, the picture and the best configuration, and says where they are. Returns the exit status."""
-    files = {"trials.md": outcome.table().to_markdown(), "trials.csv": outcome.table().to_csv()}
+    """Shows the table; writes it, the picture and the best configuration. Returns the exit status."""
+    table = outcome.table()
+    print(table)
+    files = {"trials.md": table.to_markdown(), "trials.csv": table.to_csv()}
     if (plot := outcome.plot()) is not None:
         files["importance.svg"] = plot.svg()
     best = None if outcome.best is None else plan(outcome.best.values)[0].folder

@@ -4,8 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill_lightning.config_files import find, find_shipped
-from distill_lightning.errors import InputError, LineParser
+from distill_lightning.cli.several_runs import parsed, parser_of
 from distill_lightning.files import atomic_write
 from distill_lightning.report.check import SpecChecker
 from distill_lightning.report.figure_builder import build_figure
@@ -42,34 +41,24 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     Raises:
         InputError: an option or the study is wrong.
     """
-    parser = LineParser(
-        prog="distill study",
-        description="Train the runs of a study that are not finished, in order, and make its tables.",
-        epilog="Any other option is given to every run, for example --data.root DIR or --trainer.accelerator gpu.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("study", type=Path, help="the YAML file, or the name of a shipped study, for example quick")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs to train at once; they share cores and GPUs")
+    words = "Train the runs of a study that are not finished, in order, and make its tables."
+    parser = parser_of("study", "studies", "quick", words)
     parser.add_argument("--dry_run", action="store_true", help="print the plan as a script, and train nothing")
-    parser.add_argument("--log_dir", default="logs", help="the folder that runs are written to")
     parser.add_argument(
         "--records",
         type=Path,
         metavar="FOLDER",
         help="keep the results of finished runs here, without weights; what is here is not trained again",
     )
-    given, options = parser.parse_known_args(args)
-    if given.jobs < 1:
-        raise InputError(f"--jobs is {given.jobs}: it must be 1 or more")
-    name = str(given.study)
-    study = read_study(find(name) or find_shipped(f"studies/{name}") or given.study)
+    given, options, file = parsed(parser, args)
+    study = read_study(file)
     plan = plan_study(study, given.log_dir, resolve, options, given.records)
     checker = SpecChecker(study.path, plan.variables)
     tables, figures = checker.tables(study.tables), checker.figures(study.figures)
     if given.dry_run:
         print(plan.script())
         return 0
-    folder = Path(given.log_dir) / "studies" / given.study.stem
+    folder = Path(given.log_dir) / "studies" / given.file.stem
     engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
 
     def record(run: PlannedRun) -> None:

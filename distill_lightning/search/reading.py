@@ -3,16 +3,13 @@
 import hashlib
 import json
 import math
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill_lightning.config_files import beside, shipped_names, suggestion
-from distill_lightning.errors import InputError, nearest
-from distill_lightning.files import read_yaml
-from distill_lightning.studies import SET_BY_STUDY, Entry, Options, Study, check_keys
+from distill_lightning.errors import InputError
+from distill_lightning.studies import SET_BY_STUDY, Entry, Options, Study, check_keys, check_type, configs_of, read_runs
 
 KEYS = {"config", "options", "space", "trials", "seeds", "metric", "lowest_is_best", "prune"}
 KEYS_OF_RANGE = {"from", "to", "log"}
@@ -102,17 +99,12 @@ def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
     Raises:
         InputError: there is no such file, it is not YAML, or a key or a value is wrong.
     """
-    if not path.is_file():
-        shipped = [name for name in shipped_names() if name.startswith("searches/")]
-        neighbours = [str(file) for file in path.parent.glob("*.yaml")]
-        raise InputError(f"there is no search {path}{nearest(str(path), neighbours) or suggestion(path, shipped)}")
-    given = read_yaml(path)
+    given = read_runs(path, "search", "searches/")
     if not isinstance(given, dict) or not given.get("config") or not isinstance(given.get("space"), dict):
         raise InputError(f"{path} is no search: it needs the keys config and space, with an entry for each option")
     check_keys(given, KEYS, str(path))
     options = given.get("options") or {}
-    if not isinstance(options, dict):
-        raise InputError(f"{path}: options is {options}: expected options by name")
+    check_type(options, dict, f"{path}: options")
     space = {str(name): _read_range(one, f"{path}: the space of {name}") for name, one in given["space"].items()}
     if not space:
         raise InputError(f"{path}: space is empty: give the options to search")
@@ -132,10 +124,7 @@ def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
     seeds, prune = _count(given, "seeds", 1, path), _switch(given, "prune", path)
     if prune and seeds > 1:
         raise InputError(f"{path}: prune compares single runs: leave it out, or seeds at 1")
-    configs = given["config"] if isinstance(given["config"], list) else [given["config"]]
-    if not all(isinstance(config, str) for config in configs):
-        raise InputError(f"{path}: config is {given['config']}: expected the name of a file")
-    files = tuple(os.path.relpath(beside(path, config)) for config in configs)
+    files = configs_of(given, path, str(path))
     lowest = _switch(given, "lowest_is_best", path)
     trials = _count(given, "trials", 20, path)
     return Search(path, files, options, space, trials, seeds, metric, lowest, prune, tuple(arguments))

@@ -58,18 +58,22 @@ class Trials:
     def __init__(self, search: Search, folder: Path, seed: int = 0, of_runs: str = "") -> None:
         self.optuna = _optuna()
         self.search, self.seed = search, seed
-        self.name = f"{search.digest(of_runs)}-{seed}"
         self.start = str(uuid.uuid4())
         """Marks the trials that failed in this start."""
         # absolute: Optuna's lock is a link to it, and waits for ever for one that leads nowhere
         journal = (folder / "trials.journal").absolute()
-        backend = self.optuna.storages.journal.JournalFileBackend
+        backend, pruners = self.optuna.storages.journal.JournalFileBackend, self.optuna.pruners
         try:
             folder.mkdir(parents=True, exist_ok=True)
             Path(f"{journal}.lock").unlink(missing_ok=True)  # as a kill leaves it
             _repair(journal)
-            self.storage = self.optuna.storages.JournalStorage(backend(str(journal)))
-            self.study = self._study(0)
+            self.study: optuna.Study = self.optuna.create_study(
+                study_name=f"{search.digest(of_runs)}-{seed}",
+                storage=self.optuna.storages.JournalStorage(backend(str(journal))),
+                load_if_exists=True,
+                direction="minimize" if search.lowest_is_best else "maximize",
+                pruner=pruners.MedianPruner(FIRST) if search.prune else pruners.NopPruner(),
+            )
         except OSError as error:
             raise InputError(f"{journal} cannot be read and written: {error.strerror}") from error
         except Exception as error:  # whatever Optuna's replay of a wrong line comes to
@@ -84,12 +88,10 @@ class Trials:
         for one in self.study.get_trials(deepcopy=False):
             if one.state is states.RUNNING:
                 self.study.tell(one.number, state=states.FAIL)
-            lacks_result = one.state is states.RUNNING or (one.state is states.FAIL and not self._counts(one))
             key = repr(sorted(one.params.items()))
-            if lacks_result and one.params:
+            again.pop(key, None)
+            if one.params and not self._counts(one):  # those that wait have none yet
                 again[key] = one.params
-            elif one.params:
-                again.pop(key, None)
         waiting = self.study.get_trials(deepcopy=False, states=(states.WAITING,))
         queued = [one.system_attrs.get("fixed_params") for one in waiting]
         for params in again.values():
@@ -103,13 +105,15 @@ class Trials:
             count: how many at most; fewer are given at the end of the search.
         """
         ended = len(self.ended())
-        self.study = self._study(ended)
+        # of the seed and of how many trials have ended, not of restarts
+        self.study.sampler = self.optuna.samplers.TPESampler(seed=1000 * self.seed + ended, constant_liar=True)
         asked = []
         for _ in range(min(count, self.search.trials - ended)):
             trial = self.study.ask()
-            values = {name: _suggested(trial, name, one) for name, one in self.search.space.items()}
+            for name, one in self.search.space.items():
+                _suggest(trial, name, one)
             self._asked[trial.number] = trial
-            asked.append(Trial(trial.number, values, None, "open"))
+            asked.append(Trial(trial.number, self._values(trial.params), None, "open"))
         return asked
 
     def report(self, trial: Trial, step: int, value: float) -> bool:
@@ -160,19 +164,6 @@ class Trials:
         evaluator = self.optuna.importance.FanovaImportanceEvaluator(seed=self.seed)
         return dict(self.optuna.importance.get_param_importances(self.study, evaluator=evaluator))
 
-    def _study(self, ended: int) -> "optuna.Study":
-        """The study, with a sampler that depends on the seed and on how many trials have ended, not on restarts."""
-        search, samplers, pruners = self.search, self.optuna.samplers, self.optuna.pruners
-        study: optuna.Study = self.optuna.create_study(
-            study_name=self.name,
-            storage=self.storage,
-            load_if_exists=True,
-            direction="minimize" if search.lowest_is_best else "maximize",
-            sampler=samplers.TPESampler(seed=1000 * self.seed + ended, constant_liar=True),
-            pruner=pruners.MedianPruner(FIRST) if search.prune else pruners.NopPruner(),
-        )
-        return study
-
     def _values(self, params: dict[str, Any]) -> Options:
         return {
             name: params[name] if isinstance(one, Between) else one[params[name]]
@@ -181,12 +172,14 @@ class Trials:
         }
 
 
-def _suggested(trial: "optuna.Trial", name: str, one: Between | Sequence[Any]) -> Any:
-    if not isinstance(one, Between):  # by place, as a value may be of any type
-        return one[trial.suggest_categorical(name, range(len(one)))]
-    if one.whole:
-        return trial.suggest_int(name, int(one.low), int(one.high), log=one.log)
-    return trial.suggest_float(name, one.low, one.high, log=one.log)
+def _suggest(trial: "optuna.Trial", name: str, one: Between | Sequence[Any]) -> None:
+    """Lets Optuna choose a value; of a list its place, as a value may be of any type."""
+    if not isinstance(one, Between):
+        trial.suggest_categorical(name, range(len(one)))
+    elif one.whole:
+        trial.suggest_int(name, int(one.low), int(one.high), log=one.log)
+    else:
+        trial.suggest_float(name, one.low, one.high, log=one.log)
 
 
 def _result(trial: "optuna.trial.FrozenTrial") -> float | None:

@@ -53,7 +53,17 @@ from distill_lightning.studies.display import Display, status_line
 from distill_lightning.studies.engine import LocalEngine
 from distill_lightning.studies.finished import read_summary
 from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
-from distill_lightning.studies.reading import SET_BY_STUDY, Entry, Options, Study, check_keys, read_study
+from distill_lightning.studies.reading import (
+    SET_BY_STUDY,
+    Entry,
+    Options,
+    Study,
+    check_keys,
+    check_type,
+    configs_of,
+    read_runs,
+    read_study,
+)
 from distill_lightning.studies.records import write_record
 from distill_lightning.studies.scheduler import Scheduler
 from distill_lightning.studies.snapshot import Snapshot
@@ -72,7 +82,10 @@ __all__ = [
     "Study",
     "StudyPlan",
     "check_keys",
+    "check_type",
+    "configs_of",
     "plan_study",
+    "read_runs",
     "read_study",
     "read_summary",
     "status_line",

@@ -58,15 +58,11 @@ def read_study(path: Path) -> Study:
     Raises:
         InputError: there is no such file, it is not YAML, or a key or a value is wrong.
     """
-    if not path.is_file():
-        neighbours = [str(file) for file in path.parent.glob("*.yaml")]
-        shipped = [name for name in shipped_names() if name.startswith("studies/")]
-        raise InputError(f"there is no study {path}{nearest(str(path), neighbours) or suggestion(path, shipped)}")
-    study = read_yaml(path)
+    study = read_runs(path, "study", "studies/")
     if not isinstance(study, dict) or not isinstance(study.get("runs"), dict) or not study["runs"]:
         raise InputError(f"{path} names no runs: a study needs the key runs, with an entry for each kind of run")
     check_keys(study, KEYS, str(path))
-    _check_type(study.get("options"), dict, f"{path}: options")
+    check_type(study.get("options"), dict, f"{path}: options")
     entries = [_read_entry(str(name), entry, study, path) for name, entry in study["runs"].items()]
     return Study(path, {entry.name: entry for entry in entries}, study.get("tables"), study.get("figures"))
 
@@ -83,22 +79,55 @@ def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Ent
     if entry.get("config") and entry.get("function"):
         raise InputError(f"{where} has config and function: give a configuration to train, or a function to compute")
     check_keys(entry, KEYS_OF_ENTRY, where)
-    _check_type(entry.get("options"), dict, f"{where}: options")
-    function, configs = entry.get("function"), entry.get("config") or []
+    check_type(entry.get("options"), dict, f"{where}: options")
+    function = entry.get("function")
     if function is not None and not isinstance(function, str):
         raise InputError(f"{where}: function is {function}: expected its dotted name")
-    configs = configs if isinstance(configs, list) else [configs]
-    for config in configs:
-        _check_type(config, str, f"{where}: config")
     of_study = {} if function else study.get("options") or {}
     options = {**of_study, **(entry.get("options") or {})}
     for option in sorted(SET_BY_STUDY & options.keys()):
         raise InputError(f"{where} sets {option}, which the study itself sets: leave it out")
-    files = tuple(os.path.relpath(beside(path, config)) for config in configs)
+    files = configs_of(entry, path, where)
     return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)), function)
 
 
-def _check_type(given: Any, expected: type, where: str) -> None:
+def read_runs(path: Path, what: str, folder: str) -> Any:
+    """The content of a file that says which runs to make.
+
+    Args:
+        path: the file.
+        what: what it is, "study" or "search".
+        folder: the folder of the shipped ones, as "studies/".
+
+    Raises:
+        InputError: there is no such file, or it is not YAML.
+    """
+    if not path.is_file():
+        neighbours = [str(file) for file in path.parent.glob("*.yaml")]
+        shipped = [name for name in shipped_names() if name.startswith(folder)]
+        raise InputError(f"there is no {what} {path}{nearest(str(path), neighbours) or suggestion(path, shipped)}")
+    return read_yaml(path)
+
+
+def configs_of(given: dict[str, Any], path: Path, where: str) -> tuple[str, ...]:
+    """The configuration files that ``config`` names, one or a list, as paths relative to the current folder.
+
+    Raises:
+        InputError: one is no name.
+    """
+    configs = given.get("config") or []
+    configs = configs if isinstance(configs, list) else [configs]
+    for config in configs:
+        check_type(config, str, f"{where}: config")
+    return tuple(os.path.relpath(beside(path, config)) for config in configs)
+
+
+def check_type(given: Any, expected: type, where: str) -> None:
+    """Checks a value, unless it is None.
+
+    Raises:
+        InputError: it has another type.
+    """
     if given is not None and not isinstance(given, expected):
         raise InputError(f"{where} is {given}: expected {EXPECTED[expected]}")
 

@@ -127,7 +127,6 @@ class Maker:
 
     def __init__(self, setting: Setting, folder: Path) -> None:
         self.setting, self.folder = setting, folder
-        self.of_run: dict[str, Curves] = {}
 
     def run(
         self,
