@@ -159,6 +159,14 @@ class RunCheckpoint(Recorded, Checkpoint):
         self.received = number
         self._leave_at_once()
 
+    def end_after_step(self, number: int) -> None:
+        """Ends the run after its current step, with a checkpoint. For a run in a thread, which gets no signals itself.
+
+        Args:
+            number: the signal.
+        """
+        self.received = self.received or number
+
     def _leave_at_once(self) -> None:
         self._requeue()
         trainer = self.trainer

@@ -11,6 +11,7 @@ distill schedule CONFIG [--plot FILE] [--option value ...]
 distill lr CONFIG|RUN [--plot FILE] [--option value ...]
 distill study FILE [--jobs N] [--dry_run] [--option value ...]
 distill search FILE [--jobs N] [--seed N] [--option value ...]
+distill members --seeds N --config FILE [--option value ...]
 distill compute FUNCTION [--option value ...]
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import compute, data, help, inspect, schedule, search, study
+from distill_lightning.cli import compute, data, help, inspect, members, schedule, search, study
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
@@ -135,6 +136,8 @@ def _answer(args: list[str]) -> int:
     if args[:1] == ["compute"]:
         return compute.main(args[1:])
     with trusting(trusted):
+        if args[:1] == ["members"]:
+            return members.main(args[1:], lambda options: _Builder(["fit", *options]).parts)
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
         if args[:1] == ["data"]:

@@ -59,6 +59,14 @@ class Evaluated(Recorded, LeanModule):
         self._called = Unregistered(torch.compile(network) if compile else network)
         self.network_is_set(network)
 
+    def replace_call(self, called: Callable[[Tensor], Any]) -> None:
+        """Computes the network's output by another function, such as one that computes several networks as one.
+
+        Args:
+            called: gives what ``model`` gives, for the same pictures.
+        """
+        self._called = Unregistered(called)
+
     def network_is_set(self, network: nn.Module) -> None:
         """Prepares what a method reads inside its network. It is called whenever the network is set."""
 

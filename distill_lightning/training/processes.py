@@ -45,7 +45,8 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
 @contextmanager
 def children(trainer: pl.Trainer, run: Run | None = None) -> Iterator[None]:
     """Within this block, processes that the trainer starts use the same run. They are killed if this process fails."""
-    if CHILD in os.environ:  # this process was itself started by the first one
+    # with one process there are no children, and other runs may be in it; or the first process has started this one
+    if trainer.world_size == 1 or CHILD in os.environ:
         yield
         return
     os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}" if run else "\n"

@@ -258,6 +258,36 @@ def speed(check: Check) -> Result:
     return found | {"ok": not any("error" in one for one in found.values())}
 
 
+def members(check: Check) -> Result:
+    """Ten ResNet-20 side by side, ten processes that share the card, and one alone: samples a second of each run, and
+    the losses of the first member and of the run alone.
+    """
+    count, epochs = (2, 2) if check.rehearsal else (10, 8)
+    network = NETWORKS["lenet" if check.rehearsal else "resnet20"]
+    options = f"--config digits/baseline {network} --trainer.max_epochs {epochs} --trainer.log_every_n_steps 4"
+    alone = check.run(f"fit {options}", "members/alone")
+    check.run(f"members --seeds {count} {options}", "members/together")
+    together = sorted((check.folder / "members/together").rglob("metrics.csv"))
+    with ThreadPoolExecutor(count) as pool:
+        made = pool.map(
+            lambda seed: check.start(
+                f"fit {options} --seed_everything {seed} --trainer.accelerator {check.device}", f"members/process{seed}"
+            ),
+            range(count),
+        )
+        failed = [one.stderr.strip().splitlines()[-1:] for one in made if one.returncode]
+    apart = sorted((check.folder / "members").glob("process*/**/metrics.csv"))
+    speeds = {
+        "alone": last(alone, "train/samples_per_s"),
+        "side_by_side": min(last(path.parent, "train/samples_per_s") for path in together),
+        "processes": min(last(path.parent, "train/samples_per_s") for path in apart) if not failed else None,
+    }
+    losses = [last(run, "train/epoch_loss") for run in (alone, together[0].parent)]
+    in_time_of = {f"{name}_in_runs": speeds["alone"] / one for name, one in speeds.items() if one}
+    found = {"count": count, "samples_per_s": speeds, "losses": losses, "failed": failed} | in_time_of
+    return found | {"ok": len(together) == count and not failed and _close(*losses)}
+
+
 def soft_targets(check: Check) -> Result:
     """KD with a table, and with the teacher asked in each step, which agree; the seconds of each run."""
     teacher = check.run(f"{SHORT} --model.network ResNet20 --data.image_size 32", "soft_targets/teacher")
@@ -298,6 +328,7 @@ PARTS: list[tuple[Callable[[Check], Result], float]] = [
     (resume, 1.0),
     (speed, 1.5),
     (processes, 1.0),
+    (members, 1.5),
     (soft_targets, 0.5),
     (ship, 0.7),
     (suite, 1.0),

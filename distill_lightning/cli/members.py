@@ -1,0 +1,100 @@
+"""``distill members``: trains several runs of one architecture side by side, in one process."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from distill_lightning.cli.verbs import OTHER_VERBS
+from distill_lightning.errors import InputError, LineParser, first_input_error
+from distill_lightning.files import parse_yaml
+from distill_lightning.members import ProcessState, fit_together
+from distill_lightning.training.parts import Parts
+from distill_lightning.training.result import Result
+
+EPILOG = """Other options are those of `distill fit`, for all members. Each member leaves an ordinary run folder. This
+is for a GPU that one small network leaves idle; on a CPU it is no faster than one run after another."""
+
+
+def main(args: list[str], build: Callable[[list[str]], Parts]) -> int:
+    """Runs the command.
+
+    Args:
+        args: the words after ``members``.
+        build: builds the parts of the run that the options of ``distill fit`` describe.
+
+    Returns:
+        The exit status: 0; 1 if a member failed; 128 + n if signal n ended the members.
+
+    Raises:
+        InputError: an option is wrong, or the runs cannot be trained side by side.
+    """
+    parser = LineParser(prog="distill members", description=OTHER_VERBS["members"], epilog=EPILOG, allow_abbrev=False)
+    parser.add_argument("--seeds", metavar="N|LIST", help="a member for each seed: 10 for 0 to 9, or a list as 3,5,8")
+    parser.add_argument(
+        "--runs", type=Path, metavar="FILE", help="a YAML list with the options in which each member differs"
+    )
+    parser.add_argument("--name", help="the first part of the members' names (default: the network)")
+    parser.add_argument("--ckpt_path", choices=["last", "best", "auto"], help="resumes the members by their names")
+    given, common = parser.parse_known_args(args)
+    if (given.seeds is None) == (given.runs is None):
+        raise InputError("distill members needs --seeds N or --runs FILE, one of the two")
+    options = _of_seeds(given.seeds, given.name) if given.runs is None else _of_file(given.runs, given.name)
+    members = []
+    for number, one in enumerate(options):
+        quiet = ["--trainer.enable_progress_bar", "false"] * (number > 0)  # the first bar shows the pace of all
+        parts = build([*common, *one, *quiet])
+        members.append((parts, ProcessState()))
+    before = ProcessState()
+    outcomes = fit_together(members, given.ckpt_path)
+    before.restore()
+    return _tell([f"member {number}" for number in range(len(options))], outcomes)
+
+
+def _of_seeds(given: str, name: str | None) -> list[list[str]]:
+    try:
+        seeds = [int(word) for word in given.split(",")] if "," in given else list(range(int(given)))
+    except ValueError:
+        raise InputError(f"--seeds is {given}: give a number, as 10, or a list, as 3,5,8") from None
+    if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
+        raise InputError(f"--seeds is {given}: give two different seeds or more")
+    return [
+        [f"--seed_everything={seed}", *([f"--name={name}-seed{seed}"] if name is not None else [])] for seed in seeds
+    ]
+
+
+def _of_file(path: Path, name: str | None) -> list[list[str]]:
+    try:
+        given = parse_yaml(path.read_text(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+    if not isinstance(given, list) or len(given) < 2 or not all(isinstance(one, dict) for one in given):
+        raise InputError(f"{path}: expected a list of two members or more, each with its options")
+    named = given if name is None else [{"name": f"{name}-{number}", **one} for number, one in enumerate(given)]
+    return [
+        [f"--{option}={value if isinstance(value, str) else json.dumps(value)}" for option, value in one.items()]
+        for one in named
+    ]
+
+
+def _tell(labels: list[str], outcomes: list[Any]) -> int:
+    """Prints what has become of each member, and returns the exit status."""
+    accuracies, status = [], 0
+    for label, outcome in zip(labels, outcomes, strict=True):
+        if isinstance(outcome, Result):
+            accuracy = outcome.metrics.get("test/accuracy")
+            shown = "" if accuracy is None else f"  test accuracy {accuracy:.4f}"
+            print(f"{label}: {outcome.folder}{shown}", flush=True)
+            accuracies += [] if accuracy is None else [accuracy]
+        elif isinstance(outcome, SystemExit):
+            status = max(status, outcome.code if isinstance(outcome.code, int) else 1)
+        else:
+            if (wrong := first_input_error(outcome)) is not None:
+                raise wrong
+            print(f"distill: {label}: {type(outcome).__name__}: {outcome}", file=sys.stderr)
+            status = max(status, 1)
+    if len(accuracies) > 1:
+        print(f"test accuracy {100 * mean(accuracies):.2f} ± {100 * stdev(accuracies):.2f} %", flush=True)
+    return status
