@@ -115,8 +115,37 @@ def test_a_signal_reaches_all_members_and_they_go_on(tmp_path):
         assert [row[:2] for row in rows(folder)] == [row[:2] for row in rows(folder.parent / f"a{seed}")]
 
 
+STUDY = """
+for: {seed: 2}
+options: {trainer.max_epochs: 1, trainer.precision: 64-true, trainer.enable_progress_bar: false}
+runs:
+  teacher: {config: digits/baseline}
+  student: {config: digits/kd, options: {trainer.callbacks.teacher: "${teacher}"}}
+tables: []
+"""
+
+
+def test_the_runs_of_a_study_are_trained_side_by_side_and_found_by_the_study(capsys):
+    Path("s.yaml").write_text(STUDY)
+    given = ("members", "--study", "s.yaml", "--entry")
+    assert distill(*given, "student") == 2
+    assert "student needs teacher" in capsys.readouterr().err
+    assert distill(*given, "pupil") == 2
+    assert "has no entry pupil" in capsys.readouterr().err
+    assert distill(*given, "teacher") == 0
+    assert distill(*given, "student") == 0
+    assert distill(*given, "student") == 2
+    assert "0 runs that are not finished" in capsys.readouterr().err
+    assert distill("study", "s.yaml") == 0
+    assert "4 of 4 runs done" in capsys.readouterr().out
+    assert distill("study", "s.yaml", "--log_dir", "alone") == 0
+    for run in Path("logs/digits").glob("*/*-seed*"):
+        assert_nearly_same(run, Path("alone/digits") / run.relative_to("logs/digits"))
+
+
 REFUSED = {
-    "no seeds": ([], "needs --seeds N or --runs FILE"),
+    "no seeds": ([], "needs --seeds N, --runs FILE or --study STUDY"),
+    "no entry": (["--study", "quick"], "--study and --entry belong together"),
     "one seed": (["--seeds", "1"], "two different seeds"),
     "a word": (["--seeds", "ten"], "--seeds is ten"),
     "no list": (["--runs", "one.yaml"], "a list of two members"),

@@ -137,7 +137,7 @@ def _answer(args: list[str]) -> int:
         return compute.main(args[1:])
     with trusting(trusted):
         if args[:1] == ["members"]:
-            return members.main(args[1:], lambda options: _Builder(["fit", *options]).parts)
+            return members.main(args[1:], lambda options: _Builder(["fit", *options]).parts, resolve)
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
         if args[:1] == ["data"]:

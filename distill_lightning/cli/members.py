@@ -1,5 +1,6 @@
 """``distill members``: trains several runs of one architecture side by side, in one process."""
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -8,9 +9,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from distill_lightning.cli.verbs import OTHER_VERBS
-from distill_lightning.errors import InputError, LineParser, first_input_error
+from distill_lightning.config_files import find, find_shipped
+from distill_lightning.errors import InputError, LineParser, first_input_error, nearest
 from distill_lightning.files import parse_yaml
 from distill_lightning.members import ProcessState, fit_together
+from distill_lightning.studies import Resolve, plan_study, read_study
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.result import Result
 
@@ -18,12 +21,13 @@ EPILOG = """Other options are those of `distill fit`, for all members. Each memb
 is for a GPU that one small network leaves idle; on a CPU it is no faster than one run after another."""
 
 
-def main(args: list[str], build: Callable[[list[str]], Parts]) -> int:
+def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve) -> int:
     """Runs the command.
 
     Args:
         args: the words after ``members``.
         build: builds the parts of the run that the options of ``distill fit`` describe.
+        resolve: resolves the arguments of a run of a study.
 
     Returns:
         The exit status: 0; 1 if a member failed; 128 + n if signal n ended the members.
@@ -36,12 +40,22 @@ def main(args: list[str], build: Callable[[list[str]], Parts]) -> int:
     parser.add_argument(
         "--runs", type=Path, metavar="FILE", help="a YAML list with the options in which each member differs"
     )
+    parser.add_argument(
+        "--study", metavar="STUDY", help="the runs of a study that are missing; its tables are made by distill study"
+    )
+    parser.add_argument("--entry", metavar="NAME", help="which of the study's entries")
     parser.add_argument("--name", help="the first part of the members' names (default: the network)")
     parser.add_argument("--ckpt_path", choices=["last", "best", "auto"], help="resumes the members by their names")
     given, common = parser.parse_known_args(args)
-    if (given.seeds is None) == (given.runs is None):
-        raise InputError("distill members needs --seeds N or --runs FILE, one of the two")
-    options = _of_seeds(given.seeds, given.name) if given.runs is None else _of_file(given.runs, given.name)
+    if sum(one is not None for one in (given.seeds, given.runs, given.study)) != 1:
+        raise InputError("distill members needs --seeds N, --runs FILE or --study STUDY, one of the three")
+    if (given.study is None) != (given.entry is None):
+        raise InputError("--study and --entry belong together: the study, and which of its entries")
+    if given.study is not None:
+        options, common = _of_study(given.study, given.entry, common, resolve), []
+        given.ckpt_path = "auto"
+    else:
+        options = _of_seeds(given.seeds, given.name) if given.runs is None else _of_file(given.runs, given.name)
     members = []
     for number, one in enumerate(options):
         quiet = ["--trainer.enable_progress_bar", "false"] * (number > 0)  # the first bar shows the pace of all
@@ -77,6 +91,32 @@ def _of_file(path: Path, name: str | None) -> list[list[str]]:
         [f"--{option}={value if isinstance(value, str) else json.dumps(value)}" for option, value in one.items()]
         for one in named
     ]
+
+
+def _of_study(name: str, entry: str, options: list[str], resolve: Resolve) -> list[list[str]]:
+    """The options of the runs of a study's entry that are not finished.
+
+    Args:
+        name: the study, as ``distill study`` takes it.
+        entry: the name of the entry.
+        options: options for every run.
+        resolve: resolves the arguments of a run.
+    """
+    path = find(name) or find_shipped(f"studies/{name}") or Path(name)
+    log_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    log_dir.add_argument("--log_dir", default="logs")
+    given, for_runs = log_dir.parse_known_args(options)
+    entries = plan_study(read_study(path), given.log_dir, resolve, for_runs).entries
+    if entry not in entries:
+        raise InputError(f"{path} has no entry {entry}{nearest(entry, entries)}")
+    missing = [run for run in entries[entry] if run.same_as is None and not run.finished()]
+    if any(run.arguments[0] != "fit" for run in missing):
+        raise InputError(f"{path}: {entry} is computed by a function: its runs cannot be trained side by side")
+    if len(missing) < 2:
+        raise InputError(f"{path}: {entry} has {len(missing)} runs that are not finished: distill study trains them")
+    if waits := [need.name for run in missing for need in run.needs if not need.finished()]:
+        raise InputError(f"{path}: {entry} needs {waits[0]}, which is not finished: train it first")
+    return [list(run.arguments[1:]) for run in missing]
 
 
 def _tell(labels: list[str], outcomes: list[Any]) -> int:
