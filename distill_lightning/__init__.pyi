@@ -91,9 +91,11 @@ from .methods.simkd import SimKD as SimKD
 from .methods.snapshot import Snapshot as Snapshot
 from .methods.sp import SP as SP
 from .methods.specialist import Specialist as Specialist
+from .methods.srrl import SRRL as SRRL
 from .methods.taught import Taught as Taught
 from .methods.tf_kd_reg import TfKDReg as TfKDReg
 from .methods.tf_kd_self import TfKDSelf as TfKDSelf
+from .methods.vid import VID as VID
 from .methods.wsld import WSLD as WSLD
 from .optimizers import FineTuning as FineTuning
 from .predictions import Prediction as Prediction

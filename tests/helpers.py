@@ -59,8 +59,10 @@ from distill_lightning.methods.seed import SEED
 from distill_lightning.methods.simkd import SimKD
 from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.sp import SP
+from distill_lightning.methods.srrl import SRRL
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
+from distill_lightning.methods.vid import VID
 from distill_lightning.methods.wsld import WSLD
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
@@ -74,11 +76,11 @@ CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
     "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
-    "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED,
+    "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED, "vid": VID, "srrl": SRRL,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd", "seed")
+FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd", "seed", "vid", "srrl")
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""

@@ -191,6 +191,8 @@ CASES = [
     digits("okddip", "okddip"),
     digits("one", "one"),
     digits("pkt", "pkt", TAUGHT),
+    digits("vid", "vid", TAUGHT),
+    digits("srrl", "srrl", TAUGHT),
     digits("ofd", "ofd", TAUGHT),
     digits("ps_kd", "ps_kd", "--trainer.max_epochs 3"),
     digits("reviewkd", "reviewkd", TAUGHT),

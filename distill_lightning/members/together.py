@@ -77,7 +77,7 @@ class Meeting:
         """Computes what all members that wait have asked for: forward passes first, and backward passes when no member
         asks for another forward pass.
         """
-        forwards = {number: one for number, one in asked.items() if isinstance(one, _Forward)}
+        forwards = {number: asked[number] for number in sorted(asked) if isinstance(asked[number], _Forward)}
         if not forwards:
             return self._backward(list(asked))
         numbers, networks = self.stack()

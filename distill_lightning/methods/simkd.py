@@ -31,11 +31,11 @@ from torch import Tensor, nn
 from distill_lightning.checkpoints import open_network
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, channels_last, last_linear, layer_shapes, module_path
+from distill_lightning.features import Features, channels_last, layer_shapes, module_path
 from distill_lightning.losses import simkd
-from distill_lightning.methods.feature_taught import FeatureTaught
-from distill_lightning.models.early_exit import pooled, trunk
-from distill_lightning.models.outputs import dry_pictures, input_type, main_output
+from distill_lightning.methods.feature_taught import FeatureTaught, classifier_of
+from distill_lightning.models.early_exit import trunk
+from distill_lightning.models.outputs import dry_pictures, input_type
 from distill_lightning.models.reused_classifier import ReusedClassifier, take_classifier
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative
@@ -94,7 +94,7 @@ class SimKD(FeatureTaught):
             InputError: the student cannot be cut at its layer, or the teacher has no such classifier.
         """
         teacher, shape = giver.copy_of_teacher(data.info.shape)
-        classifier, channels = classifier_of(teacher, self.layers_of_teacher, shape)
+        classifier, channels = classifier_of(teacher, self.layers_of_teacher, shape, "SimKD")
         if not isinstance(self.model, ReusedClassifier):
             layer = self.student_layers
             if len(layer) != 1:
@@ -135,31 +135,6 @@ class SimKD(FeatureTaught):
     ) -> dict[str, Tensor]:
         """The term ``features``."""
         return {"features": self.feature_weight * simkd(features[0], teacher_features[0])}
-
-
-@torch.no_grad()
-def classifier_of(teacher: nn.Module, layers: Sequence[str], shape: tuple[int, int, int]) -> tuple[nn.Linear, int]:
-    """The linear layer of a teacher, and the channels of its map at a layer.
-
-    Raises:
-        InputError: the teacher's logits are not the linear layer on the mean of this map.
-    """
-    name = type(teacher).__name__
-    if len(layers) != 1:
-        raise InputError(f"SimKD uses one layer of the teacher, and {len(layers)} are given: give one")
-    (found,) = layer_shapes(teacher, layers, shape)
-    classifier, features = last_linear(teacher), Features(teacher, layers, in_eval=True, shape=shape)
-    logits = main_output(teacher.eval()(dry_pictures(teacher, shape, 2)))
-    (taken,) = features.take()
-    features.remove()
-    if classifier is None or len(found) != 3 or found[0] != classifier.in_features:
-        raise InputError(f"SimKD needs a linear layer after {layers[0]} of {name}: give its last map in teacher_layers")
-    if not torch.allclose(classifier(pooled(taken)), logits, rtol=1e-3, atol=1e-3):
-        raise InputError(
-            f"SimKD: the logits of {name} are not its linear layer on the mean of {layers[0]}: give its last map in "
-            "teacher_layers"
-        )
-    return classifier, found[0]
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.mixing import Mixup
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features, layer_shapes, layers_of, norm_before_relu
+from distill_lightning.features import Features, last_linear, layer_shapes, layers_of, norm_before_relu
 from distill_lightning.losses import crd_similarity, hcl, ofd_margins
 from distill_lightning.methods import crd as crd_module
 from distill_lightning.methods.at import AT
@@ -27,6 +27,8 @@ from distill_lightning.methods.fitnets import FitNets, regressor
 from distill_lightning.methods.ofd import OFD, connector
 from distill_lightning.methods.reviewkd import Fusion, ReviewKD, review
 from distill_lightning.methods.simkd import SimKD
+from distill_lightning.methods.srrl import SRRL
+from distill_lightning.methods.vid import VID, MapPrediction
 from distill_lightning.models import VGG16, ConvNet, ResNet8, ResNet8x4, ResNet20, ResNet32x4, WideResNet
 from distill_lightning.models.reused_classifier import ReusedClassifier, projector
 from distill_lightning.optimizers import default_optimizer
@@ -36,7 +38,7 @@ from distill_lightning.values import TeacherOutput
 RGB = (3, 32, 32)
 Q, B = made(torch.sin, 0.7, 0.3, 3, 3, 4, 4), made(torch.cos, 0.37, 0, 3, 3, 4, 4)
 LOGITS = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]])
-ADAPTED = (FitNets, OFD, ReviewKD, CRD)
+ADAPTED = (FitNets, OFD, ReviewKD, CRD, VID, SRRL)
 
 
 def count(module: nn.Module) -> int:
@@ -149,6 +151,45 @@ def test_gradients_of_adapters_are_right():
     assert all(p.grad is None or p.grad.isfinite().all() for p in adapter.parameters())
 
 
+def test_vid_trains_its_variances_and_begins_with_five():
+    """In a toolbox they lie in a Python list, and the term is a mean squared error."""
+    method = VID(says(Q), layers=["0"])
+    adapter = MapPrediction(3, 5)
+    assert sum(p.numel() for p in MapPrediction(64, 256).mean.parameters()) == 64 * 256 + 2 * 256**2
+    torch.testing.assert_close(F.softplus(adapter.raw_variance) + 1e-5, torch.full((5,), 5.0))
+    adapter = adapter.double()
+    f, g = torch.randn(2, 3, 4, 4).double(), torch.randn(2, 5, 4, 4).double()
+    assert torch.autograd.gradcheck(
+        lambda a: dl.losses.vid(adapter(f), g, a), adapter.raw_variance.detach().requires_grad_()
+    )
+    method.adapters = nn.ModuleList([Same()])
+    method.adapters[0].raw_variance = nn.Parameter(torch.tensor([0.5, 1.0, 2.0]))
+    (value,) = loss_of(method, Q, B).values()
+    variance = (F.softplus(method.adapters[0].raw_variance) + 1e-5)[:, None, None]
+    assert value == pytest.approx(((Q - B).square() / variance + variance.log()).mean().item() / 2, rel=1e-6)
+
+
+def test_srrl_passes_its_gradient_through_a_classifier_that_is_not_trained():
+    """The adapter acts on the map, before the mean: after a ReLU the order matters."""
+    torch.manual_seed(0)
+    method = student(SRRL)
+    fit(method)
+    adapter, classifier = method.adapters[0], method._classifier.module
+    torch.testing.assert_close(classifier.weight, last_linear(teacher()).weight)
+    assert not any(p.requires_grad for p in classifier.parameters())
+    assert classifier not in method.modules()
+    f, g = torch.randn(6, 64, 2, 2).requires_grad_(), torch.randn(6, 32, 2, 2)
+    t = torch.randn(6, 10)
+    batch = batch_of(torch.zeros(6, 1, 8, 8), torch.arange(6), teacher=TeacherOutput(t, (g,)))
+    (term,) = method.feature_terms([f], [g], batch, at()).values()
+    h = adapter(f).mean((2, 3))
+    expected = (h - g.mean((2, 3))).square().mean() + (classifier(h) - t).square().mean()
+    torch.testing.assert_close(term, expected)
+    after = adapter(f.mean((2, 3), keepdim=True)).flatten(1)
+    assert (after - h).abs().max() > 1e-2
+    assert torch.autograd.grad((classifier(h) - t).square().mean(), f)[0].abs().sum() > 0
+
+
 def test_the_residue_of_a_deeper_level_reaches_the_first():
     fusions = [Fusion(3, 4, 5, True).eval(), Fusion(4, 4, 6, False).eval()]
     maps = [torch.randn(2, 3, 8, 8), torch.randn(2, 4, 4, 4).requires_grad_()]
@@ -156,7 +197,7 @@ def test_the_residue_of_a_deeper_level_reaches_the_first():
     assert torch.autograd.grad(first.sum(), maps[1])[0].abs().sum() > 0
 
 
-@pytest.mark.parametrize("method", [FitNets, OFD, ReviewKD])
+@pytest.mark.parametrize("method", [FitNets, OFD, ReviewKD, VID])
 def test_the_loss_of_a_batch_is_the_mean_of_its_halves(method):
     """With the adapters in eval mode: two processes differ by batch norm alone."""
     torch.manual_seed(0)
