@@ -278,10 +278,10 @@ def test_no_circles_within_a_room(room):
 
 
 def test_a_plan_does_not_know_who_carries_it_out():
-    above = {"engine", "scheduler", "display", "snapshot"}
+    above = {"training", "workers", "queues", "task", "process", "display", "snapshot"}
     within = modules_of("studies")
     assert not within["plan"] & above and not within["reading"] & (above | {"plan"})
-    assert not within["display"] & {"scheduler", "engine", "plan"}
+    assert not within["display"] & {"training", "workers", "task", "plan"}
 
 
 WITHOUT_TORCH = [
