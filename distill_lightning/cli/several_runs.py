@@ -1,5 +1,5 @@
-"""What ``distill study`` and ``distill search`` have in common: the arguments of a command that trains several runs, and
-the workers that train them.
+"""What ``distill study`` and ``distill search`` have in common: the arguments of a command that trains several runs,
+and the workers that train them.
 """
 
 import argparse

@@ -24,6 +24,7 @@ from distill_lightning.studies import (
     write_record,
 )
 from distill_lightning.studies.training import Training
+from distill_lightning.studies.workers import job_script
 
 
 def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> int:
@@ -42,7 +43,8 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     """
     words = "Train the runs of a study that are not finished, in order, and make its tables."
     parser = parser_of("study", "studies", "quick", words)
-    parser.add_argument("--dry_run", action="store_true", help="print the plan as a script, or with --cluster the script of a job, and train nothing")
+    script = "print the plan as a script, or with --cluster the script of a job, and train nothing"
+    parser.add_argument("--dry_run", action="store_true", help=script)
     parser.add_argument(
         "--records",
         type=Path,
@@ -57,7 +59,7 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     folder = Path(given.log_dir) / "studies" / given.file.stem
     needed = [run.resources for run in plan.runs]
     if given.dry_run:
-        print(queue_of(given, needed, folder).script() if given.cluster else plan.script())
+        print(job_script(queue_of(given, needed, folder)) if given.cluster else plan.script())
         return 0
 
     def record(run: PlannedRun) -> None:

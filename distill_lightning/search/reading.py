@@ -10,7 +10,7 @@ from typing import Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.studies import SET_BY_STUDY, Entry, Options, Study, check_keys, check_type, configs_of, read_runs
-from distill_lightning.studies.resources import Resources, read_resources
+from distill_lightning.studies.resources import NOTHING_SAID, Resources, read_resources
 
 KEYS = {"config", "options", "space", "trials", "seeds", "metric", "lowest_is_best", "prune", "resources"}
 KEYS_OF_RANGE = {"from", "to", "log"}
@@ -57,7 +57,7 @@ class Search:
     prune: bool
     given: tuple[str, ...] = ()
     """Arguments of the command line for every run."""
-    resources: Resources = Resources()
+    resources: Resources = NOTHING_SAID
     """What each run needs of the machine that trains it."""
 
     def digest(self, of_runs: str) -> str:
@@ -77,7 +77,10 @@ class Search:
             trials: the values of the options that are searched, by the name of the trial.
         """
         seeds = tuple({"seed": seed} for seed in range(self.seeds))
-        entries = {name: Entry(name, self.configs, self.options | values, seeds, None, self.resources) for name, values in trials.items()}
+        entries = {
+            name: Entry(name, self.configs, self.options | values, seeds, resources=self.resources)
+            for name, values in trials.items()
+        }
         return Study(self.path, entries, None, None)
 
     def corner(self) -> Options:

@@ -68,11 +68,6 @@ class Queue:
         with made:
             yield made
 
-    def script(self) -> str:
-        """The script of a job, as it would be submitted."""
-        with self.cluster() as cluster:
-            return str(cluster.job_script())
-
     def check(self) -> None:
         """Checks that jobs can be submitted from here.
 
@@ -99,9 +94,11 @@ def read_queue(name: str, file: Path | None, needed: Resources, folder: Path) ->
 
     given = {} if file is None else _read_options(name, file)
     configured = config.get(f"jobqueue.{_class(name).job_cls.config_name}")
-    defaults = {"processes": 1, "log_directory": str(folder.absolute() / "jobs"), "scheduler_options": NO_DASHBOARD}
+    defaults: dict[str, Any] = {"processes": 1, "job_name": folder.name, "scheduler_options": NO_DASHBOARD}
+    defaults |= {"log_directory": str(folder.absolute() / "jobs")}
+    minutes = (needed.minutes or 0) + SPARE_MINUTES
     if needed.minutes is not None:
-        defaults |= {"walltime": _walltime(name, needed.minutes + SPARE_MINUTES)}
+        defaults |= {"walltime": _walltime(name, minutes)}
     if config.get("distributed.comm.tls.ca-file", None) is None:
         defaults |= {"security": True, "shared_temp_directory": str(folder.absolute() / "keys")}
     options = defaults | given
@@ -121,7 +118,12 @@ def read_queue(name: str, file: Path | None, needed: Resources, folder: Path) ->
         options[key] = of_job
         offered[key] = _number(of_job, f"{file}: {key}") // processes
     directives = options.get("job_extra_directives", configured["job-extra-directives"]) or []
-    if needed.gpus and name in GPUS and not any("gpu" in str(one) for one in directives):
+    if needed.gpus and "gpu" not in f"{directives} {options.get('resource_spec')}":
+        if name not in GPUS:
+            raise InputError(
+                f"--cluster {name}: how a job requests GPUs depends on the cluster: give resource_spec or "
+                "job_extra_directives in the file of --cluster_options"
+            )
         options["job_extra_directives"] = [*directives, GPUS[name].format(needed.gpus * processes)]
     offer = " ".join(f"{key}={amount:.0f}" for key, amount in offered.items() if amount)
     extra = options.get("worker_extra_args", configured["worker-extra-args"]) or []
@@ -129,7 +131,7 @@ def read_queue(name: str, file: Path | None, needed: Resources, folder: Path) ->
     options["worker_extra_args"] = [*extra, "--nthreads", "1", "--no-dashboard", "--resources", shlex.quote(offer)]
     if "walltime" in options and options["walltime"] == defaults.get("walltime"):
         # a worker that ends by itself lets its run save a checkpoint; another job goes on with the run
-        options["worker_extra_args"] += ["--lifetime", f"{60 * (needed.minutes + SPARE_MINUTES - 1):.0f}s"]
+        options["worker_extra_args"] += ["--lifetime", f"{60 * (minutes - 1):.0f}s"]
     return Queue(name, options, offered)
 
 

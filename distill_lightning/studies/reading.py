@@ -12,7 +12,7 @@ from distill_lightning.config_files import beside, shipped_names, suggestion
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import read_yaml
 from distill_lightning.studies.references import is_reference
-from distill_lightning.studies.resources import Resources, read_resources
+from distill_lightning.studies.resources import NOTHING_SAID, Resources, read_resources
 
 Variables = dict[str, Any]
 """The values of a run's variables, by name."""
@@ -39,7 +39,7 @@ class Entry:
     combinations: tuple[Variables, ...]
     function: str | None = None
     """The dotted name of the function that computes the results; None for a training."""
-    resources: Resources = Resources()
+    resources: Resources = NOTHING_SAID
     """What each run needs of the machine that trains it."""
 
 

@@ -41,6 +41,9 @@ class Resources:
         return None
 
 
+NOTHING_SAID = Resources()
+
+
 def in_words(name: str, amount: float) -> str:
     """An amount with its name: "2 cores", "8.0 GB of memory"."""
     if name == "memory":
@@ -57,7 +60,7 @@ def largest(given: list[Resources]) -> Resources:
     return Resources(*(most(field.name) for field in dataclasses.fields(Resources)))
 
 
-def read_resources(given: Any, where: str, default: Resources | None = None) -> Resources:
+def read_resources(given: Any, where: str, default: Resources = NOTHING_SAID) -> Resources:
     """Reads the key ``resources`` of a study, or of one of its entries.
 
     Args:
@@ -79,7 +82,7 @@ def read_resources(given: Any, where: str, default: Resources | None = None) -> 
         if (read := _amount(name, amount)) is None:
             raise InputError(f"{where}: resources: {name} is {amount}: expected {EXPECTED[name]}")
         amounts[name] = read
-    return dataclasses.replace(default or Resources(), **amounts)
+    return dataclasses.replace(default, **amounts)
 
 
 def _amount(name: str, given: Any) -> float | None:

@@ -73,7 +73,8 @@ def train(task: Task) -> Outcome:
 
     worker = get_worker()
     if not task.folder.is_dir():
-        return Outcome("ended", f"{socket.gethostname()} has no {task.folder}: workers need the file system of the study")
+        where = f"{socket.gethostname()} has no {task.folder}"
+        return Outcome("ended", f"{where}: the workers and the study must share a file system")
     with _marked(task.key):
         if Run(task.run).summary.is_file():
             return Outcome("finished")
@@ -136,7 +137,7 @@ def _watch(started: process.StartedRun, task: Task, worker: "Worker") -> Outcome
         return Outcome("busy")
     if _closes(worker):
         return Outcome("left")
-    words = f"ended after {minutes:g} minutes, its resources: the same command goes on" if late else started.last_words()
+    words = f"ended after the {minutes} minutes of its resources" if late else started.last_words()
     return Outcome("ended", words, duration_s)
 
 

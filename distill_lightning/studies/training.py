@@ -3,6 +3,7 @@ and when.
 """
 
 import dataclasses
+import math
 import os
 import signal
 import time
@@ -29,16 +30,19 @@ POLL_S = 0.1
 LOOK_ELSEWHERE_S = 1.0
 """Seconds between two looks at the runs that other processes train, and at the workers."""
 PATIENCE_S = 60
-"""Seconds that runs have to save a checkpoint when an error ends the study, and that a file system has to show here what
-was written elsewhere.
+"""Seconds that runs have to save a checkpoint when an error ends the study, and that a file system has to show here
+what was written elsewhere.
 """
 RESULT_S = 5
 """Seconds to wait for a result that a worker has."""
+ALONE_S = 10
+"""Seconds without a worker after which the study says it: one that has died may be replaced."""
 KILL_S = 10
 """Seconds that workers have to kill their runs."""
 MOST_DEATHS = 3
 """A run has failed when so many workers died while they trained it."""
 DIED = f"{MOST_DEATHS} workers died while they trained it"
+SHARE = "the workers and the study must share a file system"
 SIGNALS = [signal.SIGINT, signal.SIGTERM] + ([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])
 
 
@@ -69,7 +73,7 @@ class Training:
         """The beginning of the keys of this study's tasks."""
         self._pruned: set[PlannedRun] = set()
         self._statuses = {run: RunStatus(run.name, run.entry) for run in runs}
-        self._futures: dict[PlannedRun, Future] = {}
+        self._futures: dict[PlannedRun, Future[Outcome]] = {}
         self._submitted = 0
         self._events: deque[tuple[str, str]] = deque()
         self._open_starts: Counter[PlannedRun] = Counter()
@@ -81,7 +85,7 @@ class Training:
         self._signals: list[int] = []
         self._passed_on = 0
         self._leave_s: float | None = None
-        self._are_workers = True
+        self._without_workers_s: float | None = None
         self._changed = True
 
     def run(self) -> int:
@@ -141,8 +145,8 @@ class Training:
         """Looks at every run once. Returns whether the study goes on."""
         if self.workers.lost():
             raise InputError(
-                f"the scheduler at {self.workers.place} is gone: its runs save a checkpoint and end; the same command goes "
-                "on from here when there is a scheduler again"
+                f"the scheduler at {self.workers.place} is gone: its runs save a checkpoint and end; with a new one, "
+                "the same command goes on from here"
             )
         self._pass_signals_on()
         self._note_starts()
@@ -156,7 +160,7 @@ class Training:
             for run in self.in_state("running"):
                 if run not in self._pruned and self.should_prune(run):
                     self._pruned.add(run)
-                    self.workers.send(self._futures[run].key, signal.SIGTERM)
+                    self.workers.send(str(self._futures[run].key), signal.SIGTERM)
         states: tuple[State, ...] = ("waiting", "elsewhere") if looks_elsewhere else ("waiting",)
         for run in self.in_state(*states):
             if not self._signals and run not in self._futures:
@@ -207,10 +211,14 @@ class Training:
     def _look_at_workers(self) -> None:
         """Lets lost workers be replaced, and says it when there is none."""
         self.workers.keep()
-        are_workers = self.workers.count() > 0
-        if self._are_workers and not are_workers and not self.workers.lost():
+        if self.workers.count() or self.workers.lost():
+            self._without_workers_s = None
+            return
+        before, now = self._without_workers_s, time.monotonic()
+        self._without_workers_s = now if before is None else before
+        if before is not None and before + ALONE_S < now:
+            self._without_workers_s = math.inf  # it is said once
             self.display.announce(f"no worker: runs wait for one at {self.workers.place}", self.snapshot())
-        self._are_workers = are_workers
 
     def _note_starts(self) -> None:
         """Notes which runs have been started, and gives those up whose workers die."""
@@ -263,7 +271,7 @@ class Training:
         """Takes a run back from dask."""
         self._futures.pop(run).cancel()
 
-    def _end(self, run: PlannedRun, future: Future) -> None:
+    def _end(self, run: PlannedRun, future: "Future[Outcome]") -> None:
         """Finds out whether a run that has ended is finished or has failed."""
         outcome = self._outcome(run, future)
         if outcome is None or (outcome.state == "finished" and not run.finished() and self._may_appear(run)):
@@ -284,9 +292,9 @@ class Training:
         elif outcome.state == "busy":
             self._put(run, "elsewhere")
         else:
-            self._fail(run, outcome.words or "a worker has finished it, but its folder is not here: share the file system")
+            self._fail(run, outcome.words or f"a worker has finished it, but {run.folder} is not here: {SHARE}")
 
-    def _outcome(self, run: PlannedRun, future: Future) -> Outcome | None:
+    def _outcome(self, run: PlannedRun, future: "Future[Outcome]") -> Outcome | None:
         """The outcome of a task that has ended; None if it cannot be had now."""
         if future.cancelled():  # with its scheduler, which is noticed in the next turn
             return Outcome("left")

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5
 """Seconds to wait for the answer of a scheduler."""
-LOGGERS = ("distributed", "dask_jobqueue", "tornado", "asyncio")
-NO_PAGES = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
+LOGGERS = ("distributed", "distributed.client", "distributed.gc", "dask_jobqueue", "tornado", "tornado.application")
+LOGGERS += ("asyncio",)
+NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 """The web pages of schedulers and workers are not served."""
 
 
@@ -59,9 +60,14 @@ class Workers:
         for run in runs:
             lacks = [run.resources.lacking(offer) for offer in offers]
             if lacks and all(lacks) and not run.finished():
-                most = {name: max(offer.get(name, 0) for offer in offers) for name in ("cores", "gpus", "memory")}
-                there = ", ".join(in_words(name, amount) for name, amount in most.items())
-                raise InputError(f"the run {run.name} needs {lacks[0]}: {self.place} has at most {there}")
+                raise InputError(f"the run {run.name} needs {lacks[0]}: {self._most(offers)}")
+
+    def _most(self, offers: list[dict[str, float]]) -> str:
+        """What there is at most, in words, or how a worker says what it has."""
+        most = {name: max(offer.get(name, 0) for offer in offers) for name in ("cores", "gpus", "memory")}
+        if not any(most.values()):
+            return f"start a worker that says what it has: dask worker {self.place} --resources 'cores=8 gpus=1'"
+        return f"{self.place} has at most {', '.join(in_words(name, amount) for name, amount in most.items())}"
 
     def count(self) -> int:
         """The number of workers that are there now."""
@@ -71,11 +77,10 @@ class Workers:
         """Whether the scheduler is gone."""
         return self.client.status != "running"
 
-    def submit(self, given: task.Task, priority: int) -> Future:
+    def submit(self, given: task.Task, priority: int) -> "Future[Any]":
         """Hands a run to the scheduler. The one with the highest priority starts first."""
-        return self.client.submit(
-            task.train, given, key=given.key, priority=priority, resources=given.resources.reserved() or None, pure=False
-        )
+        needs = given.resources.reserved() or None
+        return self.client.submit(task.train, given, key=given.key, priority=priority, resources=needs, pure=False)
 
     def send(self, mark: str, number: int) -> set[str]:
         """Sends a signal to runs, see `distill_lightning.studies.task.send`.
@@ -83,11 +88,17 @@ class Workers:
         Returns:
             The keys of the tasks that are running.
         """
-        answers = self.client.run(task.send, mark, number, on_error="ignore")
+        try:
+            answers = self.client.run(task.send, mark, number, on_error="ignore")
+        except OSError:  # the scheduler is gone, which is noticed soon
+            answers = {}
         return {key for keys in answers.values() for key in keys}
 
     def _info(self) -> dict[str, Any]:
-        return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        try:
+            return dict(self.client.scheduler_info(n_workers=-1)["workers"])
+        except OSError:
+            return {}
 
     def _seen(self) -> list[dict[str, float]]:
         return [one["resources"] for one in self._info().values()]
@@ -166,6 +177,16 @@ def queued_workers(queue: "Queue", jobs: int) -> Iterator[Workers]:
         with Client(cluster, set_as_default=False) as client:
             slots = jobs * queue.processes
             yield Workers(client, queue.place, slots, None, [queue.offered], lambda: cluster.scale(jobs=jobs))
+
+
+def job_script(queue: "Queue") -> str:
+    """The script of a job, as it would be submitted.
+
+    Raises:
+        InputError: an option is wrong.
+    """
+    with _quiet(), queue.cluster() as cluster:
+        return str(cluster.job_script())
 
 
 @contextlib.contextmanager
