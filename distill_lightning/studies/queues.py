@@ -63,10 +63,13 @@ class Queue:
             Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             made = _class(self.name)(silence_logs=False, **self.options)
-        except (TypeError, ValueError, AttributeError, OSError, ImportError) as error:
+        except (TypeError, ValueError, AttributeError, RuntimeError, OSError, ImportError) as error:
             raise InputError(f"the options of the {self.name} cluster are wrong: {error}") from error
-        with made:
+        try:
             yield made
+        finally:
+            with contextlib.suppress(AssertionError):  # of jobs that were not submitted
+                made.close()
 
     def check(self) -> None:
         """Checks that jobs can be submitted from here.

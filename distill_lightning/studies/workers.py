@@ -173,7 +173,7 @@ def queued_workers(queue: "Queue", jobs: int) -> Iterator[Workers]:
         try:
             cluster.sync(submitted)
         except (RuntimeError, OSError, ValueError) as error:
-            raise InputError(f"{queue.submit_command} cannot submit a job: {error}") from error
+            raise InputError(f"{queue.submit_command} cannot submit a job: {' '.join(str(error).split())}") from error
         with Client(cluster, set_as_default=False) as client:
             slots = jobs * queue.processes
             yield Workers(client, queue.place, slots, None, [queue.offered], lambda: cluster.scale(jobs=jobs))

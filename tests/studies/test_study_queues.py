@@ -83,8 +83,8 @@ def test_other_files_are_no_options():
     Path("list.yaml").write_text("[1, 2]")
     with pytest.raises(InputError, match="list.yaml holds no options by name"):
         read_queue("slurm", Path("list.yaml"), NEEDED, Path("logs"))
-    with pytest.raises(InputError, match="the options of the slurm cluster are wrong"):
-        job_script(read("slurm", cores=[3], memory="1 GB"))
+    with pytest.raises(InputError, match="the options of the slurm cluster are wrong: "):
+        job_script(read("slurm", scheduler_options={"prot": 3}))
 
 
 def test_without_dask_jobqueue(monkeypatch):
@@ -101,7 +101,7 @@ def test_without_the_command_of_the_queue(monkeypatch):
 
 SUBMIT = """#!/bin/sh
 if [ -e broken ]; then echo "sbatch: error: invalid partition" >&2; exit 1; fi
-setsid sh "$1" > job.out 2>&1 &
+cp "$1" job.sh && setsid sh job.sh > job.out 2>&1 &
 echo "Submitted batch job $!"
 """
 CANCEL = '#!/bin/sh\nkill -- "-$1"\n'
@@ -109,7 +109,6 @@ CANCEL = '#!/bin/sh\nkill -- "-$1"\n'
 
 def test_jobs_train_the_runs(monkeypatch):
     """A queue that starts each job at once on this machine."""
-    write_program()
     for name, script in {"sbatch": SUBMIT, "scancel": CANCEL}.items():
         (path := Path(name)).write_text(script)
         path.chmod(0o755)
@@ -117,12 +116,16 @@ def test_jobs_train_the_runs(monkeypatch):
     queue = read("slurm", Resources(cores=1, memory=10**9))
     queue.check()
     runs = [planned("a"), planned("b", cores=1)]
+    Path("study").mkdir()
     with queued_workers(queue, 1) as workers:
+        monkeypatch.chdir("study")  # the worker has started elsewhere, and has the real program
+        write_program()
         made = Training(runs, workers, Path("output"), Display())
         assert made.run() == 0 and made.in_state("done") == runs
         with pytest.raises(InputError, match="the run c needs 2 cores: a job of slurm has at most 1 core"):
             Training([planned("c", cores=2)], workers, Path("output"), Display()).run()
     assert len(events()) == 4
+    monkeypatch.chdir("..")
     Path("broken").touch()
     with pytest.raises(InputError, match="sbatch cannot submit a job: .*invalid partition"), queued_workers(queue, 1):
         pass

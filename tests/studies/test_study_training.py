@@ -156,7 +156,13 @@ def test_an_old_error_is_not_given_as_the_cause(tmp_path):
     assert StartedRun(Ended(1), log, 0).last_words() == "distill: old error"
 
 
-def test_nothing_but_this_machine_can_reach_the_workers(workers):
-    listening = [one.laddr.ip for one in psutil.Process().net_connections("inet") if one.status == psutil.CONN_LISTEN]
-    assert set(listening) <= {"127.0.0.1"}
-    assert workers.client.scheduler.address.startswith("inproc://")
+def listening() -> set[tuple[str, int]]:
+    of_process = psutil.Process().net_connections("inet")
+    return {tuple(one.laddr) for one in of_process if one.status == psutil.CONN_LISTEN}
+
+
+def test_nothing_but_this_machine_can_reach_the_workers():
+    before = listening()
+    with local_workers(1, ()) as made:
+        assert {address for address, _ in listening() - before} == {"127.0.0.1"}
+        assert made.client.scheduler.address.startswith("inproc://")
