@@ -1,5 +1,6 @@
 """Runs on the workers of a scheduler: workers that die or leave, a scheduler that dies, a study that is gone."""
 
+import signal
 import time
 from pathlib import Path
 
@@ -54,6 +55,20 @@ def test_a_run_whose_workers_die_three_times_has_failed(cluster, capsys):
     assert made.last_words(a) == "3 workers died while they trained it"
     assert 3 <= events().count("started a") <= 4  # the fourth is ended as soon as it is seen
     assert "failed  a: 3 workers died" in capsys.readouterr().err
+
+
+def test_an_interrupt_reaches_the_runs_on_all_workers(cluster):
+    sent = []
+
+    def interrupt(run) -> bool:
+        if not sent and len(events()) == 2:
+            sent.append(signal.raise_signal(signal.SIGINT))
+        return False
+
+    runs = [planned(name, "wait") for name in "abc"]
+    made = trained(cluster.scheduler_address, *runs, should_prune=interrupt)
+    assert made.ended_by == signal.SIGINT and made.in_state("waiting") == runs
+    assert [event.split()[0] for event in events()] == ["started", "started", "saved", "saved"]
 
 
 def test_a_worker_that_leaves_lets_its_run_save(cluster):
