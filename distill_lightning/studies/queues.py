@@ -104,10 +104,10 @@ def read_queue(name: str, file: Path | None, needed: Resources, folder: Path) ->
         defaults |= {"walltime": _walltime(name, minutes)}
     if config.get("distributed.comm.tls.ca-file", None) is None:
         defaults |= {"security": True, "shared_temp_directory": str(folder.absolute() / "keys")}
-    options = defaults | given
+    options, where = defaults | given, file or f"--cluster {name}"
     processes = options["processes"]
     if type(processes) is not int or processes < 1:
-        raise InputError(f"{file}: processes is {processes}: expected a number of 1 or more")
+        raise InputError(f"{where}: processes is {processes}: expected a number of 1 or more")
     if options.get("security") is False:
         del options["security"]
     offered = {"gpus": float(needed.gpus or 0)}
@@ -119,7 +119,7 @@ def read_queue(name: str, file: Path | None, needed: Resources, folder: Path) ->
                 "resources of the study"
             )
         options[key] = of_job
-        offered[key] = _number(of_job, f"{file}: {key}") // processes
+        offered[key] = _number(of_job, f"{where}: {key}") // processes
     directives = options.get("job_extra_directives", configured["job-extra-directives"]) or []
     if needed.gpus and "gpu" not in f"{directives} {options.get('resource_spec')}":
         if name not in GPUS:

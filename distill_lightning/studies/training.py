@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
-from distributed import CancelledError, Future, KilledWorker
+from distributed import Future
 
 from distill_lightning.errors import InputError
 from distill_lightning.runs import Run
@@ -33,8 +33,6 @@ PATIENCE_S = 60
 """Seconds that runs have to save a checkpoint when an error ends the study, and that a file system has to show here
 what was written elsewhere.
 """
-RESULT_S = 5
-"""Seconds to wait for a result that a worker has."""
 ALONE_S = 10
 """Seconds without a worker after which the study says it: one that has died may be replaced."""
 KILL_S = 10
@@ -273,11 +271,11 @@ class Training:
 
     def _end(self, run: PlannedRun, future: "Future[Outcome]") -> None:
         """Finds out whether a run that has ended is finished or has failed."""
-        outcome = self._outcome(run, future)
+        outcome = self.workers.outcome(future)
         if outcome is None or (outcome.state == "finished" and not run.finished() and self._may_appear(run)):
             return  # it is looked at again in the next turn
         del self._futures[run]
-        self._open_starts.pop(run, None)
+        deaths = self._open_starts.pop(run, 0)
         if run.finished():
             self._put(run, "done")
             duration_s = outcome.duration_s or training_time_s(run.folder)
@@ -287,28 +285,14 @@ class Training:
         elif run in self._pruned:
             self._put(run, "pruned")
             self.display.announce(f"pruned  {run.folder}  {outcome.duration_s:.0f} s", self.snapshot())
+        elif outcome.state == "left" and deaths >= MOST_DEATHS and not self._signals:
+            self._fail(run, DIED)
         elif self._signals or outcome.state == "left":
             self._put(run, "waiting")
         elif outcome.state == "busy":
             self._put(run, "elsewhere")
         else:
             self._fail(run, outcome.words or f"a worker has finished it, but {run.folder} is not here: {SHARE}")
-
-    def _outcome(self, run: PlannedRun, future: "Future[Outcome]") -> Outcome | None:
-        """The outcome of a task that has ended; None if it cannot be had now."""
-        if future.cancelled():  # with its scheduler, which is noticed in the next turn
-            return Outcome("left")
-        try:
-            outcome: Outcome = future.result(timeout=RESULT_S)
-        except TimeoutError:  # the worker has died with it: the task is run again, and finds the run finished
-            return None
-        except KilledWorker:  # dask also counts deaths of workers that had not started the run
-            return Outcome("ended", DIED) if self._open_starts[run] >= MOST_DEATHS else Outcome("left")
-        except CancelledError:
-            return Outcome("left")
-        except Exception as error:
-            return Outcome("ended", f"{type(error).__name__}: {error}")
-        return outcome
 
     def _may_appear(self, run: PlannedRun) -> bool:
         """Whether the files of a run that was finished elsewhere may still appear: network file systems are late."""

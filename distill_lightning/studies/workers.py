@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import dask
-from distributed import Client, Future, Scheduler, SpecCluster, Worker
+from distributed import CancelledError, Client, Future, KilledWorker, Scheduler, SpecCluster, Worker
 
 from distill_lightning.errors import InputError
 from distill_lightning.studies import process, task
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5
 """Seconds to wait for the answer of a scheduler."""
-LOGGERS = ("distributed", "distributed.client", "distributed.gc", "dask_jobqueue", "tornado", "tornado.application")
+RESULT_S = 5
+"""Seconds to wait for a result that a worker has."""
+LOGGERS: tuple[str, ...] = (
+    "distributed",
+    "distributed.client",
+    "distributed.gc",
+    "dask_jobqueue",
+    "tornado",
+    "tornado.application",
+)
 LOGGERS += ("asyncio",)
 NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
 """The web pages of schedulers and workers are not served."""
@@ -81,6 +90,20 @@ class Workers:
         """Hands a run to the scheduler. The one with the highest priority starts first."""
         needs = given.resources.reserved() or None
         return self.client.submit(task.train, given, key=given.key, priority=priority, resources=needs, pure=False)
+
+    def outcome(self, future: "Future[task.Outcome]") -> task.Outcome | None:
+        """The outcome of a run that has been handed over and has ended; None if it cannot be had now."""
+        if future.cancelled():  # with its scheduler, see `lost`
+            return task.Outcome("left")
+        try:
+            outcome: task.Outcome = future.result(timeout=RESULT_S)
+        except TimeoutError:  # the worker has died with it: the task is run again, and finds the run finished
+            return None
+        except (CancelledError, KilledWorker):  # dask also counts deaths of workers that had not started the run
+            return task.Outcome("left")
+        except Exception as error:
+            return task.Outcome("ended", f"{type(error).__name__}: {error}")
+        return outcome
 
     def send(self, mark: str, number: int) -> set[str]:
         """Sends a signal to runs, see `distill_lightning.studies.task.send`.
