@@ -9,7 +9,9 @@ from pathlib import Path
 from distill_lightning.version import __version__
 
 OF_STUDY = "DISTILL_STUDY"
-"""Set for the runs of a study: the process ID of the study. If the study ends, a run saves a checkpoint and exits."""
+"""Set for the runs of a study: the process ID of the worker that started the run, which is the study itself on this
+machine. If the worker ends, a run saves a checkpoint and exits.
+"""
 
 
 def slurm_job() -> str | None:

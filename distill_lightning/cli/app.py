@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import compute, data, help, inspect, members, schedule, search, study
+from distill_lightning.cli import compute, data, help, inspect, members, schedule
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
@@ -41,6 +41,8 @@ set_parsing_settings(config_read_mode_urls_enabled=False, config_read_mode_fsspe
 
 OWN_PARSERS = ("export", "compress", "channels", "completion")
 """Verbs whose module, of the same name, is imported only for them."""
+OF_SEVERAL_RUNS = ("study", "search")
+"""Likewise; these get what resolves the arguments of a run, and the GPUs, too."""
 
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
@@ -128,10 +130,8 @@ def _prepare() -> None:
 def _answer(args: list[str]) -> int:
     if args[0] in OWN_PARSERS:
         return int(importlib.import_module(f"distill_lightning.cli.{args[0]}").main(args[1:]))
-    if args[:1] == ["study"]:
-        return study.main(args[1:], resolve, devices)
-    if args[:1] == ["search"]:
-        return search.main(args[1:], resolve, devices)
+    if args[0] in OF_SEVERAL_RUNS:  # imported only for them: dask
+        return int(importlib.import_module(f"distill_lightning.cli.{args[0]}").main(args[1:], resolve, devices))
     args, trusted = without_trust(args)
     if args[:1] == ["compute"]:
         return compute.main(args[1:])

@@ -8,21 +8,21 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from distill_lightning.cli.several_runs import parsed, parser_of
+from distill_lightning.cli.several_runs import parsed, parser_of, workers_of
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, locked
 from distill_lightning.runs.metrics import read_metrics
 from distill_lightning.search import Outcome, Search, Trial, Trials, read_search
 from distill_lightning.studies import (
     Display,
-    LocalEngine,
     Options,
     PlannedRun,
     Resolve,
-    Scheduler,
     plan_study,
     read_summary,
 )
+from distill_lightning.studies.training import Training
+from distill_lightning.studies.workers import Workers
 
 ENTRY = "trial"
 """The name of each trial's runs begins with it."""
@@ -57,18 +57,19 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
         return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
 
     first = [plan(values) for values in search.corners()]  # a wrong value is found before the first trial
-    engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
+    workers = workers_of(given, [run.resources for run in first[0]], gpus, folder)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(locked(folder / "lock", wait=False))
         except BlockingIOError as error:
             raise InputError(f"another process makes the trials of {folder}: wait for it, or end it") from error
-        return _search(search, Trials(search, folder, given.seed, first[0][0].digest), engine, plan, folder)
+        trials = Trials(search, folder, given.seed, first[0][0].digest)
+        return _search(search, trials, stack.enter_context(workers), plan, folder)
 
 
-def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, folder: Path) -> int:
+def _search(search: Search, trials: Trials, workers: Workers, plan: Plan, folder: Path) -> int:
     """Makes the trials that are missing, and writes what was found. Returns the exit status."""
-    while asked := trials.ask(max(1, engine.jobs // search.seeds)):
+    while asked := trials.ask(max(1, workers.slots // search.seeds)):
         runs: dict[Trial, tuple[PlannedRun, ...]] = {}
         for trial in asked:
             try:
@@ -76,7 +77,7 @@ def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, fol
             except InputError as error:  # only these values together are wrong
                 print(f"failed: {error}")
                 trials.tell(trial, None, "diverged")
-        ended_by = _train(search, trials, runs, engine)
+        ended_by = _train(search, trials, runs, workers, folder / "output")
         if ended_by:
             print("the same command goes on from here", file=sys.stderr)
             return 128 + ended_by
@@ -87,7 +88,9 @@ def _search(search: Search, trials: Trials, engine: LocalEngine, plan: Plan, fol
     return _write(Outcome(search, trials.ended(), trials.importance()), folder, plan)
 
 
-def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, ...]], engine: LocalEngine) -> int:
+def _train(
+    search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, ...]], workers: Workers, output: Path
+) -> int:
     """Trains the runs of some trials and notes the results. Returns the signal that ended the search, or 0."""
     trial_of = {run: trial for trial, planned in runs.items() for run in planned}
     seen: dict[PlannedRun, int] = {}
@@ -102,11 +105,11 @@ def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, .
         found = [trials.report(trial_of[run], step, value) for step, value in new]
         return any(found)
 
-    scheduler = Scheduler([*trial_of], engine.jobs, engine, Display(), should_prune=worse)
-    ended_by = scheduler.run()
-    pruned, failed = (scheduler.in_state(state) for state in ("pruned", "failed"))
+    training = Training([*trial_of], workers, output, Display(), should_prune=worse)
+    ended_by = training.run()
+    pruned, failed = (training.in_state(state) for state in ("pruned", "failed"))
     for run in failed:
-        print(f"failed: {run.folder}: {scheduler.last_words(run)} (all of it: {engine.log(run)})")
+        print(f"failed: {run.folder}: {training.last_words(run)} (all of it: {training.log(run)})")
     for trial, planned in runs.items():
         if any(run in pruned for run in planned):
             trials.tell(trial, None, "pruned")
@@ -114,7 +117,7 @@ def _train(search: Search, trials: Trials, runs: dict[Trial, tuple[PlannedRun, .
             for run in planned:  # with these, later ones are compared
                 worse(run)
             trials.tell(trial, value_of(search, planned), "diverged")
-        elif words := [scheduler.last_words(run) for run in planned if run in failed]:
+        elif words := [training.last_words(run) for run in planned if run in failed]:
             trials.tell(trial, None, "diverged" if all("FloatingPointError" in one for one in words) else words[0])
     return ended_by
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from distill_lightning.cli.several_runs import parsed, parser_of
+from distill_lightning.cli.several_runs import parsed, parser_of, queue_of, workers_of
 from distill_lightning.files import atomic_write
 from distill_lightning.report.check import SpecChecker
 from distill_lightning.report.figure_builder import build_figure
@@ -15,16 +15,16 @@ from distill_lightning.report.table_builder import build_table
 from distill_lightning.report.tables import Table
 from distill_lightning.studies import (
     Display,
-    LocalEngine,
     PlannedRun,
     Resolve,
-    Scheduler,
     StudyPlan,
     plan_study,
     read_study,
     status_line,
     write_record,
 )
+from distill_lightning.studies.training import Training
+from distill_lightning.studies.workers import job_script
 
 
 def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> int:
@@ -43,7 +43,8 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     """
     words = "Train the runs of a study that are not finished, in order, and make its tables."
     parser = parser_of("study", "studies", "quick", words)
-    parser.add_argument("--dry_run", action="store_true", help="print the plan as a script, and train nothing")
+    script = "print the plan as a script, or with --cluster the script of a job, and train nothing"
+    parser.add_argument("--dry_run", action="store_true", help=script)
     parser.add_argument(
         "--records",
         type=Path,
@@ -55,26 +56,27 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     plan = plan_study(study, given.log_dir, resolve, options, given.records)
     checker = SpecChecker(study.path, plan.variables)
     tables, figures = checker.tables(study.tables), checker.figures(study.figures)
-    if given.dry_run:
-        print(plan.script())
-        return 0
     folder = Path(given.log_dir) / "studies" / given.file.stem
-    engine = LocalEngine(folder / "output", given.jobs, tuple(gpus()))
+    needed = [run.resources for run in plan.runs]
+    if given.dry_run:
+        print(job_script(queue_of(given, needed, folder)) if given.cluster else plan.script())
+        return 0
 
     def record(run: PlannedRun) -> None:
         if given.records is not None and given.records.absolute() not in run.folder.absolute().parents:
             write_record(run.folder, given.records)
 
-    scheduler = Scheduler(plan.runs, given.jobs, engine, Display(), record)
-    ended_by = scheduler.run()
-    print(status_line(scheduler.snapshot()))
+    with workers_of(given, needed, gpus, folder) as workers:
+        training = Training(plan.runs, workers, folder / "output", Display(), record)
+        ended_by = training.run()
+    print(status_line(training.snapshot()))
     if ended_by:
         print("the same command goes on from here", file=sys.stderr)
         return 128 + ended_by
-    failed, blocked = scheduler.in_state("failed"), scheduler.in_state("blocked")
+    failed, blocked = training.in_state("failed"), training.in_state("blocked")
     print(write_tables(plan, tables, figures, folder))
     for run in failed:
-        print(f"failed: {run.name}: {scheduler.last_words(run)} (all of it: {engine.log(run)})")
+        print(f"failed: {run.name}: {training.last_words(run)} (all of it: {training.log(run)})")
     for run in blocked:
         print(f"not run, for what it needs has failed: {run.name}")
     return 1 if failed or blocked else 0

@@ -10,8 +10,9 @@ from typing import Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.studies import SET_BY_STUDY, Entry, Options, Study, check_keys, check_type, configs_of, read_runs
+from distill_lightning.studies.resources import NOTHING_SAID, Resources, read_resources
 
-KEYS = {"config", "options", "space", "trials", "seeds", "metric", "lowest_is_best", "prune"}
+KEYS = {"config", "options", "space", "trials", "seeds", "metric", "lowest_is_best", "prune", "resources"}
 KEYS_OF_RANGE = {"from", "to", "log"}
 VALIDATION = "val/"
 
@@ -56,6 +57,8 @@ class Search:
     prune: bool
     given: tuple[str, ...] = ()
     """Arguments of the command line for every run."""
+    resources: Resources = NOTHING_SAID
+    """What each run needs of the machine that trains it."""
 
     def digest(self, of_runs: str) -> str:
         """The same for searches whose trials can be compared.
@@ -74,7 +77,10 @@ class Search:
             trials: the values of the options that are searched, by the name of the trial.
         """
         seeds = tuple({"seed": seed} for seed in range(self.seeds))
-        entries = {name: Entry(name, self.configs, self.options | values, seeds) for name, values in trials.items()}
+        entries = {
+            name: Entry(name, self.configs, self.options | values, seeds, resources=self.resources)
+            for name, values in trials.items()
+        }
         return Study(self.path, entries, None, None)
 
     def corner(self) -> Options:
@@ -126,8 +132,8 @@ def read_search(path: Path, arguments: Sequence[str] = ()) -> Search:
         raise InputError(f"{path}: prune compares single runs: leave it out, or seeds at 1")
     files = configs_of(given, path, str(path))
     lowest = _switch(given, "lowest_is_best", path)
-    trials = _count(given, "trials", 20, path)
-    return Search(path, files, options, space, trials, seeds, metric, lowest, prune, tuple(arguments))
+    trials, resources = _count(given, "trials", 20, path), read_resources(given.get("resources"), str(path))
+    return Search(path, files, options, space, trials, seeds, metric, lowest, prune, tuple(arguments), resources)
 
 
 def _sets(key: str, space: Collection[str]) -> bool:

@@ -41,16 +41,19 @@ From the file to the last run, in this order:
     plan.py         lists each run with its arguments and the runs that it needs: `StudyPlan`, `PlannedRun`
     finished.py     finds finished runs on disk, which are not trained again
     records.py      keeps the results of finished runs without their weights
-    engine.py       starts a run's process, with its share of cores and GPUs: `LocalEngine`
-    scheduler.py    starts each run when the runs that it needs are done: `Scheduler`
+    resources.py    what a run needs of the machine that trains it: `Resources`
+    workers.py      dask's workers: in this process, at a scheduler, or in a queue: `Workers`
+    queues.py       the jobs of a queue, by dask-jobqueue: `Queue`
+    training.py     hands each run to dask when the runs that it needs are done: `Training`
+    task.py         what a worker does: it trains a run that is not finished: `Task`, `Outcome`
+    process.py      the process of a run, with its share of cores and GPUs: `StartedRun`
     snapshot.py     the state of all runs at one moment: `Snapshot`
     display.py      shows a snapshot on the terminal: `Display`
 
-Nothing here imports torch.
+Nothing here imports torch. Only workers.py and training.py import dask when they are imported.
 """
 
 from distill_lightning.studies.display import Display, status_line
-from distill_lightning.studies.engine import LocalEngine
 from distill_lightning.studies.finished import read_summary
 from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
 from distill_lightning.studies.reading import (
@@ -65,19 +68,16 @@ from distill_lightning.studies.reading import (
     read_study,
 )
 from distill_lightning.studies.records import write_record
-from distill_lightning.studies.scheduler import Scheduler
 from distill_lightning.studies.snapshot import Snapshot
 
 __all__ = [
     "SET_BY_STUDY",
     "Display",
     "Entry",
-    "LocalEngine",
     "Options",
     "PlannedRun",
     "Resolve",
     "Resolved",
-    "Scheduler",
     "Snapshot",
     "Study",
     "StudyPlan",

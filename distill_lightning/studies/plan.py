@@ -14,6 +14,7 @@ from distill_lightning.runs import RunConfig, identity, named
 from distill_lightning.studies.finished import finished_runs
 from distill_lightning.studies.reading import Entry, Options, Study, Variables, fill, place_of
 from distill_lightning.studies.references import Reference, check_references, references_in, substitute
+from distill_lightning.studies.resources import NOTHING_SAID, Resources
 
 LONGEST_NAME_BYTES = 150
 """The largest length of a run's name without its digest."""
@@ -53,6 +54,8 @@ class PlannedRun:
     """The runs that must be done before this one starts."""
     same_as: "PlannedRun | None" = field(default=None, repr=False)
     """A run of another entry with the same configuration. If there is one, this run is not trained again."""
+    resources: Resources = NOTHING_SAID
+    """What the machine that trains it must have."""
 
     @property
     def name(self) -> str:
@@ -243,7 +246,8 @@ class _Planner:
             arguments += () if entry.function else ("--ckpt_path", "auto")
             folder = self.finished.get(what, folder)
         gpus = requested_gpus(resolved.options["trainer"].get("devices"))
-        run = PlannedRun(entry.name, variables, arguments, mark, folder, trains, gpus, tuple(needs), first)
+        of_entry = (first, entry.resources)
+        run = PlannedRun(entry.name, variables, arguments, mark, folder, trains, gpus, tuple(needs), *of_entry)
         twins.append(run)
         self.identities[folder] = what
         return run

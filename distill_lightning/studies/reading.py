@@ -12,14 +12,15 @@ from distill_lightning.config_files import beside, shipped_names, suggestion
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import read_yaml
 from distill_lightning.studies.references import is_reference
+from distill_lightning.studies.resources import NOTHING_SAID, Resources, read_resources
 
 Variables = dict[str, Any]
 """The values of a run's variables, by name."""
 Options = dict[str, Any]
 """Options of the command, by their name without dashes."""
 
-KEYS = {"for", "options", "runs", "tables", "figures"}
-KEYS_OF_ENTRY = {"config", "function", "for", "options"}
+KEYS = {"for", "options", "resources", "runs", "tables", "figures"}
+KEYS_OF_ENTRY = {"config", "function", "for", "options", "resources"}
 SET_BY_STUDY = {"name", "log_dir", "ckpt_path"}
 """Options that the study sets for each run."""
 EXPECTED: dict[type, str] = {dict: "options by name", str: "the name of a file"}
@@ -38,6 +39,8 @@ class Entry:
     combinations: tuple[Variables, ...]
     function: str | None = None
     """The dotted name of the function that computes the results; None for a training."""
+    resources: Resources = NOTHING_SAID
+    """What each run needs of the machine that trains it."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,9 @@ def _read_entry(name: str, entry: Any, study: dict[str, Any], path: Path) -> Ent
     for option in sorted(SET_BY_STUDY & options.keys()):
         raise InputError(f"{where} sets {option}, which the study itself sets: leave it out")
     files = configs_of(entry, path, where)
-    return Entry(name, files, options, tuple(combinations(entry.get("for", study.get("for")), where)), function)
+    resources = read_resources(entry.get("resources"), where, read_resources(study.get("resources"), str(path)))
+    values = tuple(combinations(entry.get("for", study.get("for")), where))
+    return Entry(name, files, options, values, function, resources)
 
 
 def read_runs(path: Path, what: str, folder: str) -> Any:
