@@ -1,19 +1,18 @@
-"""Pictures of one's own: in folders, in a zip or tar file, with a file of labels, or in tables of Hugging Face."""
+"""Pictures of one's own: in folders, in an archive, with a file of labels, in tar files, or in tables of Hugging Face."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from distill_lightning.data import overview
 from distill_lightning.data.bad_pictures import counts_of
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.layouts import Labelled, Layout
+from distill_lightning.data.labelled import Labelled
+from distill_lightning.data.layouts import Layout
 from distill_lightning.data.options import REST
 from distill_lightning.data.own_layout import find_pictures_of
 from distill_lightning.data.part_names import PARTS
@@ -173,7 +172,7 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _found(self) -> tuple[Store, Layout]:
-        return find_pictures_of(self.root, self.name, self.parts, self.labels, self.columns, self.pattern)
+        return find_pictures_of(self.root, self.name, self.parts, self.labels, self.columns, self.pattern, self.cache)
 
     @property
     def layout(self) -> Layout:
@@ -184,8 +183,8 @@ class ImageFolder(ImageData):
     def survey(self) -> Survey:
         """The headers of some training pictures or, without a training part, of some of another part."""
         store, layout = self._found
-        rows: Labelled = layout.parts.get("train") or next(iter(layout.parts.values()), [])
-        return survey(store, [name for name, _ in rows])
+        rows = layout.parts.get("train") or next(iter(layout.parts.values()), None)
+        return survey(store, rows.names if rows else [])
 
     # Reading
 
@@ -218,9 +217,8 @@ class ImageFolder(ImageData):
         if layout.empty and part == "train":
             raise InputError(f"{self.root}/{layout.empty[0]} holds no pictures: each class needs some")
         rows = self._of_known_classes(part, rows)
-        number = {name: i for i, name in enumerate(self.class_names)}
-        files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth, part)
-        return self._decoded(files), torch.tensor([number[label] for _, label in rows], dtype=torch.int64)
+        files = Pictures(store, rows.names, self.channels, self.image_size, self.bit_depth, part)
+        return self._decoded(files), rows.numbered(self.class_names)
 
     def decode_unlabelled(self, files: Pictures) -> Source:
         """See ImageData."""
@@ -278,22 +276,21 @@ class ImageFolder(ImageData):
         Raises:
             InputError: there are other classes, and ``other_classes`` is "refuse".
         """
-        known = self.class_names
-        counts = Counter(label for _, label in rows)
-        odd = sorted(counts.keys() - set(known))
+        known, there = self.class_names, set(rows.present)
+        odd = sorted(there - set(known))
         if odd and (self.other_classes == "refuse" or part == "train"):
             some = ", ".join(shown(name) for name in odd)[:60]
             raise InputError(
                 f"the {part} part of {shown(self.root)[-50:]} has classes that are not trained on: {some}; "
                 "remove them, or give data.other_classes leave_out"
             )
-        lacking = [name for name in known if name not in counts]
+        lacking = [name for name in known if name not in there]
         if lacking and part != "train":
             self._warn(f"the {part} part lacks {some_of(lacking)}: no picture of these classes is evaluated")
         if odd:
             self._warn(f"the {part} part has {some_of(odd)}, which are not trained on: their pictures are left out")
-        left = [row for row in rows if row[1] not in odd]
-        if not left:
+        left = rows.without(odd)
+        if not len(left):
             raise InputError(f"the {part} part of {self.root} has no picture of {some_of(known)}: give one that has")
         return left
 

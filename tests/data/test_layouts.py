@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_pictures
+from helpers import write_pictures, write_shard
 
 from distill_lightning.data.archives import ZipStore
 from distill_lightning.data.folder import ImageFolder
@@ -172,6 +172,19 @@ def arrow(plain: Path, root: Path) -> Path:
     return root
 
 
+def shards(plain: Path, root: Path) -> Path:
+    """Two tar files for each part, mixed, with the number of the class beside each picture."""
+    files = pictures_of(plain)
+    classes = sorted({label for _, label, _ in files})
+    for part in PARTS:
+        own = [(f"{label}/{file.stem}", classes.index(label), file) for p, label, file in files if p == part][::-1]
+        for number in range(2):
+            samples = [(key, {"png": file.read_bytes(), "cls": label}) for key, label, file in own[number::2]]
+            write_shard(root / f"pets-{part}-{number:06}.tar", samples)
+    (root / "classes.txt").write_text("\n".join(classes))
+    return root
+
+
 LAYOUTS = {
     "other_case": (renamed({"train": "Train", "val": "Valid", "test": "TEST"}), {}),
     "sets": (renamed({"train": "training_set", "val": "dev", "test": "test_set"}), {}),
@@ -188,6 +201,7 @@ LAYOUTS = {
     "tar": (tarred, {}),
     "parquet": (parquet, {}),
     "arrow": (arrow, {}),
+    "shards": (shards, {}),
 }  # fmt: skip
 
 
@@ -203,7 +217,7 @@ def test_each_layout_gives_the_numbers_of_the_plain_one(plain, tmp_path, layout)
     assert not written  # nothing is unpacked
 
 
-@pytest.mark.parametrize("layout", ["zip", "tar", "parquet", "labels_csv"])
+@pytest.mark.parametrize("layout", ["zip", "tar", "parquet", "labels_csv", "shards"])
 def test_workers_read_in_place(plain, tmp_path, layout):
     make, options = LAYOUTS[layout]
     root = make(plain, tmp_path / "made")
