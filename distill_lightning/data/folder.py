@@ -1,4 +1,4 @@
-"""Pictures of one's own: in folders, in an archive, with a file of labels, in tar files, or in tables of Hugging Face."""
+"""Pictures of one's own: in folders, a zip or tar file, with a file of labels, in shards, or in tables."""
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,7 +47,8 @@ class ImageFolder(ImageData):
     ``root`` is a folder, a zip file or a tar file. The layout is found by itself: class folders alone; folders for
     training, validation and test with class folders, under any of their usual names; class folders with such folders
     in them; a CSV file or JSON lines with a path and a class in each row; Parquet or Arrow files of Hugging Face
-    ``datasets``; or, with ``pattern``, the class in the name of each file. Validation and test may be missing.
+    ``datasets``; tar files of webdataset, with ``NAME.cls`` or ``NAME.json`` beside ``NAME.jpg``; or, with ``pattern``,
+    the class in the name of each file. Validation and test may be missing.
 
     Args:
         root: the folder or archive.
@@ -55,7 +56,7 @@ class ImageFolder(ImageData):
             centre is cropped. By default it is the median of the shorter sides, at most 224 and, above 32, rounded
             down to a multiple of 8.
         grey: whether the pictures have one channel instead of three.
-        cache: the folder for decoded pictures; by default in the user's cache folder.
+        cache: the folder for decoded pictures and for the index of tar files; by default in the user's cache folder.
         parts: the folder of a part, if its name does not tell: {"test": "holdout"}. The keys are "train", "val" and
             "test", and "ignore" for folders that are not used; a value may be a list.
         labels: files with a path and a class in each row, relative to ``root``; by default those that lie in it, if

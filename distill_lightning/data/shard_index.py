@@ -69,7 +69,8 @@ def read_shards(
     listed = next((name for name in files if name in CLASS_FILES), None)
     state = [FORM, *([name, part_of_shard[name], shards.state(name)] for name in names)]
     state += [] if listed is None else [[listed, shards.state(listed)]]
-    place = cache / f"shards-{hashlib.sha256(shown(shards.root).encode()).hexdigest()[:16]}.npy"
+    folder = shards.root if "://" in shards.root else os.path.realpath(shards.root)
+    place = cache / f"shards-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.npy"
     found = _read(place, state, shards.root)
     if found is None:
         class_names = None if listed is None else _lines_of(shards, listed)

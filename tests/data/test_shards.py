@@ -118,13 +118,12 @@ def test_shards_that_have_changed_are_indexed_again(tmp_path, capsys):
 def test_parts_are_told_by_names_or_by_the_option(tmp_path):
     for name in ("imagenet-train-0", "imagenet-validation-0", "more/0", "draft"):
         shard(tmp_path / "s" / f"{name}.tar", [0, 1])
-    given = {"parts": {"test": "more", "ignore": "draft.tar"}, "batch_size": 2}
-    assert {k: len(v) for k, v in opened(tmp_path / "s", **given).layout.parts.items()} == {
-        "train": 2,
-        "val": 2,
-        "test": 2,
-    }
-    assert {k: len(v) for k, v in opened(tmp_path / "s", batch_size=2).layout.parts.items()} == {"train": 6, "val": 2}
+
+    def counts(**given) -> dict[str, int]:
+        return {part: len(rows) for part, rows in opened(tmp_path / "s", batch_size=2, **given).layout.parts.items()}
+
+    assert counts() == {"train": 6, "val": 2}
+    assert counts(parts={"test": "more", "ignore": "draft.tar"}) == {"train": 2, "val": 2, "test": 2}
     for wrong, words in (({"tset": "more"}, "takes train, val, test"), ({"test": "mor"}, "no tar file in")):
         with pytest.raises(InputError, match=words):
             opened(tmp_path / "s", parts=wrong)
@@ -195,9 +194,11 @@ def test_a_shard_that_is_gone_or_cut_while_training_is_named(pictures, tmp_path,
 
 # Runs
 
-GIVEN = ["--config", "folder/baseline", "--data.image_size", 16, "--data.batch_size", 8, "--data.val_size", 0.2,
-         "--data.augment", "[RandomFlip]", "--data.from_files", "true", "--data.num_workers", 1, "--model.network",
-         "ConvNet", "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu", "--checkpoint.every_n_steps", 1]  # fmt: skip
+GIVEN = [
+    "--config", "folder/baseline", "--data.image_size", 16, "--data.batch_size", 8, "--data.val_size", 0.2,
+    "--data.augment", "[RandomFlip]", "--data.from_files", "true", "--data.num_workers", 1, "--model.network", "ConvNet",
+    "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu", "--checkpoint.every_n_steps", 1,
+]  # fmt: skip
 
 
 def test_a_run_from_shards_is_the_run_from_folders_and_goes_on_exactly(pictures, monkeypatch):
@@ -219,11 +220,12 @@ from distill_lightning.values import BatchNeeds, PlainTimeline
 
 rank = int(os.environ["RANK"])
 dist.init_process_group("gloo")
-data = ImageFolder({root!r}, 16, batch_size=8, val_size=0, from_files=True, num_workers=1, augment=[RandomFlip()], cache={cache!r})
+more = dict(from_files=True, num_workers=1, augment=[RandomFlip()], cache={cache!r})
+data = ImageFolder({root!r}, 16, batch_size=8, val_size=0, **more)
 data.setup("fit")
 for epoch in range(2):
-    loader = TrainLoader(data.samples, data.renderer, BatchNeeds(), PlainTimeline(7, 2), Share(rank, 2), lambda: (epoch, 3))
-    for batch in loader:
+    share, start = Share(rank, 2), lambda: (epoch, 3)
+    for batch in TrainLoader(data.samples, data.renderer, BatchNeeds(), PlainTimeline(7, 2), share, start):
         both = [torch.empty_like(batch.images) for _ in range(2)]
         dist.all_gather(both, batch.images)
         print(float(torch.stack(both, 1).flatten(0, 1).double().sum((1, 2, 3)).mul(torch.arange(1, 9)).sum()))
