@@ -196,7 +196,8 @@ def test_a_shard_that_is_gone_or_cut_while_training_is_named(pictures, tmp_path,
 
 GIVEN = [
     "--config", "folder/baseline", "--data.image_size", 16, "--data.batch_size", 8, "--data.val_size", 0.2,
-    "--data.augment", "[RandomFlip]", "--data.from_files", "true", "--data.num_workers", 1, "--model.network", "ConvNet",
+    "--data.augment", "[RandomFlip]", "--data.from_files", "true", "--data.num_workers", 1,
+    "--model.network", "ConvNet",
     "--trainer.max_epochs", 2, "--trainer.accelerator", "cpu", "--checkpoint.every_n_steps", 1,
 ]  # fmt: skip
 
