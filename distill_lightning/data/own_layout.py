@@ -6,6 +6,7 @@ from pathlib import Path
 from distill_lightning.data.archives import open_store
 from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
 from distill_lightning.data.layouts import Layout, arranged, find_layout
+from distill_lightning.data.remote import RemoteShards, is_remote
 from distill_lightning.data.shard_index import read_shards, shard_files
 from distill_lightning.data.shards import LocalShards
 from distill_lightning.data.stores import FolderStore, Store, shown
@@ -23,17 +24,19 @@ def find_pictures_of(
     columns: Mapping[str, str] | None,
     pattern: str | None,
     cache: Path,
+    cache_bytes: int = 0,
 ) -> tuple[Store, Layout]:
     """Finds the pictures.
 
     Args:
-        root: the folder or archive.
+        root: the folder or archive, or a URL.
         name: its name, for messages.
         parts: see ImageFolder.
         labels: see ImageFolder.
         columns: see ImageFolder.
         pattern: see ImageFolder.
         cache: the folder for the index of tar files.
+        cache_bytes: see ImageFolder.
 
     Returns:
         The store, and the pictures of each part in it.
@@ -41,6 +44,13 @@ def find_pictures_of(
     Raises:
         InputError: there are none, or it is not clear what a folder or a file is.
     """
+    if is_remote(root):
+        remote = RemoteShards(root, cache, cache_bytes)
+        if labels is not None or pattern is not None or not shard_files([*remote.infos]):
+            raise InputError(
+                f"{root}: only tar files of webdataset are read from elsewhere: copy others to this machine"
+            )
+        return read_shards(remote, [*remote.infos], parts, cache)
     store = open_store(root)
     finds = isinstance(store, FolderStore) and labels is None and pattern is None
     if finds and table_files(store.root):

@@ -25,6 +25,7 @@ from distill_lightning.data.archives import refuse_size, tar_members
 from distill_lightning.data.labelled import Labelled
 from distill_lightning.data.layouts import IGNORE, Layout, is_picture_name
 from distill_lightning.data.part_names import PARTS, WORDS, words_of
+from distill_lightning.data.remote import is_remote
 from distill_lightning.data.shards import END, MemberNames, Shards, ShardStore
 from distill_lightning.data.stores import shown
 from distill_lightning.distributed import is_first
@@ -69,7 +70,7 @@ def read_shards(
     listed = next((name for name in files if name in CLASS_FILES), None)
     state = [FORM, *([name, part_of_shard[name], shards.state(name)] for name in names)]
     state += [] if listed is None else [[listed, shards.state(listed)]]
-    folder = shards.root if "://" in shards.root else os.path.realpath(shards.root)
+    folder = shards.root if is_remote(shards.root) else os.path.realpath(shards.root)
     place = cache / f"shards-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.npy"
     found = _read(place, state, shards.root)
     if found is None:
