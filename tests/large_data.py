@@ -30,6 +30,8 @@ from distill_lightning.data.loaders import TrainLoader
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
 from distill_lightning.data.training_samples import Share, TrainingSamples
+from distill_lightning.orders import keyed_places
+from distill_lightning.seeds import KEYED
 from distill_lightning.values import BatchNeeds, PlainTimeline
 
 SAMPLES = (1_281_167, 10**9)
@@ -176,8 +178,11 @@ def main() -> None:
             command = [sys.executable, __file__, "--case", str(count), str(world)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             found = json.loads(done.stdout)
-            print(f"| {count:,} | {world} | {found['start_s']:.3f} | {found['memory_mb']:.0f} | "
+            print(f"| {count:,} | {world} | {found['start_s']:.3f} | {found['memory_mb']:.1f} | "
                   f"{found['indices_per_s']:,.0f} | {found['samples_per_s']:,.0f} |", flush=True)  # fmt: skip
+    places = [torch.randint(10**9, (100_000,)) for _ in range(20)]
+    seconds = timed(keyed_places(some, 10**9, KEYED, 0, 0) for some in places)
+    print(f"\nkeyed_places: {100_000 / seconds:,.0f} indices/s of 10^9, 100,000 in a call")
     if given.indexed:
         found = index(given.indexed)
         print("\n| samples in shards | index made, s | index opened, s | bytes a sample | a sample read, µs |")

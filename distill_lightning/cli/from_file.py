@@ -131,13 +131,14 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
 
 def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
     """A configuration whose data have no URL as ``root``, which only the user may say again."""
-    data = config.get("data")
-    root = (data.get("init_args") or {}).get("root") if _is_spec(data) else None
+    data: Any = config.get("data")
+    given = (data.get("init_args") or {}) if _is_spec(data) else {}
+    root = given.get("root") if isinstance(given, dict) else None
     if not isinstance(root, str) or not is_remote(root) or not lookup(data["class_path"], ImageData).takes_urls:
         return config
     what = f"names {printable(root)} as the data's root: a file may not say what to fetch, so it is left out"
     print(f"{printable(where)} {what}: give --data.root", file=sys.stderr)
-    return config | {"data": {**data, "init_args": {k: v for k, v in data["init_args"].items() if k != "root"}}}
+    return config | {"data": {**data, "init_args": {k: v for k, v in given.items() if k != "root"}}}
 
 
 def as_text(config: dict[str, Any]) -> str:

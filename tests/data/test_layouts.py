@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import write_pictures, write_shard
 
+from distill_lightning.data import tables
 from distill_lightning.data.archives import ZipStore
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.part_names import part_of
@@ -413,3 +414,21 @@ def test_parts_in_one_folder_have_caches_of_their_own(plain, tmp_path):
     assert len(before) == 3
     opened(root, cache=str(tmp_path / "c"))
     assert sorted((tmp_path / "c").iterdir()) == before
+
+
+def test_a_group_of_a_parquet_file_is_read_once_for_its_rows(plain, tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    data = opened(parquet(plain, tmp_path / "made"), from_files=True)
+    read = []
+    original = pyarrow.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pyarrow.ParquetFile, "read_row_group", lambda *args, **kwargs: read.append(args[1]) or original(*args, **kwargs)
+    )
+    pictures = data.train.source.pictures
+    tables.row_group.cache_clear()
+    for position in range(len(pictures)):
+        pictures.decode(position)
+    assert len(read) == 5  # 24 rows, five in a group
+    assert any("a group of up to 5 rows" in note for note in data.layout.notes)
+    rows = data.layout.parts["train"].names
+    assert [pictures.store.read(name)[:4] for name in rows] == [b"\x89PNG"] * 24
