@@ -170,12 +170,14 @@ def tar_members(file: BinaryIO, where: str | Path) -> Iterator[tarfile.TarInfo]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as archive:
             yield from archive
-            # tarfile takes a damaged header for the end, and a file that was cut between two members for a whole one
-            file.seek(archive.offset)
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise InputError(f"{where} is damaged, or was cut, after {archive.offset:,} bytes: restore it")
+            end = archive.offset
+        file.seek(end)
+        has_end = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise InputError(f"{where} is damaged: {error}") from error
+    # tarfile takes a damaged header for the end, and a file that was cut between two members for a whole one
+    if not has_end:
+        raise InputError(f"{where} is damaged, or was cut, after {end:,} bytes: restore it")
 
 
 def _listing_of(root: Path, members: list[tuple[str, bool]]) -> Listing:

@@ -149,7 +149,7 @@ def header_damaged(data: bytes) -> bytes:
 def test_a_damaged_shard_is_named(tmp_path, damage, words):
     file = shard(tmp_path / "s" / "train-7.tar", [0, 1, 0, 1])
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(InputError, match=rf"train-7\.tar {words}"):
+    with pytest.raises(InputError, match=rf"train-7\.tar {words}[^/]*$"):
         opened(tmp_path / "s")
 
 
