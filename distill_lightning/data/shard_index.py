@@ -2,8 +2,8 @@
 ``000123.jpg`` is a picture, and ``000123.cls`` or ``000123.json`` holds its label.
 
 The index is made once, in the cache folder: where each picture lies, sorted by part, class and name, so that a picture
-has the same position in whatever shard it lies. It is mapped into memory: a process needs 8 bytes for each picture, for
-the number of its class.
+has the same position in whatever shard it lies. It is mapped into memory: of it a process holds 8 bytes for each
+picture, the number of its class.
 """
 
 import hashlib
