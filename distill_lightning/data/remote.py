@@ -75,7 +75,9 @@ class RemoteShards:
         self.root = root.rstrip("/")
         system, path = _opened(self.root, os.getpid())
         try:
-            found = system.find(path, maxdepth=DEEPEST, detail=True) or system.ls(path)  # find hides what goes wrong
+            found = system.find(path, maxdepth=DEEPEST, detail=True)
+            if not found:
+                system.ls(path)  # it says what goes wrong, which find does not
             infos = {name[len(path) :].strip("/"): info for name, info in found.items()}
             infos = {
                 name: info for name, info in infos.items() if not any(junk_kind(p, False) for p in name.split("/"))

@@ -14,6 +14,7 @@ from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.remote import RemoteShards
 from distill_lightning.errors import InputError
 from distill_lightning.files import locked
+from distill_lightning.runs import RunConfig
 
 GIVEN = {"image_size": 16, "batch_size": 8, "val_size": 0, "from_files": True}
 
@@ -177,6 +178,7 @@ def test_a_file_may_not_say_what_to_fetch(shards, tmp_path, capsys):
              "--trainer.accelerator", "cpu"]  # fmt: skip
     assert distill("fit", *given) == 0
     (run,) = Path().glob("logs/*/*/*/checkpoints/last.ckpt")
+    assert RunConfig.read(run.parent.parent).declared.pictures == f"file://{shards}"
     capsys.readouterr()
     assert distill("validate", "--ckpt_path", os.fspath(run)) == 2
     assert "a file may not say what to fetch" in capsys.readouterr().err
