@@ -94,36 +94,12 @@ def run_seed() -> int:
 
 # the purposes of random draws; each purpose is the first name of its hashes, so that two purposes never share numbers
 PERMUTATION, SPLIT, STEP, AUGMENT, PAIR, NOISE, MIX, BUILD, PRUNE, BALANCE, UNLABELLED, PATCHES = range(1, 13)
-MADE, CONTRAST, SPECIAL, CLUSTER = range(13, 17)
+MADE, CONTRAST, SPECIAL, CLUSTER, KEYED = range(13, 18)
 
 
 def seed_of_order(seed: int, order: int) -> int:
     """The seed for sample order number ``order``, if there are several. Order 0 uses ``seed`` itself."""
     return hash_numbers(PERMUTATION, seed, order) if order else seed
-
-
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """The order of the samples in an epoch: a permutation of 0 .. count - 1, int64 (count,)."""
-    return hash_names(PERMUTATION, seed, epoch, torch.arange(count)).argsort(stable=True)
-
-
-def in_turns(position: Tensor, count: int, order: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
-    """Samples in orders that follow each other without a gap: each is taken once before one is taken again.
-
-    Args:
-        position: (n,) int64, the places in this endless row.
-        count: the number of samples.
-        order: the order of a turn, (count,) int64, as a function of its number.
-
-    Returns:
-        Numbers of samples, (n,) int64, and how often each was taken before, its turn, (n,) int64.
-    """
-    turn, place = position // count, position % count
-    numbers = torch.empty_like(place)
-    for one in turn.unique().tolist():
-        here = turn == one
-        numbers[here] = order(one)[place[here]]
-    return numbers, turn
 
 
 def rank_within_class(labels: Tensor, seed: int) -> Tensor:

@@ -2,6 +2,7 @@
 data."""
 
 import copy
+import io
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
@@ -308,6 +310,19 @@ def write_pictures(folder: Path, classes: int, per_class: int, size: int = 32, s
             pixels = np.clip(colour + rng.integers(-40, 40, (size, size, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(target / f"{number:03d}.png")
     return folder
+
+
+def write_shard(file: Path, samples: list[tuple[str, dict[str, object]]]) -> Path:
+    """A tar file in the form of webdataset, from the common name of a sample's files and their content by extension."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as archive:
+        for key, files in samples:
+            for end, given in files.items():
+                content = given if isinstance(given, bytes) else str(given).encode()
+                member = tarfile.TarInfo(f"{key}.{end}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    return file
 
 
 def pruned_network(seed: int = 0, keep: float = 0.1) -> tuple[ConvNet, masks.Masks]:

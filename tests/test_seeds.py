@@ -2,8 +2,8 @@
 
 import torch
 
+from distill_lightning.orders import epoch_order
 from distill_lightning.seeds import (
-    epoch_order,
     hash_names,
     hash_numbers,
     hashed_by_numpy,

@@ -27,9 +27,9 @@ from distill_lightning.data.training_samples import Share
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.orders import put_in_order
 from distill_lightning.ranges import Range
 from distill_lightning.recorded import Recorded
-from distill_lightning.seeds import epoch_order
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
 Pictures = Annotated[int, Range(at_least=2)]
@@ -82,7 +82,7 @@ class ReestimateBatchNorm(Recorded, Callback):
             data.setup("predict")  # reads the training part, and keeps the normalisation of the checkpoint
         split = data.training_split
         # mixed, because the pictures of a folder lie class by class
-        rows = split.taken[epoch_order(len(split.taken), 0, 0)[: self.pictures]]
+        rows = put_in_order(split.taken, 0, 0)[: self.pictures]
         assert data.normaliser is not None
         share = Share(device=trainer.strategy.root_device)
         chosen = Split(split.source, rows, split.labels)

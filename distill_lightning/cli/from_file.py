@@ -18,6 +18,7 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.mixing import Mixing
+from distill_lightning.data.remote import is_remote
 from distill_lightning.errors import InputError
 from distill_lightning.files import printable
 from distill_lightning.initializers import Initializer
@@ -110,13 +111,15 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
         where: the checkpoint's file.
 
     Returns:
-        The configuration with two changes. Options that name a folder to write to are removed, unless the folder lies
-        in the working folder or in the run's folder of the checkpoint; each is reported on standard error.
-        ``num_workers`` is limited to the number of cores, or to FEW_PROCESSES if that is larger.
+        The configuration with three changes. Options that name a folder to write to are removed, unless the folder lies
+        in the working folder or in the run's folder of the checkpoint, and so is a ``root`` of the data that is a URL;
+        each is reported on standard error. ``num_workers`` is limited to the number of cores, or to FEW_PROCESSES if
+        that is larger.
 
     Raises:
         InputError: the configuration uses a class or a value that a file may not use.
     """
+    config = _without_url(config, where)
     asked = flat(config, str(where))
     refuse_untrusted(asked, kinds(), str(where))
     for name in ("model", "data"):
@@ -124,6 +127,18 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
             raise InputError(f"{where} has no class as {name}: it is damaged, or of another program")
     _check_values(asked, where)
     return _Paths(where).kept(config)
+
+
+def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
+    """A configuration whose data have no URL as ``root``, which only the user may say again."""
+    data: Any = config.get("data")
+    given = (data.get("init_args") or {}) if _is_spec(data) else {}
+    root = given.get("root") if isinstance(given, dict) else None
+    if not isinstance(root, str) or not is_remote(root) or not lookup(data["class_path"], ImageData).takes_urls:
+        return config
+    what = f"names {printable(root)} as the data's root: a file may not say what to fetch, so it is left out"
+    print(f"{printable(where)} {what}: give --data.root", file=sys.stderr)
+    return config | {"data": {**data, "init_args": {k: v for k, v in given.items() if k != "root"}}}
 
 
 def as_text(config: dict[str, Any]) -> str:

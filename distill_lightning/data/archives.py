@@ -5,6 +5,7 @@ import os
 import tarfile
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -65,7 +66,7 @@ class ZipStore:
             if member.flag_bits & 1:
                 raise InputError(f"{self.root} is encrypted: unpack it yourself, or make a zip without a password")
             total += member.file_size
-            _refuse_size(self.root, member.filename, member.file_size)
+            refuse_size(self.root, member.filename, member.file_size)
             names.append((member.filename, member.is_dir()))
         _refuse_ratio(self.root, total)
         return _listing_of(self.root, names)
@@ -123,18 +124,15 @@ class TarStore:
             InputError: the file is damaged, or a member lies outside of it.
         """
         names, links = [], 0
-        try:
-            with tarfile.open(self.root, "r:") as archive:
-                for member in archive:
-                    if not (member.isfile() or member.isdir()) or member.issparse():
-                        links += 1
-                        continue
-                    _refuse_size(self.root, member.name, member.size)
-                    name = str(PurePosixPath(member.name))
-                    names.append((name, member.isdir()))
-                    self.places[name] = (member.offset_data, member.size)
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-            raise InputError(f"{self.root} is damaged: {error}") from error
+        with open(self.root, "rb") as file:
+            for member in tar_members(file, self.root):
+                if not (member.isfile() or member.isdir()) or member.issparse():
+                    links += 1
+                    continue
+                refuse_size(self.root, member.name, member.size)
+                name = str(PurePosixPath(member.name))
+                names.append((name, member.isdir()))
+                self.places[name] = (member.offset_data, member.size)
         listing = _listing_of(self.root, names)
         return Listing(listing.files, listing.folders, listing.passed_over | ({"links": links} if links else {}))
 
@@ -157,6 +155,29 @@ class TarStore:
         if not self.places:
             self.listing()
         return self.places[name][1]
+
+
+def tar_members(file: BinaryIO, where: str | Path) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file that is not compressed.
+
+    Args:
+        file: the open file, which may be read elsewhere in between.
+        where: its name, for messages.
+
+    Raises:
+        InputError: the file is damaged, or was cut.
+    """
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            yield from archive
+            end = archive.offset
+        file.seek(end)
+        has_end = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        raise InputError(f"{where} is damaged: {error}") from error
+    # tarfile takes a damaged header for the end, and a file that was cut between two members for a whole one
+    if not has_end:
+        raise InputError(f"{where} is damaged, or was cut, after {end:,} bytes: restore it")
 
 
 def _listing_of(root: Path, members: list[tuple[str, bool]]) -> Listing:
@@ -187,7 +208,12 @@ def _listing_of(root: Path, members: list[tuple[str, bool]]) -> Listing:
     return Listing(tuple(sorted(files, key=parts_of)), tuple(sorted(folders, key=parts_of)), dict(passed))
 
 
-def _refuse_size(root: Path, name: str, size: int) -> None:
+def refuse_size(root: str | Path, name: str, size: int) -> None:
+    """Refuses a member of an archive that is too large.
+
+    Raises:
+        InputError: it is.
+    """
     if size > LARGEST_FILE:
         raise InputError(
             f"{root}: {shown(name)[:80]} would unpack to {size:,} bytes; at most {LARGEST_FILE:,} are read"

@@ -1,19 +1,18 @@
-"""Pictures of one's own: in folders, in a zip or tar file, with a file of labels, or in tables of Hugging Face."""
+"""Pictures of one's own: in folders, a zip or tar file, with a file of labels, in shards, or in tables."""
 
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from distill_lightning.data import overview
 from distill_lightning.data.bad_pictures import counts_of
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.layouts import Labelled, Layout
+from distill_lightning.data.labelled import Labelled
+from distill_lightning.data.layouts import Layout
 from distill_lightning.data.options import REST
 from distill_lightning.data.own_layout import find_pictures_of
 from distill_lightning.data.part_names import PARTS
@@ -31,7 +30,7 @@ from distill_lightning.data.stores import Store, shown
 from distill_lightning.data.unlabelled import find_unlabelled
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.ranges import Range
+from distill_lightning.ranges import CountOrZero, Range
 
 Side = Annotated[int, Range(1, 8192)]
 """In pixels. The largest picture takes 800 MB as float32."""
@@ -45,18 +44,19 @@ STEP = 8
 class ImageFolder(ImageData):
     """Pictures of your own.
 
-    ``root`` is a folder, a zip file or a tar file. The layout is found by itself: class folders alone; folders for
-    training, validation and test with class folders, under any of their usual names; class folders with such folders
-    in them; a CSV file or JSON lines with a path and a class in each row; Parquet or Arrow files of Hugging Face
-    ``datasets``; or, with ``pattern``, the class in the name of each file. Validation and test may be missing.
+    ``root`` is a folder, a zip file or a tar file, or the URL of tar files that fsspec can read. The layout is found by
+    itself: class folders alone; folders for training, validation and test with class folders, under any of their usual
+    names; class folders with such folders in them; a CSV file or JSON lines with a path and a class in each row;
+    Parquet or Arrow files of Hugging Face ``datasets``; tar files of webdataset, with ``NAME.cls`` or ``NAME.json``
+    beside ``NAME.jpg``; or, with ``pattern``, the class in the name of each file. Validation and test may be missing.
 
     Args:
-        root: the folder or archive.
+        root: the folder or archive, or the URL.
         image_size: the side of the square pictures in pixels. The shorter side of a file is resized to it, and the
             centre is cropped. By default it is the median of the shorter sides, at most 224 and, above 32, rounded
             down to a multiple of 8.
         grey: whether the pictures have one channel instead of three.
-        cache: the folder for decoded pictures; by default in the user's cache folder.
+        cache: the folder for decoded pictures and for the index of tar files; by default in the user's cache folder.
         parts: the folder of a part, if its name does not tell: {"test": "holdout"}. The keys are "train", "val" and
             "test", and "ignore" for folders that are not used; a value may be a list.
         labels: files with a path and a class in each row, relative to ``root``; by default those that lie in it, if
@@ -72,6 +72,8 @@ class ImageFolder(ImageData):
         from_files: whether pictures are decoded by ``num_workers`` processes when they are needed, and not once into
             memory; by default if they take more than 4 GB in memory. A RandomResizedCrop that comes first in
             ``augment`` then cuts from the whole picture of the file.
+        cache_bytes: the largest size of the tar files from elsewhere that are kept in the folder ``cache``; none are by
+            default, and each picture is fetched when it is needed.
         kwargs: see ImageData.
 
     Raises:
@@ -79,8 +81,9 @@ class ImageFolder(ImageData):
             what a part of it is, or if pictures cannot be decoded.
     """
 
-    later_options: ClassVar[Mapping[str, Any]] = {"bad_pictures": "refuse", "other_classes": "refuse"}
-    free_options: tuple[str, ...] = ("cache",)
+    later_options: ClassVar[Mapping[str, Any]] = {"bad_pictures": "refuse", "other_classes": "refuse", "cache_bytes": 0}
+    free_options: tuple[str, ...] = ("cache", "cache_bytes")
+    takes_urls = True
     writes_to = ("cache",)
     """Options that name folders to write to. Their values are not taken from a file, such as a checkpoint."""
 
@@ -98,6 +101,7 @@ class ImageFolder(ImageData):
         other_classes: Literal["refuse", "leave_out"] = "refuse",
         bit_depth: Bits | None = None,
         from_files: bool | None = None,
+        cache_bytes: CountOrZero = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(root, **kwargs)
@@ -107,6 +111,7 @@ class ImageFolder(ImageData):
         self.channels = 1 if grey else 3
         self.cache = Path(cache) if cache is not None else default_cache()
         self.parts, self.labels, self.columns, self.pattern = parts, labels, columns, pattern
+        self.cache_bytes = cache_bytes
         self.bad_pictures, self.other_classes, self.from_files = bad_pictures, other_classes, from_files
         self._said: set[str] = set()
         self._read: dict[str, tuple[Pictures, Source]] = {}
@@ -116,7 +121,7 @@ class ImageFolder(ImageData):
     @property
     def name(self) -> str:  # type: ignore[override]
         """The name of the folder ``root``, or of the archive without its extension."""
-        path = Path(self.root).resolve()
+        path = Path(self.root.rpartition("://")[2]).resolve()
         return path.name if path.is_dir() else path.stem
 
     @property
@@ -173,7 +178,8 @@ class ImageFolder(ImageData):
 
     @cached_property
     def _found(self) -> tuple[Store, Layout]:
-        return find_pictures_of(self.root, self.name, self.parts, self.labels, self.columns, self.pattern)
+        given = self.parts, self.labels, self.columns, self.pattern
+        return find_pictures_of(self.root, self.name, *given, self.cache, self.cache_bytes)
 
     @property
     def layout(self) -> Layout:
@@ -184,8 +190,8 @@ class ImageFolder(ImageData):
     def survey(self) -> Survey:
         """The headers of some training pictures or, without a training part, of some of another part."""
         store, layout = self._found
-        rows: Labelled = layout.parts.get("train") or next(iter(layout.parts.values()), [])
-        return survey(store, [name for name, _ in rows])
+        rows = layout.parts.get("train") or next(iter(layout.parts.values()), None)
+        return survey(store, rows.names if rows else [])
 
     # Reading
 
@@ -218,9 +224,8 @@ class ImageFolder(ImageData):
         if layout.empty and part == "train":
             raise InputError(f"{self.root}/{layout.empty[0]} holds no pictures: each class needs some")
         rows = self._of_known_classes(part, rows)
-        number = {name: i for i, name in enumerate(self.class_names)}
-        files = Pictures(store, [name for name, _ in rows], self.channels, self.image_size, self.bit_depth, part)
-        return self._decoded(files), torch.tensor([number[label] for _, label in rows], dtype=torch.int64)
+        files = Pictures(store, rows.names, self.channels, self.image_size, self.bit_depth, part)
+        return self._decoded(files), rows.numbered(self.class_names)
 
     def decode_unlabelled(self, files: Pictures) -> Source:
         """See ImageData."""
@@ -267,7 +272,7 @@ class ImageFolder(ImageData):
         own = ImageFolder(
             self.root, self.image_size, self.channels == 1, str(self.cache), bad_pictures="skip", parts=self.parts,
             labels=self.labels, columns=self.columns, pattern=self.pattern, bit_depth=self.bit_depth,
-            from_files=self.from_files,
+            from_files=self.from_files, cache_bytes=self.cache_bytes,
         )  # fmt: skip
         own.setup("fit")
         return own.fingerprint == self.trained_on.info.fingerprint
@@ -278,22 +283,21 @@ class ImageFolder(ImageData):
         Raises:
             InputError: there are other classes, and ``other_classes`` is "refuse".
         """
-        known = self.class_names
-        counts = Counter(label for _, label in rows)
-        odd = sorted(counts.keys() - set(known))
+        known, there = self.class_names, set(rows.present)
+        odd = sorted(there - set(known))
         if odd and (self.other_classes == "refuse" or part == "train"):
             some = ", ".join(shown(name) for name in odd)[:60]
             raise InputError(
                 f"the {part} part of {shown(self.root)[-50:]} has classes that are not trained on: {some}; "
                 "remove them, or give data.other_classes leave_out"
             )
-        lacking = [name for name in known if name not in counts]
+        lacking = [name for name in known if name not in there]
         if lacking and part != "train":
             self._warn(f"the {part} part lacks {some_of(lacking)}: no picture of these classes is evaluated")
         if odd:
             self._warn(f"the {part} part has {some_of(odd)}, which are not trained on: their pictures are left out")
-        left = [row for row in rows if row[1] not in odd]
-        if not left:
+        left = rows.without(odd)
+        if not len(left):
             raise InputError(f"the {part} part of {self.root} has no picture of {some_of(known)}: give one that has")
         return left
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.seeds import BALANCE, hash_names, in_turns, seed_for
+from distill_lightning.orders import in_turns
+from distill_lightning.seeds import BALANCE, hash_names, seed_for
 
 
 def check_weights(given: str | Mapping[str | int, float] | None) -> None:

@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from distill_lightning.data.layouts import Labelled, Layout, arranged, is_picture_name
+from distill_lightning.data.layouts import Layout, Rows, arranged, is_picture_name
 from distill_lightning.data.part_names import PARTS, part_of, words_of
 from distill_lightning.data.stores import Listing, Store, parts_of, shown
 from distill_lightning.errors import InputError
@@ -66,7 +66,7 @@ def read_labels(
         if key not in COLUMNS:
             raise InputError(f"data.columns has {key}: it takes {', '.join(COLUMNS)}, each with the name of a column")
     finder = _Finder(listing)
-    parts: dict[str, Labelled] = {}
+    parts: dict[str, Rows] = {}
     notes: list[str] = []
     seen: dict[str, tuple[str, str]] = {}
     for file in files:
@@ -122,7 +122,7 @@ def of_pattern(listing: Listing, pattern: str, root: str) -> Layout:
     pieces = re.split(r"(\{class\}|\{part\}|\*)", pattern)
     forms = {"{class}": "(?P<label>.+?)", "{part}": "(?P<part>.+?)", "*": ".*?"}
     form = re.compile("".join(forms.get(piece, re.escape(piece)) for piece in pieces))
-    parts: dict[str, Labelled] = {}
+    parts: dict[str, Rows] = {}
     odd = []
     names = [name for name in listing.files if is_picture_name(name)]
     for name in names:

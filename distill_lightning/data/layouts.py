@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from distill_lightning.data.labelled import Labelled
 from distill_lightning.data.part_names import PARTS, PICTURE_WORDS, names_a_part, names_unlabelled, part_of, words_of
 from distill_lightning.data.stores import Listing, parts_of, shown
 from distill_lightning.errors import InputError
 
-Labelled = list[tuple[str, str]]
+Rows = list[tuple[str, str]]
 """Names of pictures with the names of their classes."""
 IGNORE = "ignore"
 """The key of ``parts`` for folders that are not used."""
@@ -235,12 +236,12 @@ def _refuse_look_alikes(root: str, folders: Mapping[str, Node]) -> None:
 def _of_parts(
     nodes: Mapping[str, list[Node]], unused: Iterable[str], listing: Listing, ignored: Sequence[Node] = ()
 ) -> Layout:
-    parts: dict[str, Labelled] = {}
+    parts: dict[str, Rows] = {}
     empty: list[str] = []
     warnings = list(unused)
     said: list[str] = []
     for part in PARTS:
-        pictures: Labelled = []
+        pictures: Rows = []
         for given in nodes.get(part, []):
             node = unwrapped(given, in_part=True) if given.path else given
             if given.path and node.pictures:
@@ -262,7 +263,7 @@ def _of_parts(
 
 
 def _of_class_first(folders: Mapping[str, Node], listing: Listing) -> Layout:
-    parts: dict[str, Labelled] = {}
+    parts: dict[str, Rows] = {}
     for name, node in folders.items():
         for inner_name, inner in node.folders.items():
             part = part_of(inner_name)
@@ -272,7 +273,7 @@ def _of_class_first(folders: Mapping[str, Node], listing: Listing) -> Layout:
 
 
 def _sorted(
-    parts: Mapping[str, Labelled], notes: list[str], warnings: list[str], empty: list[str], listing: Listing
+    parts: Mapping[str, Rows], notes: list[str], warnings: list[str], empty: list[str], listing: Listing
 ) -> Layout:
     """A layout whose classes are those of the training part or, without one, of all parts."""
     classes = {label for _, label in parts["train"]} if "train" in parts else {n for p in parts.values() for _, n in p}
@@ -283,7 +284,7 @@ def _sorted(
 
 
 def arranged(
-    parts: Mapping[str, Labelled], classes: Sequence[str], notes: Iterable[str], warnings: Iterable[str] = (),
+    parts: Mapping[str, Rows], classes: Sequence[str], notes: Iterable[str], warnings: Iterable[str] = (),
     empty: Iterable[str] = (),
 ) -> Layout:  # fmt: skip
     """A layout with the pictures of each part sorted by the number of the class and by name; classes that are not in
@@ -291,7 +292,7 @@ def arranged(
     """
     number = {name: i for i, name in enumerate(classes)}
     ordered = {
-        part: sorted(pictures, key=lambda p: (number.get(p[1], len(number)), parts_of(p[0])))
+        part: Labelled.of_rows(sorted(pictures, key=lambda p: (number.get(p[1], len(number)), parts_of(p[0]))))
         for part, pictures in parts.items()
     }
     return Layout(ordered, tuple(classes), tuple(notes), tuple(warnings), tuple(empty))

@@ -1,8 +1,8 @@
 """Batches as pure functions of the position of training.
 
 The new samples of the global batch b of epoch e are the entries [b * batch_size, (b + 1) * batch_size) of the epoch's
-order, ``epoch_order``. Process r of W gets every W-th of them, starting with the r-th. `Batch` describes the order of
-the rows in a batch.
+order, ``TrainingSamples.order``. Process r of W gets every W-th of them, starting with the r-th. `Batch` describes the
+order of the rows in a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +17,7 @@ from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
 from distill_lightning.data.training_samples import Share, TrainingSamples
+from distill_lightning.orders import Order
 from distill_lightning.seeds import PAIR, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
 
@@ -53,7 +54,7 @@ class TrainLoader:
         self.clean_labels = None if clean is None else clean.to(share.device)
         weights = samples.class_weights
         self.class_weights = None if weights is None else weights.to(share.device)
-        self._orders: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._orders: dict[tuple[int, int], tuple[Order, Tensor]] = {}
 
     def __len__(self) -> int:
         return self.samples.batches
@@ -104,25 +105,27 @@ class TrainLoader:
             view.append(self._view(shown, 0))
         return self.renderer.plan(torch.cat(index), torch.cat(view), len(new), weight, len(without))
 
-    def _order(self, epoch: int, order: int) -> tuple[Tensor, Tensor]:
+    def _order(self, epoch: int, order: int) -> tuple[Order, Tensor]:
         """The positions of the samples in an epoch, and how often each was shown before; see TrainingSamples."""
         if (epoch, order) not in self._orders:
             while len(self._orders) > 1:  # keeps two: of this epoch, and of the last epoch for the repeated batch
                 del self._orders[next(iter(self._orders))]
-            taken = self.samples.split.taken
-            seed = seed_of_order(self.samples.seed, order)
-            drawn, shown = self.samples.order(seed, epoch)
-            self._orders[epoch, order] = taken[drawn].to(self.images.device), shown.to(self.images.device)
+            rows, shown = self.samples.order(seed_of_order(self.samples.seed, order), epoch)
+            if isinstance(rows, Tensor):  # short enough to lie on the device as a whole
+                rows, shown = rows.to(self.images.device), shown.to(self.images.device)
+            self._orders[epoch, order] = rows, shown
         return self._orders[epoch, order]
 
     def _new(self, epoch: int, batch: int, order: int) -> tuple[Tensor, Tensor, float]:
         """The new samples of this process, how often each was shown before, and the weight of the batch."""
         size, share = self.samples.batch_size, self.share
-        rows, shown = (column[batch * size : (batch + 1) * size] for column in self._order(epoch, order))
-        mine = slice(share.rank, None, share.world)
-        weight = len(rows[mine]) * share.world / len(rows)
+        first, end = batch * size, min((batch + 1) * size, self.samples.length)
+        mine = range(first + share.rank, end, share.world)
+        weight = len(mine) * share.world / (end - first)
         # a process without samples repeats one with weight 0, because every process must take part in the step
-        return (rows[mine], shown[mine], weight) if weight else (rows[:1], shown[:1], 0.0)
+        places = slice(mine.start, mine.stop, mine.step) if mine else slice(first, first + 1)
+        rows, shown = (column[places].to(self.images.device) for column in self._order(epoch, order))
+        return rows, shown, weight
 
     def _view(self, shown: Tensor, copy: int) -> Tensor:
         """The view number of a copy. With one view per epoch and no cycle it is the number of earlier showings."""

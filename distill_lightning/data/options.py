@@ -100,6 +100,8 @@ class DataOptions(Recorded, pl.LightningDataModule):
     """Options that do not change the result of a run."""
     root_names_the_pictures = True
     """Whether another ``root`` means other pictures. False for a published data set, the same in every folder."""
+    takes_urls = False
+    """Whether ``root`` may be a URL."""
 
     channels: int
     image_size: int

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from distill_lightning.data.layouts import Labelled, Layout
+from distill_lightning.data.labelled import Labelled
+from distill_lightning.data.layouts import Layout
 from distill_lightning.data.picture_files import Pictures, Survey, survey
 from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.data.splits import Split
@@ -146,10 +147,14 @@ def suspicions(
     store: Store, parts: Mapping[str, Labelled], seen: Survey, unlabelled: Pictures | None = None
 ) -> list[str]:
     """Sentences about what is suspicious in the files: duplicates, pictures with two classes, grey among colour."""
-    rows = [_File(part, store, name, label) for part, pictures in parts.items() for name, label in pictures]
-    if unlabelled is not None:
-        rows += [_File("unlabelled", unlabelled.store, name, None) for name in unlabelled.names]
-    lines = _duplicates(rows)
+    count = sum(map(len, parts.values())) + (0 if unlabelled is None else len(unlabelled))
+    if count > MOST_COMPARED:
+        lines = [f"duplicates were not looked for among {count:,} files, more than {MOST_COMPARED:,}"]
+    else:
+        rows = [_File(part, store, name, label) for part, pictures in parts.items() for name, label in pictures]
+        if unlabelled is not None:
+            rows += [_File("unlabelled", unlabelled.store, name, None) for name in unlabelled.names]
+        lines = _duplicates(rows)
     grey = sum(header.mode in ("L", "LA", "1") or header.mode.startswith("I;16") for header in seen.headers)
     if 0 < grey < len(seen.headers) / 2:
         lines.append(f"{grey:,} of {len(seen.headers):,} pictures that were looked at are grey among colour")
@@ -166,8 +171,6 @@ class _File(NamedTuple):
 
 
 def _duplicates(rows: Sequence[_File]) -> list[str]:
-    if len(rows) > MOST_COMPARED:
-        return [f"duplicates were not looked for among {len(rows):,} files, more than {MOST_COMPARED:,}"]
     by_size: dict[int, list[_File]] = defaultdict(list)
     for row in rows:
         try:

@@ -1,10 +1,14 @@
 """Finds the pictures of a folder or archive, whatever its layout."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from distill_lightning.data.archives import open_store
 from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
 from distill_lightning.data.layouts import Layout, arranged, find_layout
+from distill_lightning.data.remote import RemoteShards, is_remote
+from distill_lightning.data.shard_index import read_shards, shard_files
+from distill_lightning.data.shards import LocalShards
 from distill_lightning.data.stores import FolderStore, Store, shown
 from distill_lightning.data.tables import read_tables, table_files
 from distill_lightning.errors import InputError
@@ -19,16 +23,20 @@ def find_pictures_of(
     labels: str | Sequence[str] | None,
     columns: Mapping[str, str] | None,
     pattern: str | None,
+    cache: Path,
+    cache_bytes: int = 0,
 ) -> tuple[Store, Layout]:
     """Finds the pictures.
 
     Args:
-        root: the folder or archive.
+        root: the folder or archive, or a URL.
         name: its name, for messages.
         parts: see ImageFolder.
         labels: see ImageFolder.
         columns: see ImageFolder.
         pattern: see ImageFolder.
+        cache: the folder for the index of tar files.
+        cache_bytes: see ImageFolder.
 
     Returns:
         The store, and the pictures of each part in it.
@@ -36,12 +44,22 @@ def find_pictures_of(
     Raises:
         InputError: there are none, or it is not clear what a folder or a file is.
     """
+    if is_remote(root):
+        remote = RemoteShards(root, cache, cache_bytes)
+        if labels is not None or pattern is not None or not shard_files([*remote.infos]):
+            raise InputError(
+                f"{root}: only tar files of webdataset are read from elsewhere: copy others to this machine"
+            )
+        return read_shards(remote, [*remote.infos], parts, cache)
     store = open_store(root)
-    if isinstance(store, FolderStore) and labels is None and pattern is None and table_files(store.root):
+    finds = isinstance(store, FolderStore) and labels is None and pattern is None
+    if finds and table_files(store.root):
         tables, rows, names, notes = read_tables(store.root)
         of = rows.get("train") or [row for part in rows.values() for row in part]
         return tables, arranged(rows, names or sorted({label for _, label in of}), notes)
     listing = store.listing()
+    if finds and shard_files(listing.files):
+        return read_shards(LocalShards(root), listing.files, parts, cache)
     if pattern is not None:
         return store, of_pattern(listing, pattern, root)
     files = labels_files(listing, labels)

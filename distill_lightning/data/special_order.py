@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.seeds import SPECIAL, hash_names, in_turns
+from distill_lightning.orders import in_turns
+from distill_lightning.seeds import SPECIAL, hash_names
 
 
 def special_rows(labels: Tensor, classes: Sequence[int]) -> Tensor:

@@ -1,14 +1,17 @@
 """Folders of Hugging Face ``datasets``: Parquet or Arrow files with a column of pictures and a column of labels.
 
-Arrow files (of ``save_to_disk``) are mapped into memory; of Parquet files one group of rows is read at a time. Only
-pyarrow is needed, the extra ``huggingface``.
+Arrow files (of ``save_to_disk``) are mapped into memory, and a picture is read alone. Of Parquet files a whole group of
+rows is read for it, which cannot be avoided: its pages are compressed together. The last `GROUPS` groups are held, so
+that memory does not grow with the data. Only pyarrow is needed, the extra ``huggingface``.
 """
 
 import io
 import json
 import os
 import threading
+from bisect import bisect_right
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +20,8 @@ from distill_lightning.data.stores import Listing, Store, junk_kind
 from distill_lightning.errors import InputError
 
 ENDS = (".parquet", ".arrow")
+GROUPS = 8
+"""The number of groups of rows of Parquet files that a process holds."""
 PICTURE_COLUMNS = ("image", "img", "picture", "pixels")
 LABEL_COLUMNS = ("label", "labels", "fine_label", "class", "category", "target")
 
@@ -56,7 +61,7 @@ class TableStore:
 
 
 class _Table:
-    """An open file, with the rows of one group."""
+    """An open file."""
 
     def __init__(self, path: str) -> None:
         import pyarrow
@@ -85,7 +90,6 @@ class _Table:
             raise InputError(f"{path} cannot be read: {str(error).splitlines()[0][:100]}") from error
         for count in counts:
             self.starts.append(self.starts[-1] + count)
-        self.held: tuple[int, str, Any] | None = None
         self.lock = threading.Lock()  # two threads that read one Parquet file crash the process
 
     def __len__(self) -> int:
@@ -101,14 +105,21 @@ class _Table:
 
     def cell(self, row: int, name: str) -> Any:
         """One value of a column."""
-        group = next(i for i in range(len(self.starts) - 1) if row < self.starts[i + 1])
-        if self.parquet is None:
-            return self.batches[group].column(name)[row - self.starts[group]].as_py()
-        with self.lock:
-            if self.held is None or self.held[:2] != (group, name):
-                rows = self.parquet.read_row_group(group, columns=[name], use_threads=False)
-                self.held = group, name, rows.column(name)
-            return self.held[2][row - self.starts[group]].as_py()
+        group = bisect_right(self.starts, row) - 1
+        column = self.batches[group].column(name) if self.parquet is None else row_group(self, group, name)
+        return column[row - self.starts[group]].as_py()
+
+    @property
+    def largest_group(self) -> int:
+        """The number of rows that are read for a picture."""
+        return max(b - a for a, b in pairwise(self.starts)) if self.parquet is not None else 1
+
+
+@lru_cache(maxsize=GROUPS)
+def row_group(table: _Table, group: int, name: str) -> Any:
+    """A column of a group of rows."""
+    with table.lock:
+        return table.parquet.read_row_group(group, columns=[name], use_threads=False).column(name)
 
 
 @lru_cache(maxsize=64)
@@ -149,13 +160,14 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
     parts: dict[str, list[tuple[str, str]]] = {}
     names: list[str] | None = None
     picture = label = ""
+    largest = 1
     for path in table_files(root):
         relative = path.relative_to(root).as_posix()
         table = _opened(str(path), os.getpid())
         picture = _one_of(table.schema.names, PICTURE_COLUMNS, path, "pictures")
         label = _one_of(table.schema.names, LABEL_COLUMNS, path, "labels")
         names = _class_names(table.schema, label) or names
-        part = _part(relative)
+        part, largest = _part(relative), max(largest, table.largest_group)
         values = table.column(label)
         if names is not None and all(isinstance(v, int) for v in values):
             if odd := next((v for v in values if not -1 <= v < len(names)), None):
@@ -164,6 +176,11 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
         rows = [(f"{relative}:{i:09d}", str(value)) for i, value in enumerate(values) if value is not None]
         parts.setdefault(part, []).extend(rows)
     notes = [f"tables of Hugging Face datasets, pictures in the column {picture}, labels in {label}"]
+    if largest > 1:
+        notes.append(
+            f"Parquet: a picture that is decoded when it is needed reads a group of up to {largest:,} rows; Arrow "
+            "files and tar files of webdataset read it alone"
+        )
     return TableStore(root, picture), parts, names, notes
 
 

@@ -12,7 +12,7 @@ from distill_lightning.data.special_order import special_count, special_order
 from distill_lightning.data.splits import Split
 from distill_lightning.data.unlabelled import JoinedSource, Unlabelled
 from distill_lightning.errors import InputError
-from distill_lightning.seeds import epoch_order
+from distill_lightning.orders import Order, put_in_order
 
 CPU = torch.device("cpu")
 
@@ -89,7 +89,7 @@ class TrainingSamples:
             return 2 * special_count(self.labels, self.special_classes)
         return len(self.split)
 
-    def order(self, seed: int, epoch: int) -> tuple[Tensor, Tensor]:
+    def order(self, seed: int, epoch: int) -> tuple[Order, Tensor]:
         """The order of an epoch.
 
         Args:
@@ -97,15 +97,17 @@ class TrainingSamples:
             epoch: the number of the epoch.
 
         Returns:
-            Numbers of samples in ``split.taken``, (length,) int64, and how often each was shown before: the epoch,
+            The positions of samples, (length,) int64, and how often each was shown before, (length,) int64: the epoch,
             unless the classes are balanced or some are special.
         """
+        taken = self.split.taken
         if self.special_classes:
-            return special_order(self.labels, self.special_classes, seed, epoch, self.batch_size)
+            drawn, shown = special_order(self.labels, self.special_classes, seed, epoch, self.batch_size)
+            return taken[drawn], shown
         if self.balanced:
-            return balanced_order(self.labels, seed, epoch)
-        drawn = epoch_order(len(self.split), seed, epoch)
-        return drawn, torch.full_like(drawn, epoch)
+            drawn, shown = balanced_order(self.labels, seed, epoch)
+            return taken[drawn], shown
+        return put_in_order(taken, seed, epoch), torch.tensor(epoch).expand(len(taken))
 
     @property
     def batches(self) -> int:

@@ -22,8 +22,9 @@ from distill_lightning.data.splits import without_classes
 from distill_lightning.data.training_part import TrainingPart, good
 from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
+from distill_lightning.orders import Order, epoch_order, in_turns
 from distill_lightning.pillow_decoding import ChooseBox
-from distill_lightning.seeds import UNLABELLED, epoch_order, in_turns, seed_for
+from distill_lightning.seeds import UNLABELLED, seed_for
 
 START = 1 << 40
 """The position of the first picture of a folder without labels. It is larger than any training part."""
@@ -67,7 +68,7 @@ class Unlabelled:
 
 
 @lru_cache(maxsize=4)
-def _order(count: int, seed: int, turn: int) -> Tensor:
+def _order(count: int, seed: int, turn: int) -> Order:
     return epoch_order(count, seed_for(UNLABELLED, seed), turn)
 
 

@@ -12,6 +12,7 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.random_crops import ResizeAndCenterCrop
+from distill_lightning.data.remote import is_remote
 from distill_lightning.errors import InputError
 from distill_lightning.specs import lookup, offer, refuse_untrusted
 from distill_lightning.values import TrainedOn
@@ -112,15 +113,15 @@ def read_data(
     if not isinstance(spec, dict) or not isinstance(spec.get("class_path"), str):
         raise InputError(f"{where} does not say which data it was trained on: export it in Python, with data=...")
     found = lookup(spec["class_path"], ImageData)
-    left_out = {*LEFT_OUT, *getattr(found, "writes_to", ())}
+    left_out = {*LEFT_OUT, *getattr(found, "writes_to", ()), *(() if root is None else ("root",))}
     arguments = {k: v for k, v in (spec.get("init_args") or {}).items() if k not in left_out}
     spec = {"class_path": spec["class_path"], "init_args": arguments}
     refuse_untrusted({"data": spec}, {"data": ImageData}, where)
-    given = root if root is not None else arguments.get("root")
+    given = arguments.get("root") if root is None else root
     missing = None
     if isinstance(given, str):
         arguments["root"] = given if root is not None else found_from(home, given)
-        if not Path(arguments["root"]).exists():
+        if not is_remote(given) and not Path(arguments["root"]).exists():
             missing = InputError(f"{given}, the folder of the pictures of {where}, does not exist: {advice}")
     if missing and hasattr(found, "dataset"):  # it would be downloaded to that folder
         raise missing

@@ -55,4 +55,4 @@ def _pictures(options: dict[str, Any]) -> str | None:
     root = (data.get("init_args") or {}).get("root")
     if not root or not getattr(named_class(data["class_path"]), "root_names_the_pictures", True):
         return None
-    return str(Path(root).resolve())
+    return root if "://" in root else str(Path(root).resolve())

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from helpers import command, distill
+from helpers import command, distill, write_shard
 
 from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.callbacks.soft_targets import SoftTargets
@@ -41,6 +41,7 @@ LONGEST = 200
 """Characters of an answer."""
 B = "fit --config digits/baseline"
 K = "fit --config digits/kd"
+F = "fit --config folder/baseline --data.root"
 
 MINE = """
 from torch import nn
@@ -185,6 +186,14 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("fit --config nowhere.yaml", ["there is no file nowhere.yaml"]),
     ("fit --config digits/baselin", ["digits/baselin", "did you mean digits/baseline?"]),
     ("fit --config studies/quick", ["is a study", "distill study FILE"]),
+    # pictures in tar files
+    (f"{F} cut", ["cut/0.tar is damaged, or was cut, after 2,048 bytes", "restore it"]),
+    (f"{F} unlabelled", ["unlabelled/0.tar: 1 of 1 pictures have no label, such as 7", "NAME.cls"]),
+    (f"{F} labelled --data.parts '{{tset: x}}'", ["data.parts has tset", "train, val, test"]),
+    (f"{F} labelled --data.parts '{{test: x}}'", ["data.parts names x", "no tar file in labelled"]),
+    (f"{F} memory://nothing", ["memory://nothing cannot be listed"]),
+    (f"{F} nostore://bucket", ["nostore://bucket cannot be opened", "Protocol not known"]),
+    (f"{F} labelled --data.cache_bytes -1", ["data.cache_bytes is -1", "0 or more"]),
     (f"{B} --data MNIST --data.root nothing", ["MNIST is not in nothing"]),
     (f"{K}", ["there is no teacher"]),
     (f"{B} --ckpt_path last", ["there is no unfinished run"]),
@@ -243,6 +252,10 @@ def prepare() -> None:
     Path("empty").mkdir()
     Path("text.ckpt").write_text("no checkpoint")
     Path("mine.py").write_text(MINE)
+    write_shard(Path("unlabelled/0.tar"), [("7", {"jpg": b"?"})])
+    whole = write_shard(Path("labelled/0.tar"), [("1", {"cls": 1, "jpg": b"?"}), ("2", {"cls": 2, "jpg": b"?"})])
+    Path("cut").mkdir()
+    Path("cut/0.tar").write_bytes(whole.read_bytes()[:2048])
 
 
 def check(answer: str, status: int, words: list[str]) -> None:

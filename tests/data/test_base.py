@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers import bare_trainer, sgd, train_loader
 
+from distill_lightning import orders
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.digits import Digits
@@ -28,6 +29,12 @@ def digits(**options) -> Digits:
     return data
 
 
+@pytest.fixture(params=[orders.LARGE, 64])
+def large(request, monkeypatch) -> None:
+    """Orders in memory, and orders that are computed place by place."""
+    monkeypatch.setattr(orders, "LARGE", request.param)
+
+
 def epoch(data: ImageData, number: int, rank: int = 0, world: int = 1, start: int = 0, **more) -> list[Batch]:
     return list(train_loader(data, rank, world, (number, start), **more))
 
@@ -43,6 +50,7 @@ def test_batches_say_who_is_in_them():
         assert batch.weight == 1.0
 
 
+@pytest.mark.usefixtures("large")
 def test_an_epoch_is_one_pass():
     data = digits(keep_last=True)
     seen = torch.cat([batch.index for batch in epoch(data, 3)])
@@ -54,6 +62,7 @@ def test_last_partial_batch_is_dropped_unless_kept():
     assert len(epoch(digits(keep_last=True), 0)) == len(epoch(digits(), 0)) + 1
 
 
+@pytest.mark.usefixtures("large")
 def test_starting_in_the_middle_gives_the_same_batches():
     data = digits(augment=[RandomCrop(1)])
     whole, rest = epoch(data, 2), epoch(data, 2, start=7)
@@ -62,6 +71,7 @@ def test_starting_in_the_middle_gives_the_same_batches():
         assert a.index.equal(b.index)
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("keep_last", [False, True])
 def test_global_batch_is_the_same_on_any_number_of_processes(keep_last):
     data = digits(augment=[RandomCrop(1)], keep_last=keep_last)
@@ -76,6 +86,7 @@ def test_global_batch_is_the_same_on_any_number_of_processes(keep_last):
         assert weights == pytest.approx(3)
 
 
+@pytest.mark.usefixtures("large")
 def test_unequal_shares_are_weighted_so_that_the_mean_is_exact():
     data = digits(keep_last=True, train_part=121)
     parts = [epoch(data, 0, rank, 3)[-1] for rank in range(3)]
@@ -85,6 +96,7 @@ def test_unequal_shares_are_weighted_so_that_the_mean_is_exact():
     assert mean.item() == pytest.approx(alone.images.mean().item())
 
 
+@pytest.mark.usefixtures("large")
 def test_last_batch_is_repeated_under_another_view():
     data = digits(augment=[RandomCrop(1)])
     first, second = epoch(data, 0, needs=REPEATS), epoch(data, 1, needs=REPEATS)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import write_pictures
+from helpers import write_pictures, write_shard
 
+from distill_lightning.data import tables
 from distill_lightning.data.archives import ZipStore
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.part_names import part_of
@@ -172,6 +173,19 @@ def arrow(plain: Path, root: Path) -> Path:
     return root
 
 
+def shards(plain: Path, root: Path) -> Path:
+    """Two tar files for each part, mixed, with the number of the class beside each picture."""
+    files = pictures_of(plain)
+    classes = sorted({label for _, label, _ in files})
+    for part in PARTS:
+        own = [(f"{label}/{file.stem}", classes.index(label), file) for p, label, file in files if p == part][::-1]
+        for number in range(2):
+            samples = [(key, {"png": file.read_bytes(), "cls": label}) for key, label, file in own[number::2]]
+            write_shard(root / f"pets-{part}-{number:06}.tar", samples)
+    (root / "classes.txt").write_text("\n".join(classes))
+    return root
+
+
 LAYOUTS = {
     "other_case": (renamed({"train": "Train", "val": "Valid", "test": "TEST"}), {}),
     "sets": (renamed({"train": "training_set", "val": "dev", "test": "test_set"}), {}),
@@ -188,6 +202,7 @@ LAYOUTS = {
     "tar": (tarred, {}),
     "parquet": (parquet, {}),
     "arrow": (arrow, {}),
+    "shards": (shards, {}),
 }  # fmt: skip
 
 
@@ -203,7 +218,7 @@ def test_each_layout_gives_the_numbers_of_the_plain_one(plain, tmp_path, layout)
     assert not written  # nothing is unpacked
 
 
-@pytest.mark.parametrize("layout", ["zip", "tar", "parquet", "labels_csv"])
+@pytest.mark.parametrize("layout", ["zip", "tar", "parquet", "labels_csv", "shards"])
 def test_workers_read_in_place(plain, tmp_path, layout):
     make, options = LAYOUTS[layout]
     root = make(plain, tmp_path / "made")
@@ -399,3 +414,21 @@ def test_parts_in_one_folder_have_caches_of_their_own(plain, tmp_path):
     assert len(before) == 3
     opened(root, cache=str(tmp_path / "c"))
     assert sorted((tmp_path / "c").iterdir()) == before
+
+
+def test_a_group_of_a_parquet_file_is_read_once_for_its_rows(plain, tmp_path, monkeypatch):
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    data = opened(parquet(plain, tmp_path / "made"), from_files=True)
+    read = []
+    original = pyarrow.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pyarrow.ParquetFile, "read_row_group", lambda *args, **kwargs: read.append(args[1]) or original(*args, **kwargs)
+    )
+    pictures = data.train.source.pictures
+    tables.row_group.cache_clear()
+    for position in range(len(pictures)):
+        pictures.decode(position)
+    assert len(read) == 5  # 24 rows, five in a group
+    assert any("a group of up to 5 rows" in note for note in data.layout.notes)
+    rows = data.layout.parts["train"].names
+    assert [pictures.store.read(name)[:4] for name in rows] == [b"\x89PNG"] * 24

@@ -77,7 +77,8 @@ def test_is_read_as_it_was_written(config, tmp_path):
 def test_a_folder_of_version_0_1_says_nothing_and_has_the_same_id(config, tmp_path):
     options = copy.deepcopy(config.options)
     # options that version 0.1 did not have
-    for later in ("balanced", "bad_pictures", "other_classes", "unlabelled", "unlabelled_share", "preprocess"):
+    added = ("balanced", "bad_pictures", "other_classes", "unlabelled", "unlabelled_share", "preprocess", "cache_bytes")
+    for later in added:
         del options["data"]["init_args"][later]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(options))
     assert RunConfig.read(tmp_path).id() == config.id()
