@@ -17,11 +17,11 @@ def first_input_error(error: BaseException | None) -> InputError | None:
     return error
 
 
-def nearest_word(word: str, words: Iterable[str]) -> str | None:
+def nearest_word(given: str, words: Iterable[str]) -> str | None:
     """The most similar of ``words``; None if none is similar. Case is ignored."""
-    small = {word.lower(): word for word in words}
-    close = difflib.get_close_matches(word.lower(), small, n=5, cutoff=0.6)
-    swapped = [one for one in close if sorted(one) == sorted(word.lower())]  # letters in another order come first
+    small = {word.lower(): word for word in words if len(word) > len(given) / 2}  # "one" lies within "convnet"
+    close = difflib.get_close_matches(given.lower(), small, n=5, cutoff=0.6)
+    swapped = [one for one in close if sorted(one) == sorted(given.lower())]  # letters in another order come first
     return small[[*swapped, *close][0]] if close else None
 
 
