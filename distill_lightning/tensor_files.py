@@ -6,6 +6,7 @@ no more memory than the size of the file allows.
 """
 
 import argparse
+import copy
 import hashlib
 import io
 import mmap
@@ -55,7 +56,19 @@ def write_tensors(path: str | Path, content: dict[str, Any]) -> None:
     """Writes a dict of tensors and plain data to a file, together with its format and its digest."""
     content = {**content, "format": FORMAT}
     content["digest"] = digest(content, str(path))
-    atomic_write(path, lambda file: torch.save(content, file))
+    whole = _without_views(content)
+    atomic_write(path, lambda file: torch.save(whole, file))
+
+
+def _without_views(tree: Any) -> Any:
+    """The same content. A part of a larger tensor is copied: it would be written with all of that."""
+    if isinstance(tree, Tensor):
+        return tree.clone() if tree.untyped_storage().nbytes() > tree.numel() * tree.element_size() else tree
+    if isinstance(tree, dict):
+        same_kind = copy.copy(tree)
+        same_kind.update({key: _without_views(inner) for key, inner in tree.items()})
+        return same_kind
+    return type(tree)(map(_without_views, tree)) if type(tree) in (list, tuple) else tree
 
 
 def read_tensors(path: str | Path, what: str, foreign: bool = False) -> Any:

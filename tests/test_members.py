@@ -12,11 +12,14 @@ import yaml
 from helpers import Kill, distill, load, rows, start
 from torch import nn
 
+from distill_lightning.cli.members import _tell
 from distill_lightning.errors import InputError
 from distill_lightning.members import ProcessState
 from distill_lightning.members.stacked import StackedNetworks
 from distill_lightning.members.turns import Turns
 from distill_lightning.models import ConvNet, FullyConnected, ResNet8
+from distill_lightning.tensor_files import write_tensors
+from distill_lightning.training.result import Result
 
 DOUBLE = ("--trainer.precision", "64-true", "--trainer.max_epochs", "2", "--doctor", "false")
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}
@@ -94,6 +97,35 @@ def test_members_may_differ_in_rates_and_in_length_and_one_may_fail(monkeypatch)
         assert_nearly_same(folder / one["name"], Path("alone/digits/baseline") / one["name"], tolerance=1e-6)
 
 
+def test_members_may_have_other_frozen_parts():
+    """Their steps are computed one by one while the modes of their modules differ."""
+    frozen = {"name": "frozen", "model.fine_tuning": {"head_first": 1}}
+    Path("members.yaml").write_text(yaml.safe_dump([{"name": "free", "seed_everything": 4}, frozen]))
+    given = ["--config", "digits/baseline", *DOUBLE]
+    assert distill("members", "--runs", "members.yaml", *given) == 0
+    for options in (["--name=free", "--seed_everything=4"], as_options(frozen)):
+        assert distill("fit", *given, *options, "--log_dir", "alone") == 0
+    for name in ("free", "frozen"):
+        assert_nearly_same(Path("logs/digits/baseline", name), Path("alone/digits/baseline", name))
+
+
+def test_a_tensor_that_is_part_of_a_stack_is_written_alone():
+    stack = torch.randn(50, 1000)
+    write_tensors("a.pt", {"kind": "x", "weights": stack[3], "more": [stack[4], (stack,)]})
+    write_tensors("b.pt", {"kind": "x", "weights": stack[3].clone(), "more": [stack[4].clone(), (stack,)]})
+    assert Path("a.pt").stat().st_size == Path("b.pt").stat().st_size
+    assert torch.equal(torch.load("a.pt")["weights"], stack[3])
+
+
+def test_members_that_end_with_an_error_do_not_hide_the_others(capsys):
+    done = Result(Path("logs/x/a"), {"test/accuracy": 0.5})
+    assert _tell(["member 0", "member 1"], [InputError("picture 7 is damaged"), done], "") == 1
+    out, err = capsys.readouterr()
+    assert "member 1: logs/x/a" in out and err == "distill: member 0: picture 7 is damaged\n"
+    with pytest.raises(InputError, match="no such"):
+        _tell(["member 0", "member 1"], [InputError("no such thing")] * 2, "")
+
+
 def test_a_signal_reaches_all_members_and_they_go_on(tmp_path):
     options = ["--config", "digits/baseline", "--trainer.max_epochs", "40", "--doctor", "false"]
     given = [*options, "--seeds", "2", "--name", "m"]
@@ -107,7 +139,7 @@ def test_a_signal_reaches_all_members_and_they_go_on(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM, err
     assert [load(folder)["epoch"] < 39 for folder in folders] == [True, True]
-    assert "stopped and saved after step" in err
+    assert err.count("the same command goes on with --ckpt_path last") == 1
     assert distill("members", *given, "--ckpt_path", "last") == 0
     assert distill("members", *given, "--ckpt_path", "auto") == 0  # finished: nothing is done
     for seed, folder in enumerate(folders):
@@ -196,6 +228,22 @@ def test_turns_run_one_at_a_time_and_keep_their_draws():
         assert outcomes[number] == [torch.rand(1).item() for _ in range(3)]
     assert seen == [(turn, number) for turn in range(3) for number in range(3)]
     assert "PL_GLOBAL_SEED" not in os.environ
+
+
+def test_a_waiting_job_serves_and_not_one_that_has_ended():
+    """What belongs to a thread, such as autocast, is then as in the jobs' own steps."""
+    served = []
+    turns = Turns(
+        [ProcessState()] * 3, lambda asked: served.append(torch.is_autocast_enabled("cpu")) or dict.fromkeys(asked)
+    )
+
+    def job(number: int, times: int) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            for _ in range(times):
+                turns.meet(number, None)
+
+    assert turns.run([lambda: job(0, 3), lambda: job(1, 2), lambda: job(2, 1)]) == [None] * 3
+    assert served == [True] * 3
 
 
 def test_an_error_in_a_meeting_reaches_all_who_wait_and_one_that_ends_holds_up_nobody():

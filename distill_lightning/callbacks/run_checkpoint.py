@@ -95,6 +95,8 @@ class RunCheckpoint(Recorded, Checkpoint):
         self.writing = False
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
+        self.alone = True
+        """Whether no other run is in this process. Then this run says how to go on, and puts its job back."""
 
     @property
     def run_folder(self) -> Path:
@@ -300,7 +302,7 @@ class RunCheckpoint(Recorded, Checkpoint):
 
     def _say(self, what: str) -> None:
         """Says that the run has stopped, and how to go on. In a study, the study says it."""
-        if OF_STUDY not in os.environ and self.folder is not None:
+        if self.alone and OF_STUDY not in os.environ and self.folder is not None:
             name = self.run_folder.name
             in_python = "in Python, with ckpt_path='last' and this name"
             print(f"{what}: the same command goes on with --name {name} --ckpt_path last; {in_python}", file=sys.stderr)
@@ -309,5 +311,5 @@ class RunCheckpoint(Recorded, Checkpoint):
         """Puts the job back into SLURM's queue if SIGUSR1 was received: SLURM sends it shortly before the time
         limit.
         """
-        if REQUEUE in (self.signal, self.received) and self.trainer.is_global_zero:
+        if self.alone and REQUEUE in (self.signal, self.received) and self.trainer.is_global_zero:
             requeue()

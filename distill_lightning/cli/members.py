@@ -64,7 +64,8 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
     before = ProcessState()
     outcomes = fit_together(members, given.ckpt_path)
     before.restore()
-    return _tell([f"member {number}" for number in range(len(options))], outcomes)
+    again = "--ckpt_path last" if given.name or given.study or given.runs else "--name NETWORK --ckpt_path last"
+    return _tell([f"member {number}" for number in range(len(options))], outcomes, again)
 
 
 def _of_seeds(given: str, name: str | None) -> list[list[str]]:
@@ -119,8 +120,14 @@ def _of_study(name: str, entry: str, options: list[str], resolve: Resolve) -> li
     return [list(run.arguments[1:]) for run in missing]
 
 
-def _tell(labels: list[str], outcomes: list[Any]) -> int:
-    """Prints what has become of each member, and returns the exit status."""
+def _tell(labels: list[str], outcomes: list[Any], again: str) -> int:
+    """Prints what has become of each member, and returns the exit status.
+
+    Args:
+        labels: the names of the members.
+        outcomes: what ``fit_together`` has returned.
+        again: the options to go on with after a signal.
+    """
     accuracies, status = [], 0
     for label, outcome in zip(labels, outcomes, strict=True):
         if isinstance(outcome, Result):
@@ -131,10 +138,14 @@ def _tell(labels: list[str], outcomes: list[Any]) -> int:
         elif isinstance(outcome, SystemExit):
             status = max(status, outcome.code if isinstance(outcome.code, int) else 1)
         else:
-            if (wrong := first_input_error(outcome)) is not None:
+            wrong = first_input_error(outcome)
+            if wrong is not None and not any(isinstance(one, Result | SystemExit) for one in outcomes):
                 raise wrong
-            print(f"distill: {label}: {type(outcome).__name__}: {outcome}", file=sys.stderr)
+            said = str(wrong) if wrong is not None else f"{type(outcome).__name__}: {outcome}"
+            print(f"distill: {label}: {said}", file=sys.stderr)
             status = max(status, 1)
+    if status > 128:
+        print(f"stopped and saved: the same command goes on with {again}", file=sys.stderr)
     if len(accuracies) > 1:
         print(f"test accuracy {100 * mean(accuracies):.2f} ± {100 * stdev(accuracies):.2f} %", flush=True)
     return status

@@ -6,6 +6,7 @@ has the same position in whatever shard it lies. It is mapped into memory: of it
 picture, the number of its class.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -30,7 +31,7 @@ from distill_lightning.data.shards import END, MemberNames, Shards, ShardStore
 from distill_lightning.data.stores import shown
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write, read_json
+from distill_lightning.files import atomic_write, locked, read_json
 
 FORM = 1
 """The version of the form of an index. An index of another version is made again."""
@@ -40,6 +41,10 @@ CLASS_FILES = ("classes.txt", "class_names.txt", "classnames.txt", "labels.txt")
 """The usual names of a file beside the shards that has the name of a class in each line."""
 LARGEST_LABEL = 1 << 20
 """The largest size of a file with a label, in bytes."""
+LONGEST_LABEL = 200
+"""The longest label, in characters."""
+LONGEST_NAME = 1000
+"""The longest name of a picture, in bytes: the index gives each name as much room as the longest needs."""
 Rows = npt.NDArray[Any]
 """For each picture the numbers of its shard and class, where it starts and its size in bytes, and its name."""
 
@@ -74,8 +79,14 @@ def read_shards(
     place = cache / f"shards-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.npy"
     found = _read(place, state, shards.root)
     if found is None:
-        class_names = None if listed is None else _lines_of(shards, listed)
-        found = _write(place, state, *_indexed(shards, names, part_of_shard, class_names))
+        with contextlib.ExitStack() as alone:
+            with contextlib.suppress(OSError):  # of a folder that cannot be written to
+                alone.enter_context(locked(place.with_suffix(".lock")))
+            # another process of this machine may have made it meanwhile
+            found = _read(place, state, shards.root, says=False)
+            if found is None:
+                class_names = None if listed is None else _lines_of(shards, listed)
+                found = _write(place, state, *_indexed(shards, names, part_of_shard, class_names))
     rows, facts = found
     known = tuple(facts["class_names"])
     labels = torch.from_numpy(rows["label"].astype(np.int64))
@@ -88,8 +99,8 @@ def read_shards(
 # The file of an index
 
 
-def _read(place: Path, state: list[Any], root: str) -> tuple[Rows, dict[str, Any]] | None:
-    """The index in a file; None, after a line about it, if it is damaged or if shards have changed."""
+def _read(place: Path, state: list[Any], root: str, says: bool = True) -> tuple[Rows, dict[str, Any]] | None:
+    """The index in a file; None, and a line about it if ``says``, if it is damaged or if shards have changed."""
     facts_of = place.with_suffix(".json")
     if not facts_of.exists():
         return None
@@ -102,7 +113,7 @@ def _read(place: Path, state: list[Any], root: str) -> tuple[Rows, dict[str, Any
         is_whole = False
     if is_whole and facts["state"] == state:
         return rows, facts
-    if is_first():
+    if says and is_first():
         why = "its tar files have changed" if is_whole else f"its index {shown(place)} is damaged"
         print(f"{shown(root)}: {why}: it is indexed again", file=sys.stderr)
     return None
@@ -136,6 +147,7 @@ def _indexed(
 ) -> tuple[Rows, dict[str, Any]]:
     """The rows of an index, and the facts beside them: classes, parts and warnings."""
     labels: dict[str, int] = {}
+    numbers = {name: str(number) for number, name in enumerate(class_names or ()) if not name.isdecimal()}
     left_out: Counter[str] = Counter()
     found = []
     console = Console(stderr=True)
@@ -143,7 +155,10 @@ def _indexed(
     for number, name in enumerate(track(names, words, console=console, disable=not console.is_terminal)):
         with shards.open(name) as file:
             samples = _samples(file, f"{shards.root}/{shown(name)}", left_out)
-        of_shard = [(number, labels.setdefault(one[1], len(labels)), one[2], one[3], one[0]) for one in samples]
+        of_shard = [
+            (number, labels.setdefault(numbers.get(label, label), len(labels)), start, size, name_of)
+            for name_of, label, start, size in samples
+        ]
         found.append(np.array(of_shard, _form(max((len(row[4]) for row in of_shard), default=1))))
     rows = np.concatenate(found)
     if not len(rows):
@@ -188,6 +203,8 @@ def _samples(file: BinaryIO, where: str, left_out: Counter[str]) -> list[tuple[b
             if key in pictures:
                 raise InputError(f"{where} has two pictures of the sample {shown(key.strip('/'))[:60]}: keep one")
             refuse_size(where, name, member.size)
+            if len(os.fsencode(name)) > LONGEST_NAME:
+                raise InputError(f"{where}: a name has more than {LONGEST_NAME:,} bytes: {shown(name)[:40]} ...")
             pictures[key] = os.fsencode(name), member.offset_data, member.size
         elif end == "cls" or (end == "json" and key not in labels):
             if member.size > LARGEST_LABEL:
@@ -213,9 +230,14 @@ def _label(content: bytes, end: str, where: str) -> str:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where} is no JSON: {str(error)[:60]}") from error
         text = next((read[key] for key in LABEL_KEYS if key in read), "") if isinstance(read, dict) else read
-    if isinstance(text, bool) or not isinstance(text, str | int) or not str(text) or "\n" in str(text):
+    label = "" if isinstance(text, bool) or not isinstance(text, str | int) else str(text)
+    if not 0 < len(label) <= LONGEST_LABEL or not label.isprintable():
         raise InputError(f"{where} holds no label: expected a number or a name, in JSON under the key label")
-    return str(text)
+    if label.removeprefix("-").isdecimal():
+        label = str(int(label))  # 01 is 1
+        if label.startswith("-") and label != "-1":
+            raise InputError(f"{where} has the label {label}: expected 0 or more, or -1 for none")
+    return label
 
 
 def _named(labels: Sequence[str], class_names: Sequence[str] | None, root: str) -> list[tuple[int, str]]:
@@ -228,9 +250,9 @@ def _named(labels: Sequence[str], class_names: Sequence[str] | None, root: str) 
         return [(int(label) if label.isdecimal() else sys.maxsize, label) for label in labels]
     named = []
     for label in labels:
-        if not label.isdecimal() and label not in class_names:
+        if not label.isdecimal():
             raise InputError(f"a picture in {root} has the label {shown(label)[:40]}, which is no class name")
-        number = int(label) if label.isdecimal() else class_names.index(label)
+        number = int(label)
         if number >= len(class_names):
             raise InputError(
                 f"a picture in {root} has the label {number}, but there are {len(class_names)} class names"

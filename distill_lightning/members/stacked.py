@@ -139,6 +139,12 @@ class StackedNetworks:
                     parameter.grad = grad if parameter.grad is None else parameter.grad + grad
             stack.grad = None
 
+    def release(self) -> None:
+        """Gives each network tensors of its own again."""
+        for network in self.networks:
+            for tensor in (*network.parameters(), *network.buffers()):
+                tensor.data = tensor.data.clone()
+
     def _follow_modes(self, number: int) -> None:
         """Sets training or eval mode of each module as in one of the networks: frozen parts are in eval mode."""
         for module, own in zip(self.template.modules(), self.networks[number].modules(), strict=True):

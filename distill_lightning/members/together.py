@@ -18,7 +18,8 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from distill_lightning.callbacks.run_checkpoint import SIGNALS
+from distill_lightning.callbacks.run_checkpoint import REQUEUE, SIGNALS
+from distill_lightning.environment import requeue
 from distill_lightning.errors import InputError
 from distill_lightning.members.stacked import StackedNetworks, refuse_unlike
 from distill_lightning.members.turns import ProcessState, Turns
@@ -33,6 +34,8 @@ class _Forward:
 
     images: Tensor
     noises: list[Tensor]
+    modes: tuple[bool, ...]
+    """Training or eval mode of each module: frozen parts are in eval mode."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class _Backward:
     """A member has computed the gradients of its logits, and asks for those of its parameters."""
 
 
+OF_ALL = ("precision", "accumulate_grad_batches", "accelerator", "deterministic", "benchmark", "detect_anomaly")
+"""Options of the trainer that are the same for all members: the process or the passes have them in common."""
 ALONE = object()
 """The answer to a member that computes its pass itself."""
 
@@ -67,6 +72,11 @@ class Meeting:
         if self._stack is None or (self._stack[0] != numbers and not self._passes):
             self._stack = numbers, StackedNetworks([self.methods[number].model for number in numbers])
         return self._stack
+
+    def release(self) -> None:
+        """Gives the networks that are still stacked tensors of their own."""
+        if self._stack is not None:
+            self._stack[1].release()
 
     def draw_noise(self, number: int, images: Tensor) -> list[Tensor]:
         """See ``StackedNetworks.draw_noise``; nothing if the member will compute its pass alone."""
@@ -105,7 +115,7 @@ class Meeting:
 
 
 def _form(asked: _Forward) -> tuple[Any, ...]:
-    return asked.images.shape, asked.images.dtype, tuple(noise.shape for noise in asked.noises)
+    return asked.images.shape, asked.images.dtype, tuple(noise.shape for noise in asked.noises), asked.modes
 
 
 class Member(pl.Callback):
@@ -125,7 +135,8 @@ class Member(pl.Callback):
         if network.training and torch.is_grad_enabled():
             before = ProcessState()
             noises = self.meeting.draw_noise(self.number, images)
-            logits = self.turns.meet(self.number, _Forward(images, noises))
+            modes = tuple(module.training for module in network.modules())
+            logits = self.turns.meet(self.number, _Forward(images, noises, modes))
             if logits is not ALONE:
                 return logits
             before.restore()  # the network draws its noise itself
@@ -137,12 +148,6 @@ class Member(pl.Callback):
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.turns.meet(self.number, _Backward())
-
-    def on_save_checkpoint(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        # a view would be saved with the whole stack
-        checkpoint["state_dict"] = {name: tensor.clone() for name, tensor in checkpoint["state_dict"].items()}
 
 
 def fit_together(members: Sequence[tuple[Parts, ProcessState]], ckpt_path: str | None) -> list[Any]:
@@ -170,8 +175,14 @@ def fit_together(members: Sequence[tuple[Parts, ProcessState]], ckpt_path: str |
         finally:
             meeting.over.add(number)
 
-    with _passing_signals_on(all_parts):
-        return turns.run([lambda n=n, p=p: train(n, p) for n, p in enumerate(all_parts)])  # type: ignore[misc]
+    for parts in all_parts:
+        parts.checkpoint.alone = False
+    with _passing_signals_on(all_parts) as received:
+        outcomes = turns.run([lambda n=n, p=p: train(n, p) for n, p in enumerate(all_parts)])  # type: ignore[misc]
+        meeting.release()
+        if REQUEUE in received:
+            requeue()
+    return outcomes
 
 
 def refuse_unlike_runs(members: Sequence[Parts]) -> None:
@@ -191,15 +202,17 @@ def refuse_unlike_runs(members: Sequence[Parts]) -> None:
             raise InputError("model.compile is for one network: leave it out for members side by side")
         if parts.trainer.world_size > 1:
             raise InputError("members side by side share one device: leave trainer.devices out")
-    for what in ("precision", "accumulate_grad_batches"):
-        if len(given := {getattr(parts.trainer, what) for parts in members}) > 1:
-            raise InputError(f"members side by side have one trainer.{what}: {' and '.join(sorted(map(str, given)))}")
+    for what in OF_ALL:
+        if len(given := {str(parts.config.options["trainer"].get(what)) for parts in members}) > 1:
+            raise InputError(f"members side by side have one trainer.{what}: {' and '.join(sorted(given))}")
     refuse_unlike([parts.method.model for parts in members])
 
 
 @contextmanager
-def _passing_signals_on(members: Sequence[Parts]) -> Iterator[None]:
-    """Within this block, a signal reaches all runs: each saves a checkpoint after its step, and ends."""
+def _passing_signals_on(members: Sequence[Parts]) -> Iterator[list[int]]:
+    """Within this block, a signal reaches all runs: each saves a checkpoint after its step, and ends. Gives the signals
+    that have come.
+    """
     received: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -210,11 +223,11 @@ def _passing_signals_on(members: Sequence[Parts]) -> Iterator[None]:
             parts.checkpoint.end_after_step(number)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield received
         return
     handlers = {number: signal.signal(number, pass_on) for number in SIGNALS}
     try:
-        yield
+        yield received
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -48,8 +48,9 @@ class Turns:
 
     Args:
         starts: the state of the process that each job starts with.
-        serve: is called when all jobs that are not over wait. It gets what each of them asks, by number, and gives the
-            answers to some of them, one at least. An error is raised in every job that waits.
+        serve: is called when all jobs that are not over wait, in the thread of one of them. It gets what each of them
+            asks, by number, and gives the answers to some of them, one at least. An error is raised in every job that
+            waits.
     """
 
     def __init__(self, starts: Sequence[ProcessState], serve: Callable[[dict[int, Any]], Mapping[int, Any]]) -> None:
@@ -89,6 +90,10 @@ class Turns:
         self._asked[number] = question
         self._give_turn()
         self._wait(number)
+        while number in self._asked:  # all wait, and this one serves: what belongs to a thread is as the jobs need it
+            self._serve_all()
+            self._give_turn()
+            self._wait(number)
         answer = self._answers.pop(number)
         if isinstance(answer, BaseException):
             raise answer
@@ -109,15 +114,16 @@ class Turns:
         self._states[number].restore()
 
     def _give_turn(self) -> None:
-        """Lets the next job run. If all wait, they are served first."""
-        if not self._ready and self._asked:
-            try:
-                answers = dict(self._serve(dict(self._asked)))
-            except BaseException as error:
-                answers = dict.fromkeys(self._asked, error)
-            for number in answers:
-                del self._asked[number]
-            self._answers |= answers
-            self._ready |= answers.keys()
-        if self._ready:
-            self._go[min(self._ready)].set()
+        """Lets the next job run; if all wait, the first of them, which serves."""
+        if waiting := self._ready or self._asked.keys():
+            self._go[min(waiting)].set()
+
+    def _serve_all(self) -> None:
+        try:
+            answers = dict(self._serve(dict(self._asked)))
+        except BaseException as error:
+            answers = dict.fromkeys(self._asked, error)
+        for number in answers:
+            del self._asked[number]
+        self._answers |= answers
+        self._ready |= answers.keys()

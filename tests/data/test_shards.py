@@ -64,6 +64,7 @@ def pictures(tmp_path_factory) -> tuple[Path, Path]:
         (['{"label": 1, "id": 7}', '{"label": 0}'], "json", ["0", "1"]),
         (['{"class_name": "dog"}', '{"class_name": "cat"}'], "json", ["cat", "dog"]),
         (["3", "-1", "4"], "cls", ["3", "4"]),
+        (["01", "1", "0"], "cls", ["0", "1"]),
     ],
 )
 def test_labels_are_numbers_or_names(tmp_path, labels, end, names):
@@ -77,6 +78,36 @@ def test_numbers_get_the_names_of_a_file(tmp_path):
     data = opened(tmp_path / "s", batch_size=2)
     assert data.class_names == ["ant", "cow"]
     assert data.train.labels.tolist() == [0, 1, 1]
+
+
+def test_a_number_and_its_name_are_one_class(tmp_path):
+    shard(tmp_path / "s" / "0.tar", ["bee", "1", "01", "ant", "0"])
+    (tmp_path / "s" / "classes.txt").write_text("ant\nbee\n")
+    data = opened(tmp_path / "s", batch_size=2)
+    assert data.class_names == ["ant", "bee"]
+    assert data.train.labels.tolist() == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("9" * 5000, "holds no label"),
+        ("-2", "has the label -2"),
+        ("a\0b", "holds no label"),
+        ("x" * 201, "holds no label"),
+    ],
+)
+def test_an_odd_label_is_refused(tmp_path, label, words):
+    shard(tmp_path / "s" / "0.tar", [label, "1"])
+    with pytest.raises(InputError, match=words):
+        opened(tmp_path / "s")
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path):
+    """The index would give each picture as much room."""
+    write_shard(tmp_path / "s" / "0.tar", [("y" * 5000, {"png": png(), "cls": "1"})])
+    with pytest.raises(InputError, match="a name has more than 1,000 bytes"):
+        opened(tmp_path / "s")
 
 
 def test_an_index_is_made_once_and_is_small_for_a_worker(pictures, tmp_path, monkeypatch):
