@@ -123,7 +123,7 @@ MAY_IMPORT = {
     "training": METHODS
     | {"predictions", "methods", "callbacks", "callbacks.lottery", "files", "runs", "doctor", "loggers", "trackers"}
     | {"specs", "version"},
-    "members": {"errors", "methods", "callbacks", "training"},
+    "members": {"environment", "errors", "methods", "callbacks", "training"},
     # files for other programs
     "narrowing": {"errors", "models"},
     "exporting": DATA | {"pillow_pixels", "exported", "specs", "teachers", "methods", "runs", "version"},
