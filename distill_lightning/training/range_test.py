@@ -125,10 +125,13 @@ def range_test(parts: Parts, low: float = 1e-5, high: float = 10.0, steps: int =
     leave_signals_alone(trainer)
     parts.user_loggers = []  # the user's trackers would keep the test
     with tempfile.TemporaryDirectory() as folder:
-        attach(parts, Run(Path(folder)), config)
+        board, _ = attach(parts, Run(Path(folder)), config)
         start_from(parts, config)
-        with suppress(_EndedError):
-            trainer.fit(method, datamodule=parts.data)
+        try:
+            with suppress(_EndedError):
+                trainer.fit(method, datamodule=parts.data)
+        finally:
+            board.experiment.close()  # its thread would write into the folder while that is removed
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.model.modules())
     start, *losses = watch.losses
     return RangeTest(start, tuple(watch.rates[: len(losses)]), tuple(losses), batch_norm, high)
