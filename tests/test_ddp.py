@@ -10,7 +10,7 @@ import pytest
 from helpers import BRANCHED, CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, rows, rows_of_any_world, start
 
 NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
-OF_EACH = ("byot", "dist", "sp", "rkd", "pkt", "one", "fitnets", "ofd", "reviewkd", "simkd")
+OF_EACH = ("byot", "dist", "sp", "rkd", "pkt", "one", "fitnets", "ofd", "reviewkd", "simkd", "srrl")
 """Methods that relate the samples of a batch, or have batch norm outside the network, on each process's own rows."""
 SHORT = ["--trainer.max_epochs", 2, "--data.train_part", 320, "--trainer.log_every_n_steps", 2]
 
@@ -52,17 +52,11 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
     given += ["--trainer.precision", "64-true"]
     if method in TAUGHT:
         given += ["--trainer.callbacks.teacher", f"[{teacher}, {teacher}]" if method == "ca_mkd" else teacher]
-    if method == "at":  # of maps without batch norm
-        given += [
-            "--model.network",
-            "Conv2",
-            "--model.layers",
-            '["1", "3"]',
-            "--model.teacher_layers",
-            "[stage1, stage1]",
-            "--model.attention_weight",
-            30,  # its 1,000 would magnify what is only rounded otherwise
-        ]
+    if method in ("at", "vid"):  # of maps without batch norm
+        given += ["--model.network", "Conv2", "--model.layers", '["1", "3"]']
+        given += ["--model.teacher_layers", "[stage1, stage1]"]
+    if method == "at":
+        given += ["--model.attention_weight", 30]  # its 1,000 would magnify what is only rounded otherwise
     if method == "seed":  # the same, for its map; its 0.07 would magnify rounding
         given += ["--model.network", "Conv2", "--model.layers", '[pooled, "3"]', "--model.queue_length", 100]
         given += ["--model.student_temperature", 1, "--model.teacher_temperature", 1]
