@@ -46,6 +46,11 @@ def find(name: str) -> Path | None:
     return find_shipped(name)
 
 
+def find_in(folder: str, name: str) -> Path:
+    """The file of a name: of the working folder, or a shipped one, also of this folder. It may not exist."""
+    return find(name) or find_shipped(f"{folder}/{name}") or Path(name)
+
+
 def beside(file: Path, name: str) -> Path:
     """The file that another file names: from the other's folder, or else a shipped one. It may not exist."""
     path = file.parent / name

@@ -181,6 +181,11 @@ def _where_in(error: Exception) -> str:
     return " ".join(str(error).replace('in "<unicode string>", ', "").split())[:130]
 
 
+def is_url(path: str) -> bool:
+    """Whether a path is a URL."""
+    return "://" in path
+
+
 def read_yaml(path: str | Path) -> Any:
     """The plain data of a YAML file.
 

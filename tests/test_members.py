@@ -274,10 +274,11 @@ def test_a_stack_computes_what_its_networks_compute(make):
         one.load_state_dict(other.state_dict())
     images = torch.randn(3, 5, channels, 8, 8, dtype=torch.float64)
     stack, noises = StackedNetworks(networks), []
+    modes = tuple(module.training for module in networks[0].modules())
     for number in range(3):
         torch.manual_seed(number)
-        noises.append(stack.draw_noise(number, images[number]))
-    logits = stack.forward(images, noises)
+        noises.append(stack.draw_noise(images[number], modes))
+    logits = stack.forward(images, noises, modes)
     logits.square().sum().backward()
     stack.take_gradients()
     for number, network in enumerate(alone):
@@ -296,7 +297,7 @@ def test_a_frozen_network_gets_no_gradient_and_unlike_ones_are_refused():
     for network in networks:
         network[1].requires_grad_(False)
     stack = StackedNetworks(networks)
-    stack.forward(torch.randn(2, 5, 1, 2, 2), [[], []]).sum().backward()
+    stack.forward(torch.randn(2, 5, 1, 2, 2), [[], []], (True,) * 4).sum().backward()
     stack.take_gradients()
     assert networks[0][1].weight.grad is None and networks[0][2].weight.grad is not None
     with pytest.raises(InputError, match=r"unlike networks, at \(1\)"):

@@ -23,7 +23,7 @@ from pathlib import Path
 import torch
 from jsonargparse import set_parsing_settings
 
-from distill_lightning.cli import compute, data, help, inspect, members, schedule
+from distill_lightning.cli import compute, data, help, inspect, schedule
 from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
@@ -137,7 +137,8 @@ def _answer(args: list[str]) -> int:
         return compute.main(args[1:])
     with trusting(trusted):
         if args[:1] == ["members"]:
-            return members.main(args[1:], lambda options: _Builder(["fit", *options]).parts, resolve)
+            verb = importlib.import_module("distill_lightning.cli.members")  # only now, as those above
+            return int(verb.main(args[1:], lambda options: _Builder(["fit", *options]).parts, resolve))
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
         if args[:1] == ["data"]:

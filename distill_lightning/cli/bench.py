@@ -1,8 +1,6 @@
 """``distill bench``: measures the time of a training step."""
 
 import json
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +9,7 @@ from rich.table import Table
 from distill_lightning.bench import time_steps
 from distill_lightning.bench_stages import time_stages
 from distill_lightning.errors import InputError
-from distill_lightning.runs import Run
-from distill_lightning.training.parts import Parts, attach
+from distill_lightning.training.parts import Parts, attached_for_now
 
 
 def bench(parts: Parts, turns: int, steps: int, stages: bool = False) -> None:
@@ -33,8 +30,7 @@ def bench(parts: Parts, turns: int, steps: int, stages: bool = False) -> None:
         raise InputError(f"turns is {turns} and steps is {steps}: expected 2 turns or more, of 1 step or more each")
     if not parts.method.trains:
         raise InputError(f"{type(parts.method).__name__} has nothing to train: give a method that trains")
-    with tempfile.TemporaryDirectory() as folder:
-        attach(parts, Run(Path(folder)), parts.config)
+    with attached_for_now(parts, parts.config):
         if stages:
             _print_stages(time_stages(parts.trainer, parts.method, parts.data, turns + steps))
             return

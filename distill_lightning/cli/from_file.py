@@ -18,9 +18,8 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.mixing import Mixing
-from distill_lightning.data.remote import is_remote
 from distill_lightning.errors import InputError
-from distill_lightning.files import printable
+from distill_lightning.files import is_url, printable
 from distill_lightning.initializers import Initializer
 from distill_lightning.methods.base import Method
 from distill_lightning.optimizers import FineTuning
@@ -134,7 +133,7 @@ def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
     data: Any = config.get("data")
     given = (data.get("init_args") or {}) if _is_spec(data) else {}
     root = given.get("root") if isinstance(given, dict) else None
-    if not isinstance(root, str) or not is_remote(root) or not lookup(data["class_path"], ImageData).takes_urls:
+    if not isinstance(root, str) or not is_url(root) or not lookup(data["class_path"], ImageData).takes_urls:
         return config
     what = f"names {printable(root)} as the data's root: a file may not say what to fetch, so it is left out"
     print(f"{printable(where)} {what}: give --data.root", file=sys.stderr)

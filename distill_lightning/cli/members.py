@@ -1,7 +1,5 @@
 """``distill members``: trains several runs of one architecture side by side, in one process."""
 
-import argparse
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +7,11 @@ from statistics import mean, stdev
 from typing import Any
 
 from distill_lightning.cli.verbs import OTHER_VERBS
-from distill_lightning.config_files import find, find_shipped
+from distill_lightning.config_files import find_in
 from distill_lightning.errors import InputError, LineParser, first_input_error, nearest
-from distill_lightning.files import parse_yaml
+from distill_lightning.files import read_yaml
 from distill_lightning.members import ProcessState, fit_together
-from distill_lightning.studies import Resolve, plan_study, read_study
+from distill_lightning.studies import Resolve, as_arguments, plan_study, read_study
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.result import Result
 
@@ -44,6 +42,7 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
         "--study", metavar="STUDY", help="the runs of a study that are missing; its tables are made by distill study"
     )
     parser.add_argument("--entry", metavar="NAME", help="which of the study's entries")
+    parser.add_argument("--log_dir", help="the folder that runs are written to")
     parser.add_argument("--name", help="the first part of the members' names (default: the network)")
     parser.add_argument("--ckpt_path", choices=["last", "best", "auto"], help="resumes the members by their names")
     given, common = parser.parse_known_args(args)
@@ -52,10 +51,11 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
     if (given.study is None) != (given.entry is None):
         raise InputError("--study and --entry belong together: the study, and which of its entries")
     if given.study is not None:
-        options, common = _of_study(given.study, given.entry, common, resolve), []
-        given.ckpt_path = "auto"
+        options = _of_study(given.study, given.entry, common, given.log_dir or "logs", resolve)
+        common, given.ckpt_path = [], "auto"
     else:
         options = _of_seeds(given.seeds, given.name) if given.runs is None else _of_file(given.runs, given.name)
+        common += [] if given.log_dir is None else ["--log_dir", given.log_dir]
     members = []
     for number, one in enumerate(options):
         quiet = ["--trainer.enable_progress_bar", "false"] * (number > 0)  # the first bar shows the pace of all
@@ -82,32 +82,27 @@ def _of_seeds(given: str, name: str | None) -> list[list[str]]:
 
 def _of_file(path: Path, name: str | None) -> list[list[str]]:
     try:
-        given = parse_yaml(path.read_text(), str(path))
+        given = read_yaml(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from None
     if not isinstance(given, list) or len(given) < 2 or not all(isinstance(one, dict) for one in given):
         raise InputError(f"{path}: expected a list of two members or more, each with its options")
     named = given if name is None else [{"name": f"{name}-{number}", **one} for number, one in enumerate(given)]
-    return [
-        [f"--{option}={value if isinstance(value, str) else json.dumps(value)}" for option, value in one.items()]
-        for one in named
-    ]
+    return [as_arguments(one) for one in named]
 
 
-def _of_study(name: str, entry: str, options: list[str], resolve: Resolve) -> list[list[str]]:
+def _of_study(name: str, entry: str, options: list[str], log_dir: str, resolve: Resolve) -> list[list[str]]:
     """The options of the runs of a study's entry that are not finished.
 
     Args:
         name: the study, as ``distill study`` takes it.
         entry: the name of the entry.
         options: options for every run.
+        log_dir: the folder that runs are written to.
         resolve: resolves the arguments of a run.
     """
-    path = find(name) or find_shipped(f"studies/{name}") or Path(name)
-    log_dir = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    log_dir.add_argument("--log_dir", default="logs")
-    given, for_runs = log_dir.parse_known_args(options)
-    entries = plan_study(read_study(path), given.log_dir, resolve, for_runs).entries
+    path = find_in("studies", name)
+    entries = plan_study(read_study(path), log_dir, resolve, options).entries
     if entry not in entries:
         raise InputError(f"{path} has no entry {entry}{nearest(entry, entries)}")
     missing = [run for run in entries[entry] if run.same_as is None and not run.finished()]

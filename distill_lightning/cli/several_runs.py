@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from distill_lightning.config_files import find, find_shipped
+from distill_lightning.config_files import find_in
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.studies.queues import CLUSTERS, Queue, read_queue
 from distill_lightning.studies.resources import Resources, largest
@@ -60,8 +60,7 @@ def parsed(parser: LineParser, args: list[str]) -> tuple[argparse.Namespace, lis
         raise InputError("--jobs: the workers at --scheduler say how many runs are trained at once: leave it out")
     if given.cluster_options is not None and not given.cluster:
         raise InputError(f"--cluster_options needs --cluster, one of {', '.join(sorted(CLUSTERS))}")
-    name = str(given.file)
-    return given, for_runs, find(name) or find_shipped(f"{given.folder}/{name}") or given.file
+    return given, for_runs, find_in(given.folder, str(given.file))
 
 
 def queue_of(given: argparse.Namespace, needed: Iterable[Resources], folder: Path) -> Queue:

@@ -6,12 +6,13 @@ from pathlib import Path
 from distill_lightning.data.archives import open_store
 from distill_lightning.data.labels_files import labels_files, of_pattern, read_labels
 from distill_lightning.data.layouts import Layout, arranged, find_layout
-from distill_lightning.data.remote import RemoteShards, is_remote
+from distill_lightning.data.remote import RemoteShards
 from distill_lightning.data.shard_index import read_shards, shard_files
 from distill_lightning.data.shards import LocalShards
 from distill_lightning.data.stores import FolderStore, Store, shown
 from distill_lightning.data.tables import read_tables, table_files
 from distill_lightning.errors import InputError
+from distill_lightning.files import is_url
 
 Parts = Mapping[str, str | Sequence[str]]
 
@@ -44,7 +45,7 @@ def find_pictures_of(
     Raises:
         InputError: there are none, or it is not clear what a folder or a file is.
     """
-    if is_remote(root):
+    if is_url(root):
         remote = RemoteShards(root, cache, cache_bytes)
         if labels is not None or pattern is not None or not shard_files([*remote.infos]):
             raise InputError(

@@ -40,11 +40,6 @@ DEEPEST = 3
 """The number of levels of folders that are searched for shards."""
 
 
-def is_remote(root: str) -> bool:
-    """Whether the root of a data set is a URL."""
-    return "://" in root
-
-
 @lru_cache(maxsize=8)
 def _opened(root: str, process: int) -> tuple[Any, str]:
     """The file system of a URL, and the path in it. A process that was forked needs its own."""

@@ -26,12 +26,11 @@ from distill_lightning.data.archives import refuse_size, tar_members
 from distill_lightning.data.labelled import Labelled
 from distill_lightning.data.layouts import IGNORE, Layout, is_picture_name
 from distill_lightning.data.part_names import PARTS, WORDS, words_of
-from distill_lightning.data.remote import is_remote
 from distill_lightning.data.shards import END, MemberNames, Shards, ShardStore
 from distill_lightning.data.stores import shown
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write, locked, read_json
+from distill_lightning.files import atomic_write, is_url, locked, read_json
 
 FORM = 1
 """The version of the form of an index. An index of another version is made again."""
@@ -75,7 +74,7 @@ def read_shards(
     listed = next((name for name in files if name in CLASS_FILES), None)
     state = [FORM, *([name, part_of_shard[name], shards.state(name)] for name in names)]
     state += [] if listed is None else [[listed, shards.state(listed)]]
-    folder = shards.root if is_remote(shards.root) else os.path.realpath(shards.root)
+    folder = shards.root if is_url(shards.root) else os.path.realpath(shards.root)
     place = cache / f"shards-{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.npy"
     found = _read(place, state, shards.root)
     if found is None:

@@ -12,8 +12,8 @@ from distill_lightning.data.augment import Transform
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.evaluation_views import EvaluationViews
 from distill_lightning.data.random_crops import ResizeAndCenterCrop
-from distill_lightning.data.remote import is_remote
 from distill_lightning.errors import InputError
+from distill_lightning.files import is_url
 from distill_lightning.specs import lookup, offer, refuse_untrusted
 from distill_lightning.values import TrainedOn
 
@@ -121,7 +121,7 @@ def read_data(
     missing = None
     if isinstance(given, str):
         arguments["root"] = given if root is not None else found_from(home, given)
-        if not is_remote(given) and not Path(arguments["root"]).exists():
+        if not is_url(given) and not Path(arguments["root"]).exists():
             missing = InputError(f"{given}, the folder of the pictures of {where}, does not exist: {advice}")
     if missing and hasattr(found, "dataset"):  # it would be downloaded to that folder
         raise missing

@@ -15,6 +15,7 @@ from torch.func import functional_call, vmap
 
 from distill_lightning.errors import InputError
 
+Modes = tuple[bool, ...]
 DROPOUTS: dict[type[nn.Module], int] = {nn.Dropout: 0, nn.Dropout1d: 1, nn.Dropout2d: 2, nn.Dropout3d: 3}
 """Modules whose noise is drawn for each network by itself, with the number of dimensions that share one draw."""
 
@@ -52,15 +53,17 @@ class StackedNetworks:
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         refuse_unlike(networks)
-        self.networks = networks
+        self.name = type(networks[0]).__name__
         self.template = copy.deepcopy(networks[0])
         self._noises: list[Tensor] = []
         self._needed: dict[tuple[Any, ...], list[tuple[Tensor, float]]] = {}
         self._recorded: list[tuple[Tensor, float]] = []
-        self._has_dropout = self._give_noise(self.template)
-        self.params = _stack([dict(network.named_parameters()) for network in networks])
-        self.buffers = _stack([dict(network.named_buffers()) for network in networks])
-        for stack in self.params.values():
+        self.has_dropout = self._give_noise(self.template)
+        self._own_params = _by_name([network.named_parameters() for network in networks])
+        self._own_buffers = _by_name([network.named_buffers() for network in networks])
+        self._params = {name: _stack(own) for name, own in self._own_params.items()}
+        self._buffers = {name: _stack(own) for name, own in self._own_buffers.items()}
+        for stack in self._params.values():
             stack.requires_grad_(stack.is_floating_point())
 
     def _give_noise(self, module: nn.Module) -> bool:
@@ -73,21 +76,20 @@ class StackedNetworks:
                 found |= self._give_noise(child)
         return found
 
-    def draw_noise(self, number: int, images: Tensor) -> list[Tensor]:
+    def draw_noise(self, images: Tensor, modes: Modes) -> list[Tensor]:
         """Draws what the dropouts of one network multiply by, from torch's generator, as the network alone would.
 
         Args:
-            number: the number of the network.
             images: (B, C, H, W).
+            modes: see ``forward``.
         """
-        if not self._has_dropout:
+        if not self.has_dropout:
             return []
-        self._follow_modes(number)
-        modes = tuple(module.training for module in self.template.modules())
         key = (images.shape, images.dtype, torch.is_autocast_enabled(images.device.type), modes)
         if key not in self._needed:
             before = {name: buffer.clone() for name, buffer in self.template.named_buffers()}
             self._recorded.clear()
+            self._set_modes(modes)
             with torch.no_grad():
                 self.template(images)
             self._needed[key] = list(self._recorded)
@@ -95,17 +97,18 @@ class StackedNetworks:
                 buffer.copy_(before[name])
         return [torch.empty_like(like).bernoulli_(1 - drop).div_(1 - drop) for like, drop in self._needed[key]]
 
-    def forward(self, images: Tensor, noises: Sequence[Sequence[Tensor]]) -> Tensor:
+    def forward(self, images: Tensor, noises: Sequence[Sequence[Tensor]], modes: Modes) -> Tensor:
         """Logits (N, B, K) of all networks.
 
         Args:
             images: (N, B, C, H, W), the pictures of each network.
             noises: what ``draw_noise`` gives, for each network.
+            modes: training or eval mode of each module, the same in all networks: frozen parts are in eval mode.
 
         Raises:
             InputError: the networks cannot be computed so, or give more than logits.
         """
-        self._follow_modes(0)
+        self._set_modes(modes)
         stacked = tuple(torch.stack(of_all) for of_all in zip(*noises, strict=True))
 
         def of_one(params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor, *noise: Tensor) -> Any:
@@ -113,42 +116,38 @@ class StackedNetworks:
             return functional_call(self.template, (params, buffers), (x,))
 
         try:
-            logits = vmap(of_one)(self.params, self.buffers, images, *stacked)
+            logits = vmap(of_one)(self._params, self._buffers, images, *stacked)
         except (RuntimeError, ValueError, TypeError) as error:  # an operation that vmap does not know, or draws
             draws = "randomness" in str(error)
             reason = "it draws random numbers" if draws else str(error).strip().partition("\n")[0]
-            raise InputError(f"{type(self.networks[0]).__name__} cannot be trained side by side: {reason}") from error
+            raise InputError(f"{self.name} cannot be trained side by side: {reason}") from error
         finally:
             self._noises.clear()
         if not isinstance(logits, Tensor):
-            kind = type(self.networks[0]).__name__
-            raise InputError(f"{kind} gives more than logits: its runs cannot be trained side by side")
+            raise InputError(f"{self.name} gives more than logits: its runs cannot be trained side by side")
         return logits
 
     def take_gradients(self) -> None:
         """Moves the gradients of the stacks to the networks' own parameters that are trained. They are added to what is
         there.
         """
-        of_networks = [dict(network.named_parameters()) for network in self.networks]
-        for name, stack in self.params.items():
+        for name, stack in self._params.items():
             if stack.grad is None:
                 continue
-            for of_network, grad in zip(of_networks, stack.grad.unbind(), strict=True):
-                parameter = of_network[name]
+            for parameter, grad in zip(self._own_params[name], stack.grad.unbind(), strict=True):
                 if parameter.requires_grad:
                     parameter.grad = grad if parameter.grad is None else parameter.grad + grad
             stack.grad = None
 
     def release(self) -> None:
         """Gives each network tensors of its own again."""
-        for network in self.networks:
-            for tensor in (*network.parameters(), *network.buffers()):
+        for own in (*self._own_params.values(), *self._own_buffers.values()):
+            for tensor in own:
                 tensor.data = tensor.data.clone()
 
-    def _follow_modes(self, number: int) -> None:
-        """Sets training or eval mode of each module as in one of the networks: frozen parts are in eval mode."""
-        for module, own in zip(self.template.modules(), self.networks[number].modules(), strict=True):
-            module.training = own.training
+    def _set_modes(self, modes: Modes) -> None:
+        for module, mode in zip(self.template.modules(), modes, strict=True):
+            module.training = mode
 
 
 def refuse_unlike(networks: Sequence[nn.Module]) -> None:
@@ -177,11 +176,15 @@ def _tensors(network: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, (tensor.shape, tensor.dtype, tensor.device)
 
 
-def _stack(of_networks: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stacks tensors by name, and makes the tensors views of the stacks."""
-    stacks = {}
-    for name in of_networks[0]:
-        stacks[name] = torch.stack([tensors[name].detach() for tensors in of_networks])
-        for tensors, part in zip(of_networks, stacks[name].unbind(), strict=True):
-            tensors[name].data = part
-    return stacks
+def _by_name(of_networks: Sequence[Iterator[tuple[str, Tensor]]]) -> dict[str, list[Tensor]]:
+    """The tensors of all networks, by name."""
+    first, *others = map(dict, of_networks)
+    return {name: [tensor, *(other[name] for other in others)] for name, tensor in first.items()}
+
+
+def _stack(own: Sequence[Tensor]) -> Tensor:
+    """Stacks tensors, which become views of the stack."""
+    stack = torch.stack([tensor.detach() for tensor in own])
+    for tensor, part in zip(own, stack.unbind(), strict=True):
+        tensor.data = part
+    return stack

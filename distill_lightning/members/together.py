@@ -5,6 +5,7 @@ each step. When all have come to the forward pass of their networks, one pass of
 have the gradients of their logits, one backward pass of the stack gives those of the parameters. Methods do not notice.
 """
 
+import functools
 import os
 import signal
 import threading
@@ -21,7 +22,7 @@ from torch import Tensor
 from distill_lightning.callbacks.run_checkpoint import REQUEUE, SIGNALS
 from distill_lightning.environment import requeue
 from distill_lightning.errors import InputError
-from distill_lightning.members.stacked import StackedNetworks, refuse_unlike
+from distill_lightning.members.stacked import Modes, StackedNetworks, refuse_unlike
 from distill_lightning.members.turns import ProcessState, Turns
 from distill_lightning.methods.base import Method
 from distill_lightning.training.fit import fit
@@ -34,15 +35,11 @@ class _Forward:
 
     images: Tensor
     noises: list[Tensor]
-    modes: tuple[bool, ...]
-    """Training or eval mode of each module: frozen parts are in eval mode."""
+    modes: Modes
 
 
-@dataclass(frozen=True)
-class _Backward:
-    """A member has computed the gradients of its logits, and asks for those of its parameters."""
-
-
+BACKWARD = None
+"""A member has the gradients of its logits, and asks for those of its parameters."""
 OF_ALL = ("precision", "accumulate_grad_batches", "accelerator", "deterministic", "benchmark", "detect_anomaly")
 """Options of the trainer that are the same for all members: the process or the passes have them in common."""
 ALONE = object()
@@ -58,44 +55,39 @@ class Meeting:
 
     def __init__(self, methods: Sequence[Method]) -> None:
         self.methods = methods
-        self.over: set[int] = set()
-        """The members that have ended."""
-        self._stack: tuple[list[int], StackedNetworks] | None = None
+        self._numbers: list[int] = []
+        """The members whose networks are stacked."""
+        self._stack: StackedNetworks | None = None
         self._passes: list[tuple[Tensor, list[Tensor]]] = []
         """Each pass of this step: the logits of all, and what each member has been given of them."""
 
-    def stack(self) -> tuple[list[int], StackedNetworks]:
-        """The members that are not over, and their networks. If one has ended, the others are stacked anew after the
-        step.
-        """
-        numbers = [number for number in range(len(self.methods)) if number not in self.over]
-        if self._stack is None or (self._stack[0] != numbers and not self._passes):
-            self._stack = numbers, StackedNetworks([self.methods[number].model for number in numbers])
+    @property
+    def stack(self) -> StackedNetworks:
+        """The networks. Available after the first meeting."""
+        assert self._stack is not None
         return self._stack
 
     def release(self) -> None:
         """Gives the networks that are still stacked tensors of their own."""
         if self._stack is not None:
-            self._stack[1].release()
+            self._stack.release()
 
-    def draw_noise(self, number: int, images: Tensor) -> list[Tensor]:
-        """See ``StackedNetworks.draw_noise``; nothing if the member will compute its pass alone."""
-        numbers, networks = self.stack()
-        return networks.draw_noise(numbers.index(number), images) if number in numbers else []
-
-    def serve(self, asked: dict[int, Any]) -> dict[int, Any]:
-        """Computes what all members that wait have asked for: forward passes first, and backward passes when no member
-        asks for another forward pass.
+    def serve(self, asked: dict[int, _Forward | None]) -> dict[int, Any]:
+        """Computes what all members that are not over have asked for: forward passes first, and backward passes when no
+        member asks for another forward pass. If a member has ended, the others are stacked anew after the step.
         """
-        forwards = {number: asked[number] for number in sorted(asked) if isinstance(asked[number], _Forward)}
+        numbers = sorted(asked)
+        if numbers != self._numbers and not self._passes:
+            self._numbers = numbers
+            self._stack = StackedNetworks([self.methods[number].model for number in numbers])
+        forwards = {number: one for number in numbers if (one := asked[number]) is not BACKWARD}
         if not forwards:
-            return self._backward(list(asked))
-        numbers, networks = self.stack()
-        if list(forwards) != numbers or len({_form(one) for one in forwards.values()}) > 1:
+            return self._backward(numbers)
+        given = [*forwards.values()]
+        if [*forwards] != self._numbers or len({_form(one) for one in given}) > 1:
             return dict.fromkeys(forwards, ALONE)
-        logits = networks.forward(
-            torch.stack([one.images for one in forwards.values()]), [one.noises for one in forwards.values()]
-        )
+        images, noises = torch.stack([one.images for one in given]), [one.noises for one in given]
+        logits = self.stack.forward(images, noises, given[0].modes)
         parts = [part.detach().requires_grad_() for part in logits.unbind()]
         self._passes.append((logits, parts))
         return dict(zip(numbers, parts, strict=True))
@@ -109,8 +101,7 @@ class Meeting:
             ]
             self._passes = []
             torch.autograd.backward(all_logits, gradients)
-            assert self._stack is not None
-            self._stack[1].take_gradients()
+            self.stack.take_gradients()
         return dict.fromkeys(numbers)
 
 
@@ -126,19 +117,20 @@ class Member(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Method)
-        self.turns.meet(self.number, _Backward())  # all networks have their weights, and are on the device
+        self.turns.meet(self.number, BACKWARD)  # all networks have their weights, and are on the device
         pl_module.replace_call(self.call)
 
     def call(self, images: Tensor) -> Any:
         """The network of this member. In a training step it is computed with those of the others."""
         network = self.meeting.methods[self.number].model
-        if network.training and torch.is_grad_enabled():
-            before = ProcessState()
-            noises = self.meeting.draw_noise(self.number, images)
-            modes = tuple(module.training for module in network.modules())
-            logits = self.turns.meet(self.number, _Forward(images, noises, modes))
-            if logits is not ALONE:
-                return logits
+        if not network.training or not torch.is_grad_enabled():
+            return network(images)
+        stack, modes = self.meeting.stack, tuple(module.training for module in network.modules())
+        before = ProcessState() if stack.has_dropout else None
+        logits = self.turns.meet(self.number, _Forward(images, stack.draw_noise(images, modes), modes))
+        if logits is not ALONE:
+            return logits
+        if before is not None:
             before.restore()  # the network draws its noise itself
         return network(images)
 
@@ -147,7 +139,7 @@ class Member(pl.Callback):
         pl_module.replace_call(pl_module.model)
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.turns.meet(self.number, _Backward())
+        self.turns.meet(self.number, BACKWARD)
 
 
 def fit_together(members: Sequence[tuple[Parts, ProcessState]], ckpt_path: str | None) -> list[Any]:
@@ -168,17 +160,11 @@ def fit_together(members: Sequence[tuple[Parts, ProcessState]], ckpt_path: str |
     meeting = Meeting([parts.method for parts in all_parts])
     turns = Turns([state for _, state in members], meeting.serve)
 
-    def train(number: int, parts: Parts) -> Any:
-        try:
-            parts.trainer.callbacks.insert(0, Member(number, meeting, turns))  # type: ignore[attr-defined]
-            return fit(parts, ckpt_path)
-        finally:
-            meeting.over.add(number)
-
-    for parts in all_parts:
+    for number, parts in enumerate(all_parts):
+        parts.trainer.callbacks.insert(0, Member(number, meeting, turns))  # type: ignore[attr-defined]
         parts.checkpoint.alone = False
     with _passing_signals_on(all_parts) as received:
-        outcomes = turns.run([lambda n=n, p=p: train(n, p) for n, p in enumerate(all_parts)])  # type: ignore[misc]
+        outcomes = turns.run([functools.partial(fit, parts, ckpt_path) for parts in all_parts])
         meeting.release()
         if REQUEUE in received:
             requeue()

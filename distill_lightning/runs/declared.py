@@ -17,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from distill_lightning.files import is_url
 from distill_lightning.runs import Declared
 
 
@@ -55,4 +56,4 @@ def _pictures(options: dict[str, Any]) -> str | None:
     root = (data.get("init_args") or {}).get("root")
     if not root or not getattr(named_class(data["class_path"]), "root_names_the_pictures", True):
         return None
-    return root if "://" in root else str(Path(root).resolve())
+    return root if is_url(root) else str(Path(root).resolve())

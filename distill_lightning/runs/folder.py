@@ -27,9 +27,6 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-OF_STUDY = "DISTILL_STUDY"
-"""The environment variable that a worker sets for the runs of a study: its process id. A run saves and ends if its
-worker is killed."""
 ABANDONED_S = 600
 """After this many seconds, a folder that a start was making is abandoned: a start takes less than a second."""
 

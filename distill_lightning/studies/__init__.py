@@ -55,7 +55,7 @@ Nothing here imports torch. Only workers.py and training.py import dask when the
 
 from distill_lightning.studies.display import Display, status_line
 from distill_lightning.studies.finished import read_summary
-from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, plan_study
+from distill_lightning.studies.plan import PlannedRun, Resolve, Resolved, StudyPlan, as_arguments, plan_study
 from distill_lightning.studies.reading import (
     SET_BY_STUDY,
     Entry,
@@ -81,6 +81,7 @@ __all__ = [
     "Snapshot",
     "Study",
     "StudyPlan",
+    "as_arguments",
     "check_keys",
     "check_type",
     "configs_of",

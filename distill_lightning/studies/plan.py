@@ -239,7 +239,7 @@ class _Planner:
             folder, arguments = first.folder, first.arguments
             needs[first] = None
         else:
-            arguments = (*_begin(entry), *_arguments(filled), *given)
+            arguments = (*_begin(entry), *as_arguments(filled), *given)
             if seed is not None:  # put after any --config in ``given``, because that has a seed too
                 arguments += (f"--seed_everything={resolved.seed}",)
             arguments += ("--log_dir", self.log_dir, "--name", folder.name)
@@ -265,7 +265,7 @@ class _Planner:
         template = substitute(options, {text: [m] if isinstance(paths[text], list) else m for text, m in marks.items()})
         template.pop("seed_everything", None)
         given = self.given if entry.function is None else _of_data(self.given)
-        arguments = [*_begin(entry), *_arguments(template), *given]
+        arguments = [*_begin(entry), *as_arguments(template), *given]
         key = json.dumps(arguments)
         if key not in self.resolved:
             try:
@@ -315,7 +315,7 @@ def _of_data(given: list[str]) -> list[str]:
     return found
 
 
-def _arguments(options: Options) -> list[str]:
+def as_arguments(options: Options) -> list[str]:
     """Options as arguments of a command. A value that YAML reads as a date becomes a string."""
     plain = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in options.items()}
     return [f"--{key}={value}" for key, value in plain.items()]

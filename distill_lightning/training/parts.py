@@ -1,5 +1,8 @@
 """The parts of a run, which the verbs work with."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,3 +69,14 @@ def attach(parts: Parts, run: Run, config: RunConfig) -> tuple[TensorBoard, Metr
     parts.trainer.loggers = [board, record, *parts.user_loggers]
     parts.checkpoint.folder, parts.checkpoint.config = run.checkpoints, dump(config.options)
     return board, record
+
+
+@contextmanager
+def attached_for_now(parts: Parts, config: RunConfig) -> Iterator[None]:
+    """Within this block, loggers and checkpoints write into a folder that is removed afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        board, _ = attach(parts, Run(Path(folder)), config)
+        try:
+            yield
+        finally:
+            board.experiment.close()  # its thread would write into the folder while that is removed

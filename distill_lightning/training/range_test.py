@@ -11,10 +11,8 @@ belongs to the rate of the step before it, which it is the result of.
 """
 
 import math
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,10 +26,9 @@ from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.distributed import sum_over_processes
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step, leave_signals_alone
-from distill_lightning.runs import Run
 from distill_lightning.schedules import Constant
 from distill_lightning.training.fit import start_from, with_lineage
-from distill_lightning.training.parts import Parts, attach
+from distill_lightning.training.parts import Parts, attached_for_now
 
 RISE = 1.12
 """A loss has risen if it is so many times that at the start. Hardly a healthy one is (docs/explanations/doctor.md)."""
@@ -124,14 +121,10 @@ def range_test(parts: Parts, low: float = 1e-5, high: float = 10.0, steps: int =
     trainer.fit_loop.max_epochs = max(trainer.max_epochs or 0, steps + 1)  # an epoch has a step or more
     leave_signals_alone(trainer)
     parts.user_loggers = []  # the user's trackers would keep the test
-    with tempfile.TemporaryDirectory() as folder:
-        board, _ = attach(parts, Run(Path(folder)), config)
+    with attached_for_now(parts, config):
         start_from(parts, config)
-        try:
-            with suppress(_EndedError):
-                trainer.fit(method, datamodule=parts.data)
-        finally:
-            board.experiment.close()  # its thread would write into the folder while that is removed
+        with suppress(_EndedError):
+            trainer.fit(method, datamodule=parts.data)
     batch_norm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in method.model.modules())
     start, *losses = watch.losses
     return RangeTest(start, tuple(watch.rates[: len(losses)]), tuple(losses), batch_norm, high)
