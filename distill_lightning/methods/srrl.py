@@ -5,7 +5,7 @@
 
     s, t   logits of student and teacher, (B, K); t has no gradient
     f, g   the last maps of student and teacher, (B, C, H, W) and (B, D, H', W'); g has no gradient
-    r      the adapter: 1x1 convolution, batch norm and ReLU, to the channels of g
+    r      the adapter: 1x1 convolution without bias, batch norm and ReLU, to the channels of g
     c      the teacher's classifier, a linear layer that is not trained; the gradient passes through it
     y      labels, (B,)
 
@@ -69,7 +69,7 @@ class SRRL(FeatureTaught):
     ) -> list[nn.Module]:
         """Makes r."""
         ((own, *_),), ((theirs, *_),) = shapes, of_teacher
-        return [nn.Sequential(nn.Conv2d(own, theirs, 1), nn.BatchNorm2d(theirs), nn.ReLU())]
+        return [nn.Sequential(nn.Conv2d(own, theirs, 1, bias=False), nn.BatchNorm2d(theirs), nn.ReLU())]
 
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from distill_lightning.losses import same_size, vid
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
-from distill_lightning.ranges import NonNegative
+from distill_lightning.ranges import Count, NonNegative, Ranged
 from distill_lightning.values import Batch, Position
 
 FIRST_VARIANCE = 5.0
@@ -68,10 +68,10 @@ class VID(FeatureTaught):
         return terms
 
 
-class MapPrediction(nn.Module):
+class MapPrediction(Ranged, nn.Module):
     """The adapter mu, from C to C' channels, with the numbers a for the variances, (C',)."""
 
-    def __init__(self, channels: int, of_teacher: int) -> None:
+    def __init__(self, channels: Count, of_teacher: Count) -> None:
         super().__init__()
         widths = [channels, of_teacher, of_teacher, of_teacher]
         layers: list[nn.Module] = []
