@@ -7,7 +7,8 @@ Four parts are timed in turns of a few steps, so that other work on the machine 
     data    the data path alone
     run     the run with its method, callbacks, loggers and checkpoints, but without validation
 
-The peak memory is that of the run's turns. The size of the checkpoint is measured too.
+The peak memory is that of the run's turns. The size of the checkpoint is measured too. If the network is compiled, the
+graphs that the run compiles are counted: those of the counted turns are recompilations, which cost seconds each.
 """
 
 import copy
@@ -15,6 +16,7 @@ import io
 import re
 import statistics
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,9 @@ def time_steps(
     Returns:
         Median seconds per step (bare_s, fresh_s, data_s, run_s); the quartiles of the ratios within each turn
         (run_to_bare, run_to_fresh, data_to_bare), three numbers each; peak_bytes (None if it cannot be measured);
-        checkpoint_bytes; the number of rows of a batch (rows) and of its new samples (fresh); turns; steps.
+        checkpoint_bytes; the number of rows of a batch (rows) and of its new samples (fresh); turns; steps; if the
+        network is compiled, ``compiled``: how many graphs the run compiled (graphs), how many of them in the counted
+        turns (again), and in how many places the network was broken into several (breaks).
     """
     watch = _Turns(turns + WARM_UP, steps)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
@@ -66,13 +70,15 @@ class _Turns(Callback):
         self.times: dict[str, list[float]] = {"bare": [], "fresh": [], "data": [], "run": []}
         self.done = 0
         self.peaks: list[int | None] = []
+        self.compiled: list[Counter[str]] = []
+        """What the run compiled in each turn."""
         self.checkpoint_bytes = 0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Method)
         self.loader = pl_module.image_data.train_loader_from(lambda: (1, 0))
         self.network = copy.deepcopy(pl_module.model).train()
-        self.call = torch.compile(self.network) if pl_module.compiled else self.network
+        self.call = pl_module.as_called(self.network)
         self.optimizer = pl_module.optimization.make(self.network.parameters())
         self.format = pl_module.memory_format
         made = [batch for batch, _ in zip(self.loader, range(4), strict=False)]
@@ -81,8 +87,7 @@ class _Turns(Callback):
         whole = [(batch.images, batch.labels.clamp(min=0)) for batch in made if len(batch.labels) == self.rows]
         self.batches = [(images.contiguous(memory_format=self.format), labels) for images, labels in whole]
         self.fresh_batches = [(images[: self.fresh], labels[: self.fresh]) for images, labels in self.batches]
-        _forget_peak(pl_module.device)
-        self.clock = self._now(pl_module)
+        self._begin(pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         file = io.BytesIO()
@@ -98,10 +103,13 @@ class _Turns(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert isinstance(pl_module, Method)
         self.done += 1
         if self.done % self.steps:
             return
         times = {"run": self._now(pl_module) - self.clock}
+        if pl_module.compiled:
+            self.compiled.append(_compiled() - self.before)
         self.peaks.append(_peak(pl_module.device))
         turns = {"bare": lambda: self._bare(trainer, self.batches), "data": self._data}
         if self.fresh < self.rows:
@@ -114,6 +122,11 @@ class _Turns(Callback):
         for name, took in times.items():
             self.times[name].append(took / self.steps)
         trainer.should_stop = len(self.times["run"]) >= self.turns
+        self._begin(pl_module)
+
+    def _begin(self, pl_module: Method) -> None:
+        """The run's next turn begins."""
+        self.before = _compiled() if pl_module.compiled else Counter()
         _forget_peak(pl_module.device)
         self.clock = self._now(pl_module)
 
@@ -145,7 +158,18 @@ class _Turns(Callback):
             result[f"{name}_to_{other}"] = statistics.quantiles(ratios, n=4)
         peaks = [peak for peak in self.peaks[WARM_UP:] if peak is not None]
         result |= {"peak_bytes": max(peaks, default=None), "checkpoint_bytes": self.checkpoint_bytes}
+        if self.compiled:
+            whole = sum(self.compiled, Counter())
+            again = sum(self.compiled[WARM_UP:], Counter())["graphs"]
+            result["compiled"] = {"graphs": whole["graphs"], "again": again, "breaks": whole["breaks"]}
         return result | {"rows": self.rows, "fresh": self.fresh, "turns": len(times["run"]), "steps": self.steps}
+
+
+def _compiled() -> Counter[str]:
+    """What torch.compile has done in this process: the number of graphs, and of places where it broke one."""
+    from torch._dynamo.utils import counters  # only for compiled networks: the import takes seconds
+
+    return Counter(graphs=counters["stats"]["unique_graphs"], breaks=sum(counters["graph_break"].values()))
 
 
 def _forget_peak(device: torch.device) -> None:

@@ -49,6 +49,9 @@ def bench(parts: Parts, turns: int, steps: int, stages: bool = False) -> None:
     Console().print(table)
     sizes = {"memory at its highest": result["peak_bytes"], "checkpoint": result["checkpoint_bytes"]}
     print(", ".join(f"{words} {size / 1e6:.1f} MB" for words, size in sizes.items() if size is not None))
+    if compiled := result.get("compiled"):
+        words = "graphs compiled: {graphs}, of them {again} after the first turns; broken in {breaks} places"
+        print(words.format(**compiled))
     print(json.dumps(result))
 
 

@@ -30,7 +30,7 @@ from distill_lightning.narrowing import narrowed_spec, without_channels
 from distill_lightning.runs import RunConfig
 from distill_lightning.specs import trusting
 
-KEPT = ("optimizer", "schedule", "decay_norms_and_biases", "channels_last", "compile")
+KEPT = ("optimizer", "schedule", "decay_norms_and_biases", "channels_last", "compile", "cuda_graphs")
 """Options of the teacher's method that the student gets, too."""
 STARTS = ("start_from", "start_optimizer")
 """Options that say which weights the teacher began with. The student has a beginning of its own."""

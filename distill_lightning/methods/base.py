@@ -76,6 +76,8 @@ class Method(Evaluated):
             single layers; by default all are trained alike.
         channels_last: whether pictures and weights use the memory format channels_last.
         compile: whether the network is compiled with torch.compile.
+        cuda_graphs: whether the network is compiled, and its kernels are launched as CUDA graphs: for networks whose
+            kernels are so short that a GPU waits for the next. Training needs a GPU.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
             classes with no or too few training samples (Hinton et al. 2015, section 3).
         initializer: rules for the first weights of the network, see Initializer. The first rule that matches a
@@ -85,7 +87,7 @@ class Method(Evaluated):
             ``models.activations``. By default the network keeps its own.
     """
 
-    later_options: ClassVar[Mapping[str, Any]] = {"initializer": None, "activation": None}
+    later_options: ClassVar[Mapping[str, Any]] = {"initializer": None, "activation": None, "cuda_graphs": False}
 
     needs = BatchNeeds()
     """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
@@ -106,6 +108,7 @@ class Method(Evaluated):
         decay_norms_and_biases: bool = True,
         channels_last: bool = False,
         compile: bool = False,
+        cuda_graphs: bool = False,
         class_bias: dict[str | int, Finite] | None = None,
         fine_tuning: FineTuning | None = None,
         initializer: list[Initializer] | None = None,
@@ -118,7 +121,7 @@ class Method(Evaluated):
         self.optimization = Optimization(optimizer, schedule, decay_norms_and_biases, fine_tuning)
         self.maker = None if isinstance(network, nn.Module) else maker(network)
         """What makes the network; None if it was given ready-made."""
-        self.layout = {"channels_last": channels_last, "compile": compile}
+        self.layout = {"channels_last": channels_last, "compile": compile, "cuda_graphs": cuda_graphs}
         """The options of ``set_network``."""
         self.activation = activation
         if isinstance(network, nn.Module):
@@ -200,10 +203,14 @@ class Method(Evaluated):
         """Checks that the network fits the data, and prepares a fit and the evaluation.
 
         Raises:
-            InputError: the network, the batches and the data do not fit together, or the accelerator is mps.
+            InputError: the network, the batches and the data do not fit together, the accelerator is mps, or
+                ``cuda_graphs`` has no GPU.
         """
-        if self.trainer.strategy.root_device.type == "mps":
+        device = self.trainer.strategy.root_device.type
+        if device == "mps":
             raise InputError("the accelerator mps does not support float64: give --trainer.accelerator cpu")
+        if self.cuda_graphs and stage == "fit" and device != "cuda":
+            raise InputError(f"model.cuda_graphs needs a GPU, and the device is {device}: give model.compile instead")
         self.plain_batches = not isinstance(self.trainer.datamodule, ImageData)  # type: ignore[attr-defined]
         if self.plain_batches:
             self._set_up_plain(stage)

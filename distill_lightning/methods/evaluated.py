@@ -43,21 +43,30 @@ class Evaluated(Recorded, LeanModule):
         self.plain_batches = False
         """Whether the method is in another program, whose trainer has no data module of this program."""
 
-    def set_network(self, network: nn.Module, channels_last: bool = False, compile: bool = False) -> None:
+    def set_network(
+        self, network: nn.Module, channels_last: bool = False, compile: bool = False, cuda_graphs: bool = False
+    ) -> None:
         """Sets the network, as ``model``.
 
         Args:
             network: a network that returns logits (B, K) for pictures (B, C, H, W).
             channels_last: whether pictures and weights use the memory format channels_last.
             compile: whether the network is compiled with torch.compile.
+            cuda_graphs: whether it is compiled, and runs as CUDA graphs.
         """
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = network.to(memory_format=self.memory_format) if channels_last else network
-        self.compiled = compile
+        self.compiled, self.cuda_graphs = compile or cuda_graphs, cuda_graphs
         self.auxiliary_weight = AUXILIARY.get(type(network).__name__, 0.0)
         # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
-        self._called = Unregistered(torch.compile(network) if compile else network)
+        self._called = Unregistered(self.as_called(network))
         self.network_is_set(network)
+
+    def as_called(self, network: nn.Module) -> Any:
+        """What computes the output of a network of the same architecture: the network, or its compiled form."""
+        if not self.compiled:
+            return network
+        return torch.compile(network, mode="reduce-overhead" if self.cuda_graphs else None)
 
     def replace_call(self, called: Callable[[Tensor], Any]) -> None:
         """Computes the network's output by another function, such as one that computes several networks as one.
@@ -75,7 +84,8 @@ class Evaluated(Recorded, LeanModule):
         output = self._called.module(images.contiguous(memory_format=self.memory_format))
         if not isinstance(output, Tensor):
             output = self._main_of(output)
-        return in_full(output)
+        # a CUDA graph writes its next output to the same place, and a method may keep logits, as DLB does
+        return in_full(output.clone() if self.cuda_graphs else output)
 
     def _main_of(self, output: Any) -> Any:
         """The logits among several outputs. In a training step, the auxiliary ones are kept until its loss is added."""

@@ -175,6 +175,8 @@ def forms(check: Check) -> Result:
             "fp16_with_scaler": "--trainer.precision 16-mixed",
             "compiled": "--model.compile true",
             "compiled_dlb": "--model DLB --model.compile true",
+            "cuda_graphs": "--model.cuda_graphs true",
+            "cuda_graphs_dlb": "--model DLB --model.cuda_graphs true",
             "clipped_fp16": "--trainer.precision 16-mixed --trainer.gradient_clip_val 1.0",
         }
     found: Result = {}
@@ -237,6 +239,7 @@ NETWORKS = {
     "resnet20": RESNET,
     "resnet20_bf16": f"{RESNET} --trainer.precision bf16-mixed --model.channels_last true",
     "resnet20_compiled": f"{RESNET} --model.compile true",
+    "resnet20_cuda_graphs": f"{RESNET} --model.cuda_graphs true",
     "lenet": "--model.network LeNet300100 --data.image_size 28 --data.batch_size 60",
 }
 
@@ -253,8 +256,8 @@ def speed(check: Check) -> Result:
             found[name] = {"error": made.stderr.strip().splitlines()[-1:]}
             continue
         numbers = json.loads(made.stdout.strip().splitlines()[-1])
-        kept = ("bare_s", "run_s", "data_s", "run_to_bare", "peak_bytes")
-        found[name] = {key: numbers[key] for key in kept}
+        kept = ("bare_s", "run_s", "data_s", "run_to_bare", "peak_bytes", "compiled")
+        found[name] = {key: numbers[key] for key in kept if key in numbers}
     return found | {"ok": not any("error" in one for one in found.values())}
 
 

@@ -118,6 +118,30 @@ def test_running_statistics_move_so_often_a_step(name, options, updates):
 
 
 @pytest.mark.parametrize("name", METHODS)
+def test_a_network_is_compiled_as_a_whole_and_seldom_again(name, monkeypatch):
+    """With torch's eager backend: what is traced computes the same, bit by bit, hooks and branches included."""
+    graphs, ends, torch_compile = [], [], torch.compile
+
+    def traced(graph, inputs):
+        graphs.append(graph)
+        return graph
+
+    def traced_compile(network, mode=None):
+        return torch_compile(network, backend=traced, fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", traced_compile)
+    torch.compiler.reset()
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        method = make(name, ConvNet(), compile=compiled)
+        train(method, epochs=3)
+        ends.append(method.state_dict())
+    assert same(*ends)
+    # for training, for validation without gradients, and for batches of another size
+    assert 2 <= len(graphs) <= 4
+
+
+@pytest.mark.parametrize("name", METHODS)
 def test_a_second_fit_begins_without_the_memory_of_the_first(name):
     method = adapted(name, ConvNet(dropout=0.2))
     start = copy.deepcopy(method.state_dict())

@@ -37,7 +37,7 @@ def test_options_are_free_where_their_class_says_so():
     names = {name.rpartition(".")[2] for name in config.declared.free}
     # with their defaults, which mean the same as no such options
     later = {"balanced", "unlabelled", "unlabelled_share", "preprocess", "activation", "initializer"}
-    later |= {"standardise", "norm"}
+    later |= {"standardise", "norm", "cuda_graphs"}
     assert names == {"root", "num_workers", "pictures", "eval_batch_size", "folder"} | later
     assert config.declared.pictures is None and not config.declared.validation_decides
     assert "trainer.callbacks.0.init_args.folder" not in config.result_options
@@ -80,6 +80,7 @@ def test_a_folder_of_version_0_1_says_nothing_and_has_the_same_id(config, tmp_pa
     added = ("balanced", "bad_pictures", "other_classes", "unlabelled", "unlabelled_share", "preprocess", "cache_bytes")
     for later in added:
         del options["data"]["init_args"][later]
+    del options["model"]["init_args"]["cuda_graphs"]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(options))
     assert RunConfig.read(tmp_path).id() == config.id()
     assert RunConfig.read(tmp_path).declared == Declared.in_version_0_1(options)
