@@ -64,6 +64,7 @@ from .methods.branched import Branched as Branched
 from .methods.branches import Branches as Branches
 from .methods.byot import BYOT as BYOT
 from .methods.ca_mkd import CAMKD as CAMKD
+from .methods.cat_kd import CATKD as CATKD
 from .methods.crd import CRD as CRD
 from .methods.cs_kd import CSKD as CSKD
 from .methods.ctkd import CTKD as CTKD
@@ -79,6 +80,7 @@ from .methods.joint_inference import JointInference as JointInference
 from .methods.kd import KD as KD
 from .methods.mr_kd import MrKD as MrKD
 from .methods.nkd import NKD as NKD
+from .methods.nst import NST as NST
 from .methods.ofd import OFD as OFD
 from .methods.okddip import OKDDip as OKDDip
 from .methods.one import ONE as ONE

@@ -38,6 +38,7 @@ from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.ca_mkd import CAMKD
+from distill_lightning.methods.cat_kd import CATKD
 from distill_lightning.methods.crd import CRD
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ctkd import CTKD
@@ -50,6 +51,7 @@ from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.nkd import NKD
+from distill_lightning.methods.nst import NST
 from distill_lightning.methods.ofd import OFD
 from distill_lightning.methods.okddip import OKDDip
 from distill_lightning.methods.one import ONE
@@ -79,10 +81,13 @@ CLASSES = {
     "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
     "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
     "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED, "vid": VID, "srrl": SRRL,
+    "nst": NST, "cat_kd": CATKD,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
 }  # fmt: skip
 METHODS = list(CLASSES)
-FEATURE_TAUGHT = ("at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd", "seed", "vid", "srrl")
+FEATURE_TAUGHT = (
+    "at", "sp", "rkd", "pkt", "fitnets", "ofd", "reviewkd", "simkd", "crd", "seed", "vid", "srrl", "nst", "cat_kd",
+)  # fmt: skip
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""

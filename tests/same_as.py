@@ -193,6 +193,8 @@ CASES = [
     digits("pkt", "pkt", TAUGHT),
     digits("vid", "vid", TAUGHT),
     digits("srrl", "srrl", TAUGHT),
+    digits("nst", "nst", TAUGHT),
+    digits("cat_kd", "cat_kd", TAUGHT),
     digits("ofd", "ofd", TAUGHT),
     digits("ps_kd", "ps_kd", "--trainer.max_epochs 3"),
     digits("reviewkd", "reviewkd", TAUGHT),

@@ -79,6 +79,8 @@ GOLDEN = {
     "at of two sizes": (losses.at(A, B2), 0.009164272),
     "sp": (losses.sp(A, B), 0.607362913),
     "nst": (losses.nst(A, B), 1.312254754),
+    "cat_kd normalised": (losses.cat_kd(Q, B, normalise=True), 0.479904190),
+    "cat_kd": (losses.cat_kd(Q, B), 0.267095545),
     "rkd distance": (losses.rkd_distance(V, W), 0.005255772),
     "rkd angle": (losses.rkd_angle(V, W), 0.004883663),
     "rkd": (rkd(V, W), 0.375577426),
@@ -131,6 +133,8 @@ OF_STUDENT_AND_TEACHER = {
     "at": (losses.at, A, B),
     "sp": (losses.sp, A, B),
     "nst": (losses.nst, A, B),
+    "cat_kd": (losses.cat_kd, Q, B),
+    "cat_kd normalised": (lambda m, t: losses.cat_kd(m, t, size=3, normalise=True), Q, B8[:, :1].expand(-1, 3, -1, -1)),
     "rkd": (rkd, V, W),
     "pkt": (losses.pkt, V, W),
     "vid": (lambda f, g: losses.vid(f, g, RAW), Q, B),
@@ -167,12 +171,14 @@ def test_zero_where_both_agree(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["kd standardised", "dkd", "dist", "nkd", "at", "nst", "rkd", "pkt", "seed", "seed local"]
+    "name",
+    ["kd standardised", "dkd", "dist", "nkd", "at", "nst", "cat_kd normalised", "rkd", "pkt", "seed", "seed local"],
 )
 def test_what_changes_nothing(name):
     """A shift of logits; a scale of features; with standardisation, both."""
     function, student, teacher = OF_STUDENT_AND_TEACHER[name]
-    factor = 3.0 if name in ("kd standardised", "at", "nst", "rkd", "pkt", "seed", "seed local") else 1.0
+    scaled = ("kd standardised", "at", "nst", "cat_kd normalised", "rkd", "pkt", "seed", "seed local")
+    factor = 3.0 if name in scaled else 1.0
     shift = 5.0 if student is S else 0.0
     changed = function(factor * student + shift, teacher).item()
     assert changed == pytest.approx(function(student, teacher).item(), rel=1e-5)
@@ -218,12 +224,17 @@ def test_losses_of_gram_distance_and_contrast_do_not_compute_in_half_precision()
     near, far = (centre + 0.01 * torch.randn(8, 64) for _ in range(2))  # features that differ by a percent
     large = 300 * torch.rand(8, 4, 8, 8), 300 * torch.rand(8, 6, 8, 8)
     v, bank = F.normalize(near), F.normalize(far)
+
+    def class_maps(features: Tensor, weight: Tensor) -> Tensor:
+        return losses.class_maps(features, weight[:, : features.shape[1]])
+
     cases = [
         (losses.rkd_distance, near, far),
         (losses.rkd_angle, near, far),
         (losses.pkt, near - centre, far - centre),
         (losses.sp, *large),
         (losses.nst, *large),
+        (lambda f, g: losses.cat_kd(class_maps(f, near), class_maps(g, near)), *large),
         (lambda s, t: losses.seed(s, t, F.normalize(far - centre).to(s)), near - centre, far - centre),
         (losses.seed_local, near[None] - centre, far[None] - centre),
         (lambda v, bank: losses.crd_similarity(v, bank, torch.arange(8).expand(8, -1)), v, bank),

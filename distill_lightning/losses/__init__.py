@@ -19,7 +19,20 @@ from distill_lightning.losses.logits import (
     without_label,
     wsld,
 )
-from distill_lightning.losses.maps import at, fitnets, hcl, nst, ofd, ofd_margins, same_size, simkd, srrl, vid
+from distill_lightning.losses.maps import (
+    at,
+    cat_kd,
+    class_maps,
+    fitnets,
+    hcl,
+    nst,
+    ofd,
+    ofd_margins,
+    same_size,
+    simkd,
+    srrl,
+    vid,
+)
 from distill_lightning.losses.relations import (
     crd,
     crd_rows,
@@ -51,6 +64,8 @@ __all__ = [
     "adjusted",
     "at",
     "ca_mkd",
+    "cat_kd",
+    "class_maps",
     "crd",
     "crd_rows",
     "crd_similarity",

@@ -100,6 +100,37 @@ def nst(features: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 @in_full_precision
+def class_maps(features: Tensor, weight: Tensor) -> Tensor:
+    """M_k = sum_c W_kc f_c, the class activation maps, (B, K, H, W): where the pictures speak for each class (Zhou et
+    al., CVPR 2016, arXiv:1512.04150). Their mean over H and W is the logits without bias. The gradient flows into both.
+
+    Args:
+        features: f, the input of the average pooling, (B, C, H, W).
+        weight: W, of the linear layer after it, (K, C).
+    """
+    dtype = torch.promote_types(features.dtype, weight.dtype)  # float64 if one of both is
+    return torch.einsum("kc,bchw->bkhw", weight.to(dtype), features.to(dtype))
+
+
+@in_full_precision
+def cat_kd(maps: Tensor, teacher_maps: Tensor, *, size: int = 2, normalise: bool = False) -> Tensor:
+    """The mean of (n(P(M_s)) - n(P(M_t)))^2, class attention transfer (CAT-KD: Guo et al., CVPR 2023,
+    arXiv:2304.12777).
+
+    Args:
+        maps: M_s, the student's class activation maps, (B, K, H, W).
+        teacher_maps: M_t, (B, K, H', W').
+        size: the height and width to which P averages the maps (adaptive average).
+        normalise: whether n divides each map by its length; otherwise it changes nothing.
+
+    Raises:
+        ValueError: the numbers of classes differ.
+    """
+    m, t = (F.adaptive_avg_pool2d(one, size).flatten(2) for one in (maps, teacher_maps.detach()))
+    return fitnets(*(F.normalize(one, dim=2) for one in (m, t))) if normalise else fitnets(m, t)
+
+
+@in_full_precision
 def vid(predicted: Tensor, teacher_features: Tensor, raw_variance: Tensor) -> Tensor:
     """The mean of 1/2 [(mu(f) - g)^2 / v_c + log v_c] with v_c = softplus(a_c) + 1e-5, variational information
     distillation (VID: Ahn et al., CVPR 2019, arXiv:1904.05835).

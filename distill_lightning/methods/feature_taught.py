@@ -19,11 +19,10 @@ from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.features import ALL_STAGES, Features, last_linear, layer_shapes, layers_of
+from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
-from distill_lightning.models.early_exit import pooled
-from distill_lightning.models.outputs import dry_pictures, in_full, input_type, main_output
+from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.seeds import BUILD, run_seed, seed_for
@@ -187,38 +186,3 @@ def through(layer: nn.Module, features: Tensor) -> Tensor:
     """W f + b of a linear layer, in float32 also under autocast, or in float64 if the layer is."""
     with torch.autocast(features.device.type, enabled=False):
         return in_full(layer(features.to(layer.weight.dtype)))  # type: ignore[arg-type]
-
-
-@torch.no_grad()
-def classifier_of(
-    teacher: nn.Module, layers: Sequence[str], shape: tuple[int, int, int], method: str
-) -> tuple[nn.Linear, int]:
-    """The linear layer of a teacher, and the channels of its map at a layer.
-
-    Args:
-        teacher: the teacher.
-        layers: the layer of its last map, alone.
-        shape: (C, H, W) of a picture.
-        method: the name of the method, for errors.
-
-    Raises:
-        InputError: the teacher's logits are not the linear layer on the mean of this map.
-    """
-    name = type(teacher).__name__
-    if len(layers) != 1:
-        raise InputError(f"{method} uses one layer of the teacher, and {len(layers)} are given: give one")
-    (found,) = layer_shapes(teacher, layers, shape)
-    classifier, features = last_linear(teacher), Features(teacher, layers, in_eval=True, shape=shape)
-    logits = main_output(teacher.eval()(dry_pictures(teacher, shape, 2)))
-    (taken,) = features.take()
-    features.remove()
-    if classifier is None or len(found) != 3 or found[0] != classifier.in_features:
-        raise InputError(
-            f"{method} needs a linear layer after {layers[0]} of {name}: give its last map in teacher_layers"
-        )
-    if not torch.allclose(classifier(pooled(taken)), logits, rtol=1e-3, atol=1e-3):
-        raise InputError(
-            f"{method}: the logits of {name} are not its linear layer on the mean of {layers[0]}: give its last map in "
-            "teacher_layers"
-        )
-    return classifier, found[0]

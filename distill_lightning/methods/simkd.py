@@ -33,7 +33,8 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features, channels_last, layer_shapes, module_path
 from distill_lightning.losses import simkd
-from distill_lightning.methods.feature_taught import FeatureTaught, classifier_of
+from distill_lightning.methods.classifier_taught import classifier_of
+from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.models.early_exit import trunk
 from distill_lightning.models.outputs import dry_pictures, input_type
 from distill_lightning.models.reused_classifier import ReusedClassifier, take_classifier

@@ -19,22 +19,20 @@ State between steps: none. The adapter is in the checkpoint, under ``adapters.``
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from distill_lightning.data.base import ImageData
 from distill_lightning.losses import srrl
-from distill_lightning.methods.evaluated import Unregistered
-from distill_lightning.methods.feature_taught import FeatureTaught, classifier_of, through
+from distill_lightning.methods.classifier_taught import ClassifierTaught
+from distill_lightning.methods.feature_taught import through
 from distill_lightning.models.early_exit import pooled
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
-from distill_lightning.values import Batch, Position, TeacherGiver
+from distill_lightning.values import Batch, Position
 
 
-class SRRL(FeatureTaught):
+class SRRL(ClassifierTaught):
     """Learns features of which the teacher's classifier says what it says of the teacher's own.
 
     Args:
@@ -44,25 +42,11 @@ class SRRL(FeatureTaught):
         kwargs: see FeatureTaught.
     """
 
-    usual_layers: ClassVar = ["last_stage"]
-
     def __init__(
         self, network: Network, regression_weight: NonNegative = 1.0, logit_weight: NonNegative = 1.0, **kwargs: Any
     ) -> None:
         super().__init__(network, **kwargs)
         self.regression_weight, self.logit_weight = regression_weight, logit_weight
-        self.needs = replace(self.needs, teacher_logits=True)
-        self._classifier: Unregistered | None = None
-
-    def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
-        """Reads the teacher's classifier.
-
-        Raises:
-            InputError: the teacher's logits are not its linear layer on the mean of its last map.
-        """
-        teacher, shape = giver.copy_of_teacher(data.info.shape)
-        classifier, _ = classifier_of(teacher, self.layers_of_teacher, shape, type(self).__name__)
-        self._classifier = Unregistered(classifier.requires_grad_(False))
 
     def make_adapters(
         self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
@@ -75,10 +59,8 @@ class SRRL(FeatureTaught):
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
         """The term ``regression``."""
-        assert self._classifier is not None
-        classifier = self._classifier.module = self._classifier.module.to(features[0].device)
         adapted = pooled(self.adapters[0](features[0]))
         both = adapted, pooled(teacher_features[0])
-        logits = through(classifier, adapted), self.teacher_logits(batch)
+        logits = through(self.teacher_classifier(adapted.device), adapted), self.teacher_logits(batch)
         term = srrl(*both, *logits, logit_weight=self.logit_weight)
         return {"regression": self.regression_weight * term}

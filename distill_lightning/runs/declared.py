@@ -3,8 +3,7 @@
 A class may have these class attributes:
 
     free_options             names of its options that cannot change the result of a run, such as folders and the number
-    of
-                             workers
+                             of workers
     later_options            options that were added after version 0.2, with the value that means the same as no such
                              option: with this value they do not count, so that runs from before can go on
     root_names_the_pictures  of a data module: whether its option ``root`` decides which pictures are used

@@ -11,10 +11,13 @@ from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.digits import Digits
 from distill_lightning.data.mixing import Mixup
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features
-from distill_lightning.losses import cross_entropy, kd
+from distill_lightning.features import Features, last_linear
+from distill_lightning.losses import class_maps, cross_entropy, kd
 from distill_lightning.methods.at import AT
+from distill_lightning.methods.cat_kd import CATKD
+from distill_lightning.methods.evaluated import Unregistered
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.nst import NST
 from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.sp import SP
@@ -32,6 +35,7 @@ T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]])
     ("method", "features", "of_teacher", "golden"),
     [
         (AT, A, B, 1000 * 0.018061653),
+        (NST, A, B, 50 * 1.312254754),
         (SP, A, B, 3000 * 0.607362913),
         (RKD, V, W, 0.375577426),
         (PKT, V, W, 30000 * 0.009005992),
@@ -47,6 +51,29 @@ def test_golden_values(method, features, of_teacher, golden):
     assert sum(terms.values()).item() == pytest.approx(golden, rel=2e-6)
     assert hard == pytest.approx(cross_entropy(S, torch.arange(3)).item())
     assert soft == pytest.approx(0.5 * kd(S, T, temperature=4).item())
+
+
+@pytest.mark.parametrize(("options", "golden"), [({}, 0.267095545), ({"normalise": True}, 0.479904190)])
+def test_golden_values_of_cat_kd(options, golden):
+    network = nn.Sequential(Says(made(torch.sin, 0.7, 0.3, 3, 3, 4, 4)), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    network.append(nn.Linear(3, 3))
+    nn.init.eye_(network[-1].weight)
+    method = CATKD(network, layers=["0"], class_map_weight=2.0, **options)
+    method.features, method._classifier = Features(network, ["0"]), Unregistered(network[-1])
+    batch = batch_of(torch.zeros(3, 1, 8, 8), torch.arange(3), teacher=TeacherOutput(S[:, :3], (B,)))
+    terms = method.training_loss(batch, at()).terms
+    assert terms["class_maps"].item() == pytest.approx(2 * golden, rel=2e-6)
+    terms["class_maps"].backward()
+    assert network[0].what.grad.abs().max() > 0 and network[-1].weight.grad.abs().max() > 0
+    assert network[-1].bias.grad is None  # the bias is no part of the maps
+
+
+def test_class_maps_are_the_logits_place_by_place():
+    network = teacher().eval()
+    features = Features(network, ["last_stage"], in_eval=True)
+    logits, classifier = network(torch.rand(5, 1, 8, 8)), last_linear(network)
+    maps = class_maps(features.take()[0], classifier.weight)
+    torch.testing.assert_close(maps.mean((2, 3)) + classifier.bias, logits)
 
 
 def test_the_live_teacher_sees_the_very_pictures_once_a_step_and_is_not_part_of_the_method():
@@ -112,6 +139,15 @@ def table():
             {"callback": SoftTargets([PlainNetwork(teacher()), PlainNetwork(teacher())])},
             "one teacher.* 2: give",
         ),
+        (
+            CATKD,
+            {"layers": ["stage1"]},
+            {},
+            "CATKD needs a linear layer after stage1 of ConvNet: give its last map in layers",
+        ),
+        (CATKD, {"teacher_layers": ["stage2"]}, {}, "stage2 of ConvNet: give its last map in teacher_layers"),
+        (CATKD, {"layers": ["stage2", "stage3"]}, {}, "CATKD uses one layer of each network, and layers has 2"),
+        (CATKD, {}, {"given": PlainNetwork(ConvNet(7))}, "7 classes"),
         (AT, {}, {"given": PlainNetwork(LeNet300100(image_size=8))}, "LeNet300100 names no stages: give layers"),
         (
             SP,
