@@ -52,7 +52,7 @@ def time_steps(
         (run_to_bare, run_to_fresh, data_to_bare), three numbers each; peak_bytes (None if it cannot be measured);
         checkpoint_bytes; the number of rows of a batch (rows) and of its new samples (fresh); turns; steps; if the
         network is compiled, ``compiled``: how many graphs the run compiled (graphs), how many of them in the counted
-        turns (again), and in how many places the network was broken into several (breaks).
+        turns (again), and how often one was broken into several (breaks).
     """
     watch = _Turns(turns + WARM_UP, steps)
     trainer.callbacks.append(watch)  # type: ignore[attr-defined]
@@ -166,7 +166,7 @@ class _Turns(Callback):
 
 
 def _compiled() -> Counter[str]:
-    """What torch.compile has done in this process: the number of graphs, and of places where it broke one."""
+    """What torch.compile has done in this process: how many graphs it compiled, and how often it broke one."""
     from torch._dynamo.utils import counters  # only for compiled networks: the import takes seconds
 
     return Counter(graphs=counters["stats"]["unique_graphs"], breaks=sum(counters["graph_break"].values()))

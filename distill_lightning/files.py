@@ -4,10 +4,11 @@ import itertools
 import json
 import os
 import shutil
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import yaml
 
@@ -240,6 +241,27 @@ def refuse_odd_name(name: str, option: str) -> None:
         )
 
 
+_locks: "weakref.WeakSet[IO[Any]]" = weakref.WeakSet()
+
+
+def lock_ends_here(file: IO[Any]) -> None:
+    """Closes a locked file in processes that are forked from this one.
+
+    A lock belongs to the open file, which a forked process shares: workers of a data loader that outlive their killed
+    parent for some seconds would keep its lock.
+    """
+    _locks.add(file)
+
+
+def _close_locks() -> None:
+    for file in list(_locks):
+        file.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_locks)
+
+
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """A context in which no other process has the lock of this name. Systems and disks without locks give it to all.
@@ -253,6 +275,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
+        lock_ends_here(file)
         try:
             import fcntl
 

@@ -274,6 +274,13 @@ def test_equal_samples_alone_have_no_distance():
     assert value.isfinite() and features.grad.isfinite().all()
 
 
+def test_an_empty_class_map_has_a_bounded_gradient():
+    """A length of 1e-12 in the place of 0 would give 1e10."""
+    empty = torch.zeros(3, 2, 4, 4, requires_grad=True)
+    losses.cat_kd(empty, torch.rand(3, 2, 4, 4), normalise=True).backward()
+    assert 0 < empty.grad.abs().max() < 1e3
+
+
 def test_a_dead_map_has_no_gradient():
     dead = torch.zeros(3, 2, 4, 4, requires_grad=True)
     value = losses.at(dead, torch.rand(3, 2, 4, 4)) + losses.nst(dead, torch.rand(3, 2, 4, 4))

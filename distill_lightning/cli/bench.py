@@ -50,7 +50,7 @@ def bench(parts: Parts, turns: int, steps: int, stages: bool = False) -> None:
     sizes = {"memory at its highest": result["peak_bytes"], "checkpoint": result["checkpoint_bytes"]}
     print(", ".join(f"{words} {size / 1e6:.1f} MB" for words, size in sizes.items() if size is not None))
     if compiled := result.get("compiled"):
-        words = "graphs compiled: {graphs}, of them {again} after the first turns; broken in {breaks} places"
+        words = "graphs compiled: {graphs}, of them {again} after the first turns; broken {breaks} times"
         print(words.format(**compiled))
     print(json.dumps(result))
 

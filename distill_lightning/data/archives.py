@@ -173,6 +173,8 @@ def tar_members(file: BinaryIO, where: str | Path) -> Iterator[tarfile.TarInfo]:
             end = archive.offset
         file.seek(end)
         has_end = file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE)
+    except InputError:  # it cannot be read
+        raise
     except (tarfile.TarError, OSError, ValueError, EOFError) as error:
         raise InputError(f"{where} is damaged: {error}") from error
     # tarfile takes a damaged header for the end, and a file that was cut between two members for a whole one

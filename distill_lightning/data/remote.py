@@ -8,6 +8,7 @@ number of processes can share it.
 
 import contextlib
 import hashlib
+import io
 import os
 import shutil
 import sys
@@ -36,6 +37,10 @@ VERSIONS = (
     "created",
 )
 """What stores tell about the version of a file, the best first."""
+ABANDONED_S = 600
+"""After this many seconds without a write, what a process was fetching is abandoned."""
+BLOCK = 4 << 20
+"""The bytes of a shard that are fetched at once when it is read as a whole."""
 DEEPEST = 3
 """The number of levels of folders that are searched for shards."""
 
@@ -84,16 +89,19 @@ class RemoteShards:
         except Exception as error:  # each store has its own
             raise InputError(f"{root} cannot be listed: {_words(error)}") from error
         folder = cache / f"shards-{hashlib.sha256(self.root.encode()).hexdigest()[:16]}"
+        places = {name: folder / f"{self._digest(name)}.tar" for name in self.infos}
         self.kept: dict[str, Path] = {}
         """The shards that are kept, with their places on this machine."""
+        left = cache_bytes
         for name, info in self.infos.items():
-            cache_bytes -= info["size"] or 0
-            if cache_bytes < 0:
+            left -= info["size"] or 0
+            if left < 0:
                 break
-            digest = hashlib.sha256(f"{name} {self.state(name)}".encode()).hexdigest()[:16]
-            self.kept[name] = folder / f"{digest}.tar"
+            self.kept[name] = places[name]
+        # a smaller cache removes shards of a larger one; a run without a cache leaves those of others alone
+        current = self.kept if cache_bytes else places
         if folder.is_dir():
-            for old in set(folder.glob("*.tar")) - set(self.kept.values()):  # of an old state, or of a larger cache
+            for old in set(folder.glob("*.tar")) - set(current.values()):
                 old.unlink(missing_ok=True)
 
     def state(self, name: str) -> str:
@@ -101,15 +109,11 @@ class RemoteShards:
         info = self.infos[name]
         return f"{info['size']} {next((info[key] for key in VERSIONS if info.get(key)), '')}"
 
+    def _digest(self, name: str) -> str:
+        return hashlib.sha256(f"{name} {self.state(name)}".encode()).hexdigest()[:16]
+
     def open(self, name: str) -> BinaryIO:
-        if (kept := self._kept(name)) is not None:
-            return open(kept, "rb")
-        system, path = _opened(self.root, os.getpid())
-        try:
-            file: BinaryIO = system.open(f"{path}/{name}", "rb")
-        except Exception as error:
-            raise InputError(f"{self.root}/{name} cannot be opened: {_words(error)}") from error
-        return file
+        return io.BufferedReader(_RemoteFile(self, name), BLOCK)
 
     def read(self, name: str, start: int, size: int) -> bytes:
         """See Shards. A read that fails is tried again, unless the file is gone."""
@@ -137,7 +141,10 @@ class RemoteShards:
         try:
             with locked(place.with_suffix(".lock"), wait=False):
                 for torn in place.parent.glob(f".{place.name}.*.tmp"):  # of a process that was killed
-                    torn.unlink(missing_ok=True)
+                    with contextlib.suppress(FileNotFoundError):
+                        # where locks do not work, another process may be writing it
+                        if time.time() - torn.stat().st_mtime > ABANDONED_S:
+                            torn.unlink()
                 if not place.exists():
                     atomic_write(place, lambda file: self._fetch(name, file))
         except BlockingIOError:
@@ -152,11 +159,49 @@ class RemoteShards:
         system, path = _opened(self.root, os.getpid())
         try:
             with system.open(f"{path}/{name}", "rb") as remote:
-                shutil.copyfileobj(remote, file, 4 << 20)
+                shutil.copyfileobj(remote, file, BLOCK)
         except Exception as error:
             raise OSError(_words(error)) from error
         if file.tell() != self.infos[name]["size"]:
             raise OSError(f"it has {file.tell():,} bytes, and had {self.infos[name]['size']:,} when it was listed")
+
+
+class _RemoteFile(io.RawIOBase):
+    """A shard as a file, which is read from its beginning to its end."""
+
+    def __init__(self, shards: RemoteShards, name: str) -> None:
+        self.shards, self.name_of, self.place = shards, name, 0
+        self.size: int = shards.infos[name]["size"]
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self.place = place + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads as much as fits.
+
+        Raises:
+            InputError: the store does not answer.
+        """
+        if not (wanted := min(len(buffer), self.size - self.place)) > 0:
+            return 0
+        try:
+            content = self.shards.read(self.name_of, self.place, wanted)
+        except OSError as error:
+            where = f"{self.shards.root}/{self.name_of}"
+            raise InputError(f"{where} cannot be read ({error}): start the same command again") from error
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
 
 
 def _words(error: Exception) -> str:

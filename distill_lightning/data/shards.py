@@ -70,6 +70,7 @@ class MemberNames(Sequence[str]):
     def __init__(self, shards: Sequence[str], table: npt.NDArray[Any], span: slice) -> None:
         self.shards, self.table, self.span = shards, table, span
         self.rows = np.asarray(table)[span]
+        self.state = _state_of(table)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -87,12 +88,28 @@ class MemberNames(Sequence[str]):
     def __reduce__(self) -> tuple[Any, ...]:
         # a worker process that is started anew maps the file of the table, and does not get its content
         if isinstance(self.table, np.memmap):
-            return _mapped, (self.shards, str(self.table.filename), self.span)
+            return _mapped, (self.shards, str(self.table.filename), self.span, self.state)
         return MemberNames, (self.shards, self.table, self.span)
 
 
-def _mapped(shards: Sequence[str], file: str, span: slice) -> MemberNames:
-    return MemberNames(shards, np.load(file, mmap_mode="r", allow_pickle=False), span)
+def _mapped(shards: Sequence[str], file: str, span: slice, state: tuple[int, int] | None) -> MemberNames:
+    """The names in the file of a table.
+
+    Raises:
+        InputError: the file is another one than when it was mapped first, so that other pictures have these places.
+    """
+    names = MemberNames(shards, np.load(file, mmap_mode="r", allow_pickle=False), span)
+    if names.state != state:
+        raise InputError(f"{file} was made again by another run, since its tar files have changed: restore them")
+    return names
+
+
+def _state_of(table: npt.NDArray[Any]) -> tuple[int, int] | None:
+    """Size and time of the file of a table; None if it is in memory."""
+    if not isinstance(table, np.memmap) or table.filename is None:
+        return None
+    stat = os.stat(table.filename)
+    return stat.st_size, stat.st_mtime_ns
 
 
 class ShardStore:

@@ -121,13 +121,14 @@ def cat_kd(maps: Tensor, teacher_maps: Tensor, *, size: int = 2, normalise: bool
         maps: M_s, the student's class activation maps, (B, K, H, W).
         teacher_maps: M_t, (B, K, H', W').
         size: the height and width to which P averages the maps (adaptive average).
-        normalise: whether n divides each map by its length; otherwise it changes nothing.
+        normalise: whether n divides each map by its length, or by 1e-4 if it is shorter, which bounds the gradient;
+            otherwise n changes nothing.
 
     Raises:
         ValueError: the numbers of classes differ.
     """
     m, t = (F.adaptive_avg_pool2d(one, size).flatten(2) for one in (maps, teacher_maps.detach()))
-    return fitnets(*(F.normalize(one, dim=2) for one in (m, t))) if normalise else fitnets(m, t)
+    return fitnets(*(F.normalize(one, dim=2, eps=1e-4) for one in (m, t))) if normalise else fitnets(m, t)
 
 
 @in_full_precision

@@ -185,7 +185,8 @@ def refuse_unlike_runs(members: Sequence[Parts]) -> None:
         if type(parts.method).network_is_set is not Method.network_is_set:  # what it attaches would not be called
             raise InputError(f"{kind} reads features inside its network: its runs cannot be trained side by side")
         if parts.method.compiled:
-            raise InputError("model.compile is for one network: leave it out for members side by side")
+            option = "cuda_graphs" if parts.method.cuda_graphs else "compile"
+            raise InputError(f"model.{option} is for one network: leave it out for members side by side")
         if parts.trainer.world_size > 1:
             raise InputError("members side by side share one device: leave trainer.devices out")
     for what in OF_ALL:

@@ -27,6 +27,7 @@ from distill_lightning.initializers import Initializer, initialise
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
 from distill_lightning.methods.checks import (
     depends_on_process_count,
+    refuse_cuda_graphs,
     refuse_misfit,
     refuse_small_auxiliary,
     refuse_small_batches,
@@ -75,9 +76,9 @@ class Method(Evaluated):
         fine_tuning: which parameters of the network are frozen, when others begin to be trained, and the rates of
             single layers; by default all are trained alike.
         channels_last: whether pictures and weights use the memory format channels_last.
-        compile: whether the network is compiled with torch.compile.
+        compile: whether the network is compiled with torch.compile. What a method trains beside it is not.
         cuda_graphs: whether the network is compiled, and its kernels are launched as CUDA graphs: for networks whose
-            kernels are so short that a GPU waits for the next. Training needs a GPU.
+            kernels are so short that a GPU waits for the next. Training needs a GPU, and no accumulated gradients.
         class_bias: numbers that are added to the logits of classes in evaluation only, by class name, {"3": 3.5}: for
             classes with no or too few training samples (Hinton et al. 2015, section 3).
         initializer: rules for the first weights of the network, see Initializer. The first rule that matches a
@@ -204,13 +205,13 @@ class Method(Evaluated):
 
         Raises:
             InputError: the network, the batches and the data do not fit together, the accelerator is mps, or
-                ``cuda_graphs`` has no GPU.
+                ``cuda_graphs`` has no GPU or accumulated gradients.
         """
         device = self.trainer.strategy.root_device.type
         if device == "mps":
             raise InputError("the accelerator mps does not support float64: give --trainer.accelerator cpu")
-        if self.cuda_graphs and stage == "fit" and device != "cuda":
-            raise InputError(f"model.cuda_graphs needs a GPU, and the device is {device}: give model.compile instead")
+        if self.cuda_graphs and stage == "fit":
+            refuse_cuda_graphs(device, self.trainer.accumulate_grad_batches)
         self.plain_batches = not isinstance(self.trainer.datamodule, ImageData)  # type: ignore[attr-defined]
         if self.plain_batches:
             self._set_up_plain(stage)

@@ -20,7 +20,6 @@ without n; 600 with n and 4x4 places for ResNet-32x4 and ShuffleNet.
 State between steps: none. There is no adapter.
 """
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,8 +63,7 @@ class CATKD(ClassifierTaught):
             InputError: the logits of a network are not its linear layer on the mean of its last map.
         """
         super().get_ready(giver, data)
-        student = copy.deepcopy(self.model)
-        classifier_of(student, self.student_layers, data.info.shape, type(self).__name__, "layers")
+        classifier_of(self.model, self.student_layers, data.info.shape, type(self).__name__, "layers")
 
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position

@@ -149,3 +149,19 @@ def depends_on_process_count(module: nn.Module, synchronised: bool) -> str | Non
     if any(isinstance(m, StochasticDepth) and m.p > 0 for m in modules):
         return "stochastic depth"
     return None
+
+
+def refuse_cuda_graphs(device: str, accumulated: int) -> None:
+    """Checks that a network can be trained as CUDA graphs.
+
+    Args:
+        device: the type of the device, as "cuda".
+        accumulated: the number of batches whose gradients are added up.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if device != "cuda":
+        raise InputError(f"model.cuda_graphs needs a GPU, and the device is {device}: give model.compile instead")
+    if accumulated > 1:  # the next forward pass may overwrite gradients that lie in the memory of the graphs
+        raise InputError("model.cuda_graphs cannot add up gradients: leave trainer.accumulate_grad_batches out")

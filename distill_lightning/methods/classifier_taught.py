@@ -1,4 +1,4 @@
-"""The base class of the feature methods that use the teacher's classifier, too.
+"""The base class of the methods that use the teacher's classifier beside the student.
 
 The classifier is the teacher's last linear layer, whose input is the mean of the teacher's last map over its places. It
 is not trained, and no part of the checkpoint.
@@ -44,7 +44,7 @@ class ClassifierTaught(FeatureTaught):
             InputError: the teacher's logits are not its linear layer on the mean of its last map.
         """
         teacher, shape = giver.copy_of_teacher(data.info.shape)
-        classifier, _ = classifier_of(teacher, self.layers_of_teacher, shape, type(self).__name__)
+        classifier = classifier_of(teacher, self.layers_of_teacher, shape, type(self).__name__)
         self._classifier = Unregistered(classifier.requires_grad_(False))
 
     def teacher_classifier(self, device: torch.device) -> nn.Linear:
@@ -56,12 +56,12 @@ class ClassifierTaught(FeatureTaught):
 
 @torch.no_grad()
 def classifier_of(
-    teacher: nn.Module, layers: Sequence[str], shape: tuple[int, int, int], method: str, option: str = "teacher_layers"
-) -> tuple[nn.Linear, int]:
-    """The linear layer of a network, and the channels of its map at a layer.
+    network: nn.Module, layers: Sequence[str], shape: tuple[int, int, int], method: str, option: str = "teacher_layers"
+) -> nn.Linear:
+    """The linear layer of a network, after a check that its input is the mean of the map at a layer.
 
     Args:
-        teacher: the network, mostly a teacher. It is left in eval mode.
+        network: the network.
         layers: the layer of its last map, alone.
         shape: (C, H, W) of a picture.
         method: the name of the method, for errors.
@@ -70,12 +70,14 @@ def classifier_of(
     Raises:
         InputError: the network's logits are not the linear layer on the mean of this map.
     """
-    name = type(teacher).__name__
+    name = type(network).__name__
     if len(layers) != 1:
         raise InputError(f"{method} uses one layer of each network, and {option} has {len(layers)}: give one")
-    (found,) = layer_shapes(teacher, layers, shape)
-    classifier, features = last_linear(teacher), Features(teacher, layers, in_eval=True, shape=shape)
-    logits = main_output(teacher.eval()(dry_pictures(teacher, shape, 2)))
+    (found,) = layer_shapes(network, layers, shape)
+    classifier, features = last_linear(network), Features(network, layers, in_eval=True, shape=shape)
+    training = network.training
+    logits = main_output(network.eval()(dry_pictures(network, shape, 2)))
+    network.train(training)
     (taken,) = features.take()
     features.remove()
     if classifier is None or len(found) != 3 or found[0] != classifier.in_features:
@@ -85,4 +87,4 @@ def classifier_of(
             f"{method}: the logits of {name} are not its linear layer on the mean of {layers[0]}: give its last map in "
             f"{option}"
         )
-    return classifier, found[0]
+    return classifier

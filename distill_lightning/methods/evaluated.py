@@ -32,6 +32,8 @@ class Evaluated(Recorded, LeanModule):
 
     def __init__(self) -> None:
         super().__init__()
+        self.compiled = self.cuda_graphs = False
+        """Whether the network is compiled, and whether it runs as CUDA graphs: see ``set_network``."""
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""

@@ -95,7 +95,7 @@ class SimKD(FeatureTaught):
             InputError: the student cannot be cut at its layer, or the teacher has no such classifier.
         """
         teacher, shape = giver.copy_of_teacher(data.info.shape)
-        classifier, channels = classifier_of(teacher, self.layers_of_teacher, shape, "SimKD")
+        classifier = classifier_of(teacher, self.layers_of_teacher, shape, "SimKD")
         if not isinstance(self.model, ReusedClassifier):
             layer = self.student_layers
             if len(layer) != 1:
@@ -106,8 +106,8 @@ class SimKD(FeatureTaught):
                 raise InputError(f"SimKD needs a map (C, H, W), and {path} of the student gives (H, W, C)")
             refuse_other_order(self.model, path, data.info.shape)
             arguments = {
-                "layer": path, "channels": own[0], "teacher_channels": channels, "reduction": self.reduction,
-                "bias": classifier.bias is not None, "num_classes": data.num_classes,
+                "layer": path, "channels": own[0], "teacher_channels": classifier.in_features,
+                "reduction": self.reduction, "bias": classifier.bias is not None, "num_classes": data.num_classes,
             }  # fmt: skip
             self._deploy(arguments)
         assert isinstance(self.model, ReusedClassifier)

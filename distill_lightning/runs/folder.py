@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_link, atomic_write, refuse_odd_name, sweep
+from distill_lightning.files import atomic_link, atomic_write, lock_ends_here, refuse_odd_name, sweep
 from distill_lightning.runs.config import CONFIG, RunConfig, by_run, flatten, identity
 
 try:
@@ -69,6 +69,7 @@ class Run:
             OSError: the folder's config.yaml cannot be opened.
         """
         self.held = open(self.folder / CONFIG, "r+b")  # noqa: SIM115 - stays open as long as the lock is held
+        lock_ends_here(self.held)
         until = time.monotonic() + patience_s
         while fcntl is not None:
             try:

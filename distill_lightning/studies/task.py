@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1
 """Seconds between two looks at the process of a run."""
+PATIENCE_S = 60
+"""Seconds that runs have to save a checkpoint when they must end, and that a file system has to show here what was
+written elsewhere.
+"""
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _active: set[str] = set()
 """The keys of the tasks that this process is running."""
@@ -124,8 +128,10 @@ def _watch(started: process.StartedRun, task: Task, worker: "Worker") -> Outcome
     begin, sent, minutes = time.monotonic(), 0, task.resources.minutes
     late = False
     while not started.has_ended():
-        late = late or (minutes is not None and time.monotonic() - begin > 60 * minutes)
-        wanted = _signal_for(task, worker) or (signal.SIGTERM if late else 0)
+        over_s = time.monotonic() - begin - 60 * minutes if minutes is not None else 0.0
+        late = late or over_s > 0
+        # a run that hangs does not save a checkpoint, and would keep its cores and GPUs
+        wanted = _signal_for(task, worker) or ((KILL if over_s > PATIENCE_S else signal.SIGTERM) if late else 0)
         if wanted and (not sent or wanted == KILL != sent):  # a second SIGTERM would end a run without a checkpoint
             started.send(wanted)
             sent = wanted

@@ -22,17 +22,13 @@ from distill_lightning.studies.finished import training_time_s
 from distill_lightning.studies.plan import PlannedRun
 from distill_lightning.studies.process import THREADS
 from distill_lightning.studies.snapshot import RunStatus, Snapshot, State
-from distill_lightning.studies.task import KILL, Outcome, Task
+from distill_lightning.studies.task import KILL, PATIENCE_S, Outcome, Task
 from distill_lightning.studies.workers import Workers
 
 POLL_S = 0.1
 """Seconds between two looks at the runs."""
 LOOK_ELSEWHERE_S = 1.0
 """Seconds between two looks at the runs that other processes train, and at the workers."""
-PATIENCE_S = 60
-"""Seconds that runs have to save a checkpoint when an error ends the study, and that a file system has to show here
-what was written elsewhere.
-"""
 ALONE_S = 10
 """Seconds without a worker after which the study says it: one that has died may be replaced."""
 KILL_S = 10

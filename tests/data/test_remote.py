@@ -90,6 +90,8 @@ def test_shards_are_kept_as_far_as_they_fit(shards, stored, tmp_path, fetched):
     assert sum(file.stat().st_size for file in kept) <= 2 * size
     opened("memory://bucket/shards", cache=str(tmp_path / "c"), cache_bytes=size)
     assert len(list((tmp_path / "c").glob("shards-*/*.tar"))) == 1
+    opened("memory://bucket/shards", cache=str(tmp_path / "c"))  # a test of a run, while another run trains
+    assert len(list((tmp_path / "c").glob("shards-*/*.tar"))) == 1
 
 
 def test_a_shard_that_has_changed_is_fetched_again(shards, stored, tmp_path, capsys):
@@ -109,6 +111,7 @@ def test_what_another_process_fetches_is_not_waited_for(stored, tmp_path):
         assert not remote.kept["0.tar"].exists()
     torn = remote.kept["0.tar"].with_name(f".{remote.kept['0.tar'].name}.1.tmp")
     torn.write_text("of a process that was killed")
+    os.utime(torn, (0, 0))
     assert remote.read("0.tar", 0, 4) == stored.cat_file("/bucket/shards/0.tar", 0, 4)
     assert remote.kept["0.tar"].exists() and not torn.exists()
 
@@ -142,6 +145,22 @@ def test_a_read_that_fails_is_tried_again(stored, tmp_path, monkeypatch):
     fails[:] = [True] * 4
     with pytest.raises(OSError, match="reset by peer"):
         remote.read("0.tar", 0, 4)
+
+
+def test_a_store_that_does_not_answer_is_no_damage(stored, tmp_path, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda s: None)
+    fails, original = [False, True], MemoryFileSystem.cat_file
+
+    def unsteady(*args, **kwargs):
+        if fails and fails.pop(0):
+            raise ConnectionError("reset by peer")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", unsteady)
+    assert len(opened("memory://bucket/shards", cache=str(tmp_path / "c")).train) == 40
+    fails[:] = [False] + [True] * 4
+    with pytest.raises(InputError, match=r"1\.tar cannot be read \(reset by peer\): start the same command again"):
+        opened("memory://bucket/shards", cache=str(tmp_path / "d"))
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -27,6 +27,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import cross_entropy, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.checks import refuse_cuda_graphs
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.teachers import FrozenNetwork, Teachers
@@ -139,6 +140,13 @@ def test_a_network_is_compiled_as_a_whole_and_seldom_again(name, monkeypatch):
     assert same(*ends)
     # for training, for validation without gradients, and for batches of another size
     assert 2 <= len(graphs) <= 4
+
+
+def test_cuda_graphs_need_a_gpu_and_gradients_of_their_own():
+    with pytest.raises(InputError, match=r"model\.cuda_graphs needs a GPU, and the device is cpu: give model\.compile"):
+        train(make("baseline", cuda_graphs=True))
+    with pytest.raises(InputError, match=r"cannot add up gradients: leave trainer\.accumulate_grad_batches out"):
+        refuse_cuda_graphs("cuda", 2)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -9,7 +9,7 @@ from studies_program import events, planned, write_program
 
 from distill_lightning.errors import InputError
 from distill_lightning.runs import Run
-from distill_lightning.studies import Display, training
+from distill_lightning.studies import Display, task, training
 from distill_lightning.studies.process import StartedRun, available_cores, share_of_gpus
 from distill_lightning.studies.training import Training
 from distill_lightning.studies.workers import Workers, local_workers
@@ -123,6 +123,13 @@ def test_a_run_is_ended_after_its_minutes(workers):
     made = trained(workers, planned("a", "wait", minutes=0.002))
     assert made.last_words(*made.in_state("failed")) == "ended after the 0.002 minutes of its resources"
     assert "saved a" in events()
+
+
+def test_a_run_that_hangs_is_killed_after_its_minutes(workers, monkeypatch):
+    monkeypatch.setattr(task, "PATIENCE_S", 0.5)
+    made = trained(workers, planned("a", "deaf", "wait", minutes=0.002))
+    assert made.last_words(*made.in_state("failed")) == "ended after the 0.002 minutes of its resources"
+    assert "saved a" not in events()
 
 
 @pytest.mark.parametrize(
