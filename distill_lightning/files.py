@@ -4,9 +4,10 @@ import itertools
 import json
 import os
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -113,10 +114,18 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def sweep(folder: Path) -> None:
-    """Removes temporary files that killed processes have left in a folder."""
-    for leftover in folder.glob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+def sweep(folder: Path, name: str = "*", older_than_s: float | None = None) -> None:
+    """Removes temporary files that killed processes have left in a folder.
+
+    Args:
+        folder: the folder.
+        name: the name of the files that were being written, or a pattern.
+        older_than_s: removes only those that nobody has written to for so many seconds; by default all.
+    """
+    for leftover in folder.glob(f".{name}.tmp"):
+        with suppress(FileNotFoundError):
+            if older_than_s is None or time.time() - leftover.stat().st_mtime > older_than_s:
+                leftover.unlink()
 
 
 def nested_values(data: Any, where: str) -> Iterator[Any]:

@@ -30,7 +30,9 @@ for deed in deeds:
         time.sleep(0.3)
     if deed == "deaf":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if deed == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
     if deed == "interrupt":
         os.kill(os.getppid(), signal.SIGINT)
     if deed == "kill" or (deed == "kill once" and not pathlib.Path("killed").exists()):

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from distill_lightning.data.shards import LocalShards
 from distill_lightning.data.stores import junk_kind
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_write, locked
+from distill_lightning.files import atomic_write, locked, sweep
 
 TRIES = 4
 """How often a read is tried. After the n-th failure it waits 2^n - 1 seconds."""
@@ -140,11 +140,8 @@ class RemoteShards:
             return place
         try:
             with locked(place.with_suffix(".lock"), wait=False):
-                for torn in place.parent.glob(f".{place.name}.*.tmp"):  # of a process that was killed
-                    with contextlib.suppress(FileNotFoundError):
-                        # where locks do not work, another process may be writing it
-                        if time.time() - torn.stat().st_mtime > ABANDONED_S:
-                            torn.unlink()
+                # where locks do not work, another process may be writing it
+                sweep(place.parent, f"{place.name}.*", ABANDONED_S)
                 if not place.exists():
                     atomic_write(place, lambda file: self._fetch(name, file))
         except BlockingIOError:
@@ -181,9 +178,6 @@ class _RemoteFile(io.RawIOBase):
 
     def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
         self.place = place + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
-        return self.place
-
-    def tell(self) -> int:
         return self.place
 
     def readinto(self, buffer: Any) -> int:

@@ -75,9 +75,8 @@ def read_shards(
     state = [FORM, *([name, part_of_shard[name], shards.state(name)] for name in names)]
     state += [] if listed is None else [[listed, shards.state(listed)]]
     folder = shards.root if is_url(shards.root) else os.path.realpath(shards.root)
-    # runs with other parts have an index of their own
-    key = os.fsencode(folder) + (json.dumps([FORM, parts], sort_keys=True).encode() if parts else b"")
-    place = cache / f"shards-{hashlib.sha256(key).hexdigest()[:16]}.npy"
+    key = json.dumps([folder, parts or {}], sort_keys=True)  # runs with other parts have an index of their own
+    place = cache / f"shards-{hashlib.sha256(key.encode()).hexdigest()[:16]}.npy"
     found = _read(place, state, shards.root)
     if found is None:
         with contextlib.ExitStack() as alone:

@@ -1,4 +1,4 @@
-"""The base class of the methods that use the teacher's classifier beside the student.
+"""The base class of the methods that use the teacher's classifier.
 
 The classifier is the teacher's last linear layer, whose input is the mean of the teacher's last map over its places. It
 is not trained, and no part of the checkpoint.

@@ -23,7 +23,7 @@ State between steps: none.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features, channels_last, layer_shapes, module_path
 from distill_lightning.losses import simkd
-from distill_lightning.methods.classifier_taught import classifier_of
-from distill_lightning.methods.feature_taught import FeatureTaught
+from distill_lightning.methods.classifier_taught import ClassifierTaught
 from distill_lightning.models.early_exit import trunk
 from distill_lightning.models.outputs import dry_pictures, input_type
 from distill_lightning.models.reused_classifier import ReusedClassifier, take_classifier
@@ -46,7 +45,7 @@ from distill_lightning.values import Batch, Position, TeacherGiver
 DEPLOYED = f"{ReusedClassifier.__module__}.{ReusedClassifier.__name__}"
 
 
-class SimKD(FeatureTaught):
+class SimKD(ClassifierTaught):
     """Learns to give the teacher's classifier the features that it knows.
 
     Args:
@@ -60,8 +59,6 @@ class SimKD(FeatureTaught):
         kwargs: see FeatureTaught.
     """
 
-    usual_layers: ClassVar = ["last_stage"]
-
     def __init__(
         self,
         network: Network,
@@ -72,12 +69,11 @@ class SimKD(FeatureTaught):
         hard_weight: NonNegative = 0.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(network, layers, teacher_layers, hard_weight, **kwargs)
+        super().__init__(network, layers=layers, teacher_layers=teacher_layers, hard_weight=hard_weight, **kwargs)
         if self.activation is not None:
             raise InputError("SimKD has a projector with ReLU, like the teacher's map: leave activation out")
         self.feature_weight, self.reduction = feature_weight, reduction
-        # the teacher's classifier is that of the data's classes
-        self.needs = replace(self.needs, teacher_logits=True, allows_unlabelled=True)
+        self.needs = replace(self.needs, allows_unlabelled=True)
 
     @property
     def student_layers(self) -> list[str]:
@@ -94,8 +90,8 @@ class SimKD(FeatureTaught):
         Raises:
             InputError: the student cannot be cut at its layer, or the teacher has no such classifier.
         """
-        teacher, shape = giver.copy_of_teacher(data.info.shape)
-        classifier = classifier_of(teacher, self.layers_of_teacher, shape, "SimKD")
+        super().get_ready(giver, data)
+        classifier = self.teacher_classifier(input_type(self.model)[0])
         if not isinstance(self.model, ReusedClassifier):
             layer = self.student_layers
             if len(layer) != 1:

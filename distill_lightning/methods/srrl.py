@@ -33,7 +33,7 @@ from distill_lightning.values import Batch, Position
 
 
 class SRRL(ClassifierTaught):
-    """Learns features of which the teacher's classifier says what it says of the teacher's own.
+    """Learns features that the teacher's classifier reads as its own.
 
     Args:
         network: the student; see Method.

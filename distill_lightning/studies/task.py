@@ -5,6 +5,7 @@ task again when it has lost a worker. The worker, the study and the run share a 
 """
 
 import contextlib
+import math
 import os
 import signal
 import socket
@@ -126,12 +127,12 @@ def _marked(key: str) -> Iterator[None]:
 def _watch(started: process.StartedRun, task: Task, worker: "Worker") -> Outcome:
     """Waits for the end of a process, and sends it the signals that are meant for it."""
     begin, sent, minutes = time.monotonic(), 0, task.resources.minutes
-    late = False
+    end_s, over_s = math.inf if minutes is None else begin + 60 * minutes, -math.inf
     while not started.has_ended():
-        over_s = time.monotonic() - begin - 60 * minutes if minutes is not None else 0.0
-        late = late or over_s > 0
+        over_s = time.monotonic() - end_s
         # a run that hangs does not save a checkpoint, and would keep its cores and GPUs
-        wanted = _signal_for(task, worker) or ((KILL if over_s > PATIENCE_S else signal.SIGTERM) if late else 0)
+        due = KILL if over_s > PATIENCE_S else signal.SIGTERM if over_s > 0 else 0
+        wanted = _signal_for(task, worker) or due
         if wanted and (not sent or wanted == KILL != sent):  # a second SIGTERM would end a run without a checkpoint
             started.send(wanted)
             sent = wanted
@@ -143,7 +144,7 @@ def _watch(started: process.StartedRun, task: Task, worker: "Worker") -> Outcome
         return Outcome("busy")
     if _closes(worker):
         return Outcome("left")
-    words = f"ended after the {minutes} minutes of its resources" if late else started.last_words()
+    words = f"ended after the {minutes} minutes of its resources" if over_s > 0 else started.last_words()
     return Outcome("ended", words, duration_s)
 
 

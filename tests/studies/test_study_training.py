@@ -127,7 +127,7 @@ def test_a_run_is_ended_after_its_minutes(workers):
 
 def test_a_run_that_hangs_is_killed_after_its_minutes(workers, monkeypatch):
     monkeypatch.setattr(task, "PATIENCE_S", 0.5)
-    made = trained(workers, planned("a", "deaf", "wait", minutes=0.002))
+    made = trained(workers, planned("a", "hang", minutes=0.002))
     assert made.last_words(*made.in_state("failed")) == "ended after the 0.002 minutes of its resources"
     assert "saved a" not in events()
 
