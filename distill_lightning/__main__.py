@@ -18,7 +18,7 @@ EXPORTED = (".onnx", ".pt2")
 """The ends of exported files. Those of ONNX are read where there may be no torch."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 received: list[int] = []
-"""The signal that ends the command, if one has come."""
+"""The signal that ends the command, if one has come; 0 when the command has ended by itself."""
 
 
 class Stopped(SystemExit):
@@ -47,6 +47,7 @@ def main(args: list[str] | None = None) -> int:
     if status > 128:  # a second signal must not change the status while the interpreter shuts down
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
+    received.append(0)  # a signal while the interpreter shuts down ends it at once
     return status
 
 

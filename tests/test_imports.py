@@ -248,6 +248,7 @@ SHARED_BY_METHODS = {
     "feature_taught": {"taught"},
     "classifier_taught": {"evaluated", "feature_taught"},
     "branched": {"base"},
+    "untrained": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
     "memory": set(),
@@ -260,7 +261,8 @@ def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
         assert siblings <= SHARED_BY_METHODS.get(
-            path.stem, {"base", "branched", "checks", "classifier_taught", "evaluated", "feature_taught", "taught"}
+            path.stem,
+            {"base", "checks", "evaluated", "branched", "classifier_taught", "feature_taught", "taught", "untrained"},
         ), path
 
 

@@ -106,6 +106,19 @@ sys.exit(program.main())
     assert (done.returncode, done.stderr) == (143, "distill: stopped by SIGTERM\n")
 
 
+def test_a_signal_while_the_interpreter_shuts_down_ends_it_at_once():
+    """As SLURM's, after a run was saved and its job put back into the queue."""
+    code = """
+import atexit, os, signal, sys
+from distill_lightning.__main__ import main
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+sys.argv = ["distill", "--version"]
+sys.exit(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM and "Traceback" not in done.stderr and done.stdout
+
+
 @pytest.mark.parametrize("gap_s", [0.0, 0.05, 0.5])
 def test_a_second_interrupt_ends_with_130_and_leaves_nothing_half_written(gap_s):
     process = start("fit", *BASE, "--trainer.max_epochs", 3000, "--name", "run", "--checkpoint.every_n_steps", 1)

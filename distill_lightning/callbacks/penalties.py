@@ -17,6 +17,7 @@ With L1Penalty a weight swings around 0 by some lr lambda / (1 - m) and never is
 none: a gradient lambda sign(w) moves a weight by lr lambda / (1 - m) in all, so that both have the same strength.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import Any
@@ -35,7 +36,7 @@ from distill_lightning.ranges import Positive
 from distill_lightning.recorded import Recorded
 
 
-class WeightPenalty(Recorded, Callback):
+class WeightPenalty(Recorded, Callback, ABC):
     """The base class: which weights are meant.
 
     Args:
@@ -73,9 +74,9 @@ class WeightPenalty(Recorded, Callback):
             if group.get("from_epoch", 0) <= trainer.current_epoch:
                 yield from ((p, group) for p in group["params"] if id(p) in mine and p.grad is not None)
 
+    @abstractmethod
     def measured(self, weights: list[Tensor]) -> tuple[str, Tensor]:
         """What is logged: the name of a metric, and its value."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def on_train_batch_end(

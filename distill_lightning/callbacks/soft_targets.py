@@ -105,7 +105,8 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             self.teachers.prepare(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.global_step == 0 and trainer.is_global_zero:
+        # a teacher that only its features are asked of may have other classes
+        if trainer.global_step == 0 and trainer.is_global_zero and _method(pl_module).needs.teacher_logits:
             self._show(trainer, _method(pl_module).image_data)
 
     def _show(self, trainer: pl.Trainer, data: ImageData) -> None:

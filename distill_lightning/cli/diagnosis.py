@@ -5,6 +5,7 @@ looked for here, with the same rules: the options are followed in order, from le
 place has by then.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +147,8 @@ class Follower:
                     f"{place}.{rest}: there is no {_kind(wanted[0])} with this option: put a --config that adds one "
                     "before it"
                 )
-            if not (len(wanted) == 1 and rest.split(".")[0] in options.of_class(wanted[0])):
+            alone = len(wanted) == 1 and not inspect.isabstract(wanted[0])
+            if not (alone and rest.split(".")[0] in options.of_class(wanted[0])):
                 raise InputError(f"--{place}.{rest} comes before its class: give --{place} CLASS first, or a --config")
             child.made_by = wanted[0]
         self._set(child, options.of_class(child.made_by), keys[1:], given, place)

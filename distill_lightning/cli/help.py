@@ -20,7 +20,6 @@ from distill_lightning.cli.from_file import CALLBACKS
 from distill_lightning.cli.verbs import COLUMNS, VERBS
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, nearest
-from distill_lightning.methods.base import Method
 from distill_lightning.runs import SHAPE
 from distill_lightning.signatures import REQUIRED, Argument, signature
 
@@ -229,13 +228,7 @@ def _offered(hint: Any) -> list[Any]:
     ours = [made for made in named if made.__module__.startswith("distill_lightning.")]
     if nn.Module in options.kinds(hint):  # those that need nothing but what the data give: no layers of others
         ours = [made for made in ours if {*options.required(made, hint, {})} <= {*SHAPE, "network", "exit"}]
-    ours = [made for made in ours if not issubclass(made, Method) or not made.trains or not _is_base(made)]
     return ours or named
-
-
-def _is_base(made: type) -> bool:
-    """Whether a class leaves a function to its subclasses, such as the loss of a method."""
-    return any(getattr(getattr(made, name, None), "__isabstractmethod__", False) for name in dir(made))
 
 
 def _classes(hint: Any) -> list[str]:

@@ -167,7 +167,7 @@ def find_class(name: str, hint: Any, where: str) -> Any:
     if "." not in name:
         by_name = {one.__name__: one for kind in wanted for one in [kind, *subclasses(kind)]}
         if name in by_name:
-            return by_name[name]
+            return _complete(by_name[name], where)
         names = [one for kind in wanted for one in known(kind)]
         what = _a(wanted[0].__name__.lower()) if len(wanted) == 1 and wanted[0] is not nn.Module else "a class"
         raise InputError(f"{where} is {name}: there is no such class{nearest(name, names) or f'; give {what}'}")
@@ -189,6 +189,13 @@ def find_class(name: str, hint: Any, where: str) -> Any:
     returns = None if inspect.isclass(found) else typing.get_type_hints(found).get("return")
     if not inspect.isclass(found) and wanted and returns is None:
         raise InputError(f"{where} is {name}: write in its code what it returns, as -> {wanted[0].__name__}")
+    return _complete(found, where)
+
+
+def _complete(found: Any, where: str) -> Any:
+    if inspect.isabstract(found):
+        lacking = ", ".join(sorted(found.__abstractmethods__))
+        raise InputError(f"{where} is {found.__name__}, which cannot be used itself: it lacks {lacking}")
     return found
 
 

@@ -1,6 +1,6 @@
 """The options of all data sets, and what can be said about a data set before its pictures are read."""
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -35,7 +35,7 @@ REST = "rest"
 """The value of the option ``unlabelled`` that stands for the rest of the training part."""
 
 
-class DataOptions(Recorded, pl.LightningDataModule):
+class DataOptions(Recorded, pl.LightningDataModule, ABC):
     """The options and the description of a data set; the base class of ImageData.
 
     Args:
@@ -178,9 +178,9 @@ class DataOptions(Recorded, pl.LightningDataModule):
         return type(self).__name__.lower()
 
     @property
+    @abstractmethod
     def num_classes(self) -> int:
-        """K, available before any data is read. A subclass defines it."""
-        raise NotImplementedError
+        """K, available before any data is read."""
 
     @property
     def class_names(self) -> list[str]:

@@ -123,7 +123,8 @@ class RemoteShards:
         for attempt in range(1, TRIES + 1):
             try:
                 system, path = _opened(self.root, os.getpid())
-                content: bytes = system.cat_file(f"{path}/{name}", start, start + size)
+                # by name: in s3fs a version comes before them
+                content: bytes = system.cat_file(f"{path}/{name}", start=start, end=start + size)
                 return content
             except Exception as error:
                 if attempt == TRIES or isinstance(error, FileNotFoundError):

@@ -8,7 +8,7 @@ the epoch.
 
 import functools
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -62,7 +62,7 @@ from distill_lightning.values import (
 )
 
 
-class Method(Evaluated):
+class Method(Evaluated, ABC):
     """A method to train a classifier.
 
     Args:
@@ -147,7 +147,6 @@ class Method(Evaluated):
             batch: a batch that fulfils ``needs``.
             position: the position of training before this batch.
         """
-        raise NotImplementedError
 
     def build(self, info: DataInfo) -> None:
         """Makes modules that depend on the data and are trained with the network. The weights depend on the seed."""

@@ -33,8 +33,8 @@ from torch import Tensor, nn
 
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
-from distill_lightning.methods.base import Method
 from distill_lightning.methods.evaluated import Unregistered
+from distill_lightning.methods.untrained import Untrained
 from distill_lightning.metrics import CalibrationError, MembersMetric, NegativeLogLikelihood, TemperatureMetric
 from distill_lightning.ranges import Finite
 from distill_lightning.teachers import FrozenNetwork
@@ -76,7 +76,7 @@ class Members(nn.Module):
         return self.of_first(self.each(images))[-1]
 
 
-class Ensemble(Method):
+class Ensemble(Untrained):
     """Evaluates the average of trained networks.
 
     Args:
@@ -88,7 +88,6 @@ class Ensemble(Method):
         InputError: ``members`` is empty.
     """
 
-    trains = False
     leaves_checkpoint = False
 
     def __init__(
@@ -97,7 +96,7 @@ class Ensemble(Method):
         average: Literal["logits", "probs"] = "logits",
         class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
-        super().__init__(nn.Identity(), class_bias=class_bias)
+        super().__init__(class_bias)
         if not members:
             raise InputError("Ensemble.members is an empty list: give one checkpoint or more")
         self.given, self.average = members, average

@@ -25,12 +25,11 @@ method it logs
 from typing import Any
 
 import torch
-from torch import nn
 
 from distill_lightning import checkpoints
 from distill_lightning.errors import InputError
-from distill_lightning.methods.base import Method
 from distill_lightning.methods.evaluated import Unregistered
+from distill_lightning.methods.untrained import Untrained
 from distill_lightning.metrics import CoverageMetric
 from distill_lightning.models.with_specialists import WithSpecialists
 from distill_lightning.ranges import Count, Finite, Positive
@@ -38,7 +37,7 @@ from distill_lightning.teachers import FrozenNetwork
 from distill_lightning.values import Batch
 
 
-class JointInference(Method):
+class JointInference(Untrained):
     """Evaluates a generalist with its specialists.
 
     Args:
@@ -53,8 +52,6 @@ class JointInference(Method):
         InputError: there are no specialists.
     """
 
-    trains = False
-
     def __init__(
         self,
         generalist: str,
@@ -64,16 +61,12 @@ class JointInference(Method):
         gap: Positive = 1e-6,
         class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
-        super().__init__(nn.Identity(), class_bias=class_bias)
+        super().__init__(class_bias)
         if not specialists:
             raise InputError("JointInference.specialists is an empty list: give one checkpoint or more")
         self.generalist, self.specialists = generalist, specialists
         self.top, self.correction, self.gap = top, correction, gap
         self._coverage: Unregistered | None = None
-
-    def training_loss(self, batch: Any, position: Any) -> Any:
-        """There is none."""
-        raise NotImplementedError
 
     def setup(self, stage: str) -> None:
         """Opens generalist and specialists, unless a checkpoint has given the network; otherwise see Method.

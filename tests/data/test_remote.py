@@ -80,6 +80,22 @@ def test_a_picture_alone_is_fetched(stored, tmp_path, fetched):
     assert len(fetched) == 40 and {name.split()[0] for name in fetched} == {"cat_file"}
 
 
+def test_a_store_whose_reads_take_a_version_first(stored, tmp_path, monkeypatch):
+    """As that of s3fs: cat_file(path, version_id, start, end)."""
+    original = MemoryFileSystem.cat_file
+
+    def versioned(self, path, version_id=None, start=None, end=None):
+        assert version_id is None
+        return original(self, path, start, end)
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", versioned)
+    shards = RemoteShards("memory://bucket/shards", tmp_path, 0)
+    whole = stored.cat("/bucket/shards/0.tar")
+    assert shards.read("0.tar", 512, 40) == whole[512:552]
+    with shards.open("0.tar") as file:
+        assert file.read() == whole
+
+
 def test_shards_are_kept_as_far_as_they_fit(shards, stored, tmp_path, fetched):
     size = max(file.stat().st_size for file in shards.iterdir())
     data = opened("memory://bucket/shards", cache=str(tmp_path / "c"), cache_bytes=2 * size + 1)

@@ -1,12 +1,13 @@
 """SEED: its queue, its two terms, what is not trained, teachers of other forms, and fine-tuning from its run."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from features_of import Says, fit, made, student, teacher
-from helpers import at, batch_of, distill, load, sgd
+from helpers import at, batch_of, distill, load, sgd, write_pictures
 from helpers import fit as run
 from torch import nn
 
@@ -216,6 +217,25 @@ def test_auxiliary_classifiers_would_need_labels():
     method.auxiliary_weight = 0.3
     with pytest.raises(InputError, match="ConvNet has auxiliary classifiers, which need labels"):
         fit(method)
+
+
+@pytest.mark.parametrize("config", ["digits/seed.yaml", "digits/fitnets.yaml"])
+def test_a_teacher_of_features_may_have_other_classes(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = [
+        "--trainer.max_epochs",
+        1,
+        "--data",
+        "ImageFolder",
+        "--data.image_size",
+        8,
+        "--data.val_size",
+        10,
+        "--data.root",
+    ]
+    assert distill("fit", "--config", "digits/teacher", *short, write_pictures(tmp_path / "seven", 7, 20)) == 0
+    teacher = ["--trainer.callbacks.teacher", next(Path("logs").rglob("last.ckpt"))]
+    assert (run(config, *short, write_pictures(tmp_path / "three", 3, 40), *teacher) / "summary.json").exists()
 
 
 # Fine-tuning
