@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision.io
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -166,6 +167,7 @@ def forms(check: Check) -> Result:
     given = {
         "full": "",
         "bf16": "--trainer.precision bf16-mixed",
+        "tf32": "--model.network LeNet300100",
         "channels_last": "--model.channels_last true",
         "fused": "--model.optimizer.fused true",
         "adamw_fused": "--model.optimizer AdamW --model.optimizer.lr 0.003 --model.optimizer.fused true",
@@ -181,6 +183,7 @@ def forms(check: Check) -> Result:
         }
     found: Result = {}
     for name, options in given.items():
+        torch.set_float32_matmul_precision("high" if name == "tf32" else "highest")
         begun = time.monotonic()
         try:
             run = check.run(f"{SHORT} {options}", f"forms/{name}")
@@ -189,6 +192,7 @@ def forms(check: Check) -> Result:
             continue
         found[name] = {"loss": last(run, "train/epoch_loss"), "accuracy": last(run, "test/accuracy")}
         found[name]["seconds"] = round(time.monotonic() - begun, 2)
+    torch.set_float32_matmul_precision("highest")
     return found | {"ok": all(one.get("loss", math.inf) < 0.9 * math.log(10) for one in found.values())}
 
 
@@ -259,6 +263,36 @@ def speed(check: Check) -> Result:
         kept = ("bare_s", "run_s", "data_s", "run_to_bare", "peak_bytes", "compiled")
         found[name] = {key: numbers[key] for key in kept if key in numbers}
     return found | {"ok": not any("error" in one for one in found.values())}
+
+
+def jpeg(check: Check) -> Result:
+    """JPEGs decoded by the card (nvJPEG) and by one thread of the CPU: pictures a second, and how far they differ."""
+    count, batch = (16, 8) if check.rehearsal else (512, 128)
+    draw = torch.Generator().manual_seed(0)
+    smooth = torch.rand(16, 3, 24, 32, generator=draw).mul(255)  # as smooth as photographs are
+    pictures = torch.nn.functional.interpolate(smooth, (375, 500), mode="bicubic").clamp(0, 255).to(torch.uint8)
+    files = [torchvision.io.encode_jpeg(pictures[number % 16]) for number in range(count)]
+    target = torch.device("cpu" if check.rehearsal else "cuda")
+
+    def decoded(device: torch.device) -> tuple[list[torch.Tensor], float]:
+        torchvision.io.decode_jpeg(files[:batch], device=device)  # the first call loads the library
+        begun = time.monotonic()
+        found = [
+            one
+            for start in range(0, count, batch)
+            for one in torchvision.io.decode_jpeg(files[start : start + batch], device=device)
+        ]
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return [one.cpu() for one in found], count / (time.monotonic() - begun)
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    (by_cpu, of_cpu), (by_card, of_card) = decoded(torch.device("cpu")), decoded(target)
+    torch.set_num_threads(threads)
+    apart = [(a.int() - b.int()).abs().float() for a, b in zip(by_cpu, by_card, strict=True)]
+    found = {"largest": max(one.max().item() for one in apart), "mean": sum(one.mean().item() for one in apart) / count}
+    return found | {"cpu_per_s": of_cpu, "card_per_s": of_card, "ok": found["mean"] < 1.0}
 
 
 def members(check: Check) -> Result:
@@ -333,6 +367,7 @@ PARTS: list[tuple[Callable[[Check], Result], float]] = [
     (processes, 1.0),
     (members, 1.5),
     (soft_targets, 0.5),
+    (jpeg, 0.3),
     (ship, 0.7),
     (suite, 1.0),
     (methods, 0.5),
