@@ -10,6 +10,9 @@ from torchmetrics.classification import MulticlassAccuracy
 from distill_lightning.confusion import over_classes
 from distill_lightning.metrics import CalibrationError, ConfusionMatrix, NegativeLogLikelihood
 
+METRICS = ("accuracy", "accuracy_top5", "nll", "ece", "balanced_accuracy", "macro_f1")
+"""The names of all metrics."""
+
 
 class Evaluation:
     """Top-1 and top-5 accuracy, NLL in nats, ECE with 15 bins and the confusion matrix, over all batches and processes.

@@ -211,16 +211,26 @@ def parameter_groups(
     ]
 
 
+UNFIT: Mapping[type[Optimizer], str] = {
+    torch.optim.LBFGS: "it computes the loss many times in a step, and methods count each time as a batch",
+    torch.optim.SparseAdam: "it takes sparse gradients alone, and networks for pictures have none",
+}
+"""The optimizers of torch that cannot train a method, each with the reason."""
+
+
 def make_optimizer(make: Callable[[Iterable[Any]], Optimizer], groups: list[dict[str, Any]]) -> Optimizer:
     """Makes the optimizer. Each group keeps its initial learning rate, as ``initial_lr``, for the schedule.
 
     Raises:
-        InputError: torch refuses an option of the optimizer.
+        InputError: torch refuses an option of the optimizer, or the optimizer does not work here.
     """
     try:
         optimizer = make(groups)
     except (ValueError, TypeError) as error:  # torch refuses an option, and names it
         raise InputError(f"model.optimizer: {error}") from error
+    for kind, why in UNFIT.items():
+        if isinstance(optimizer, kind):
+            raise InputError(f"{kind.__name__} does not work here: {why}; give another optimizer, such as AdamW")
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_mult", 1.0)
         if "decay_mult" in group:

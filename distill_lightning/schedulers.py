@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
@@ -70,6 +71,8 @@ class TorchSchedule(Recorded):
         if not isinstance(made, LRScheduler):
             raise InputError(f"model.schedule makes a {type(made).__name__}: expected a scheduler of torch")
         name = type(made).__name__
+        if not isinstance(made, ReduceLROnPlateau):
+            self._rehearse(optimizer)
         if isinstance(made, ReduceLROnPlateau):
             if self.every is not None:
                 raise InputError(f"model.schedule.every is {self.every}: leave it out, {name} counts validations")
@@ -81,6 +84,24 @@ class TorchSchedule(Recorded):
         if isinstance(made, OneCycleLR) and isinstance(longest, int) and longest < length:
             raise InputError(f"{name}.total_steps is {longest}, but this run has {length} {every}s: give {length}")
         return RunningScheduler(made, every, None)
+
+    def _rehearse(self, optimizer: Optimizer) -> None:
+        """Steps another scheduler, of rates that nothing uses: some options are only refused by the first step.
+
+        Raises:
+            InputError: the step fails.
+        """
+        groups = [{**group, "params": [torch.zeros(1)]} for group in optimizer.param_groups]
+        scheduler = self.scheduler(torch.optim.SGD(groups, lr=0.1))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # there was no step of the optimizer before
+                scheduler.step()
+        except Exception as error:
+            name = type(scheduler).__name__
+            raise InputError(
+                f"model.schedule: the first step of {name} fails: {type(error).__name__}: {error}"
+            ) from error
 
     def _monitor_of(self, plateau: ReduceLROnPlateau) -> str:
         monitor: str = self.monitor or getattr(plateau, "monitor", None) or MONITORS[plateau.mode]

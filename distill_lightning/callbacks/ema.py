@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
+from distill_lightning.evaluation import METRICS
 from distill_lightning.lightning_internals import completes_no_step
 from distill_lightning.methods.base import Method
 from distill_lightning.ranges import OpenFraction
@@ -39,10 +40,7 @@ class EMA(Recorded, Callback):
         InputError: ``decay`` is out of its range.
     """
 
-    logs = (
-        "val/accuracy_ema", "val/accuracy_top5_ema", "val/balanced_accuracy_ema", "val/ece_ema", "val/macro_f1_ema",
-        "val/nll_ema",
-    )  # fmt: skip
+    logs = tuple(f"val/{name}_ema" for name in METRICS)
     """The tags that each validation logs. Other callbacks can monitor them."""
 
     def __init__(self, decay: OpenFraction = 0.999) -> None:
@@ -82,24 +80,24 @@ class EMA(Recorded, Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.results = {}
         if self.weights and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.results = self._measure(pl_module, "val")
+            self.results = self._measure(pl_module, "val", trainer.limit_val_batches)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "val")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.results = self._measure(pl_module, "test") if self.weights else {}
+        self.results = self._measure(pl_module, "test", trainer.limit_test_batches) if self.weights else {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "test")
 
-    def _measure(self, pl_module: pl.LightningModule, stage: str) -> dict[str, float]:
+    def _measure(self, pl_module: pl.LightningModule, stage: str, limit: float | None) -> dict[str, float]:
         assert isinstance(pl_module, Method)
         data = pl_module.image_data
         loader = data.val_dataloader() if stage == "val" else data.test_dataloader()
         assert isinstance(loader, EvalLoader)
         with self.averaged(pl_module.model):
-            return {f"{name}_ema": value for name, value in pl_module.measure(loader).items()}
+            return {f"{name}_ema": value for name, value in pl_module.measure(loader, limit).items()}
 
     def _log(self, pl_module: pl.LightningModule, stage: str) -> None:
         if self.results:

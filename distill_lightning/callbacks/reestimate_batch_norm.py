@@ -46,13 +46,16 @@ class ReestimateBatchNorm(Recorded, Callback):
         pictures: the number of training pictures; all if there are fewer. They are the same in every process.
 
     Raises:
-        InputError: ``pictures`` is out of range. When an evaluation starts: the network has no batch norm with running
-            statistics.
+        InputError: ``pictures`` is out of range. When a fit or an evaluation starts: the network has no batch norm with
+            running statistics.
     """
 
     def __init__(self, pictures: Pictures = 1000) -> None:
         self.pictures = pictures
         self.own: list[dict[str, Tensor]] = []
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        _own_batch_norms(pl_module)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._replace(trainer, pl_module)
@@ -70,12 +73,7 @@ class ReestimateBatchNorm(Recorded, Callback):
 
     def _replace(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Method)
-        layers = batch_norms(pl_module.model)
-        if not layers:
-            raise InputError(
-                f"{type(pl_module.model).__name__} has no batch norm with running statistics: leave "
-                "reestimate_batch_norm out"
-            )
+        layers = _own_batch_norms(pl_module)
         self.own = [{name: value.clone() for name, value in layer.named_buffers()} for layer in layers]
         data = pl_module.image_data
         if data.train is None:
@@ -93,6 +91,19 @@ class ReestimateBatchNorm(Recorded, Callback):
     def _put_back(self, pl_module: pl.LightningModule) -> None:
         for layer, own in zip(batch_norms(pl_module.model), self.own, strict=True):  # type: ignore[arg-type]
             layer.load_state_dict(own, strict=False)
+
+
+def _own_batch_norms(pl_module: pl.LightningModule) -> list[BatchNorm]:
+    """The batch norms of the network of a method.
+
+    Raises:
+        InputError: there are none.
+    """
+    assert isinstance(pl_module, Method)
+    if layers := batch_norms(pl_module.model):
+        return layers
+    name = type(pl_module.model).__name__
+    raise InputError(f"{name} has no batch norm with running statistics: leave reestimate_batch_norm out")
 
 
 def batch_norms(network: nn.Module) -> list[BatchNorm]:

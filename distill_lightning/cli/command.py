@@ -43,7 +43,7 @@ from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
 from distill_lightning.specs.describe import class_path
 from distill_lightning.training.evaluate import evaluate
 from distill_lightning.training.fit import fit
-from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse_odd_lengths, refuse_overfit
+from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse_odd_numbers, refuse_overfit
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
@@ -213,7 +213,7 @@ class DistillCommand(CommandLine):
         callbacks = trainer["callbacks"] if isinstance(trainer["callbacks"], list) else [trainer["callbacks"]]
         refuse_foreign(named_class(callback.class_path) for callback in callbacks if callback is not None)
         if self.subcommand == "fit":
-            refuse_odd_lengths(trainer, named_class(config.model.class_path).trains)
+            refuse_odd_numbers(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)
         shape: ImageData | DataInfo = data
         if self.subcommand in ("validate", "test", "predict") and self.given_checkpoint is not None:

@@ -1,11 +1,14 @@
 """The parser of the command, whose errors are one line: the place, what is wrong there, and what is right."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NoReturn
 
+import jsonargparse
 import lightning
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -134,11 +137,17 @@ def refusals_of_libraries() -> Iterator[None]:
         package = f": pip install {error.name}" if error.name else ""
         raise InputError(f"{reason(error)}{package}") from error
     except (MisconfigurationException, ValueError, TypeError) as error:
-        if first_input_error(error) or not _is_of_lightning(error):
+        if first_input_error(error):
             raise
-        raise InputError(f"trainer: {reason(error)}") from error
+        if _is_of(lightning, error):
+            raise InputError(f"trainer: {reason(error)}") from error
+        # the parser tries each type that an option may have, and lists what was wrong with each: first the class
+        if _is_of(jsonargparse, error) and (first := re.search(r"^ *- (.+)", str(error), re.MULTILINE)):
+            raise InputError(f"a class refuses an option: {first[1]}") from error
+        raise
 
 
-def _is_of_lightning(error: Exception) -> bool:
+def _is_of(package: ModuleType, error: Exception) -> bool:
+    """Whether code of a package raised an error."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).is_relative_to(Path(lightning.__file__).parent)
+    return Path(last.filename).is_relative_to(Path(str(package.__file__)).parent)

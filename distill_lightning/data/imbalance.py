@@ -40,11 +40,18 @@ def class_weights(given: str | Mapping[int, float], counts: Tensor) -> Tensor:
 
     Returns:
         (K,) float32.
+
+    Raises:
+        InputError: the weight of each class that has samples is 0.
     """
     if not isinstance(given, str):
         weights = torch.ones(len(counts))
         for number, weight in given.items():
             weights[number] = weight
+        if not (weights * counts).any():
+            raise InputError(
+                "data.class_weights gives every class with training pictures the weight 0: nothing would be trained"
+            )
         return weights
     n = counts.double()
     if given == "inverse":

@@ -35,7 +35,7 @@ from distill_lightning.methods.checks import (
     warn_of_other_activations,
     warn_of_softmax,
 )
-from distill_lightning.methods.evaluated import Evaluated, Unregistered
+from distill_lightning.methods.evaluated import Evaluated, Unregistered, limited
 from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreign, refuse_unknown_monitors
 from distill_lightning.methods.insights import first_pictures, show_preprocessing
 from distill_lightning.methods.memory import Memory
@@ -325,7 +325,7 @@ class Method(Evaluated, ABC):
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
         plain = PlainTimeline(
-            trained_batches(trainer, samples.batches), trainer.max_epochs or 0, trainer.accumulate_grad_batches
+            _checked_batches(trainer, samples.batches), trainer.max_epochs or 0, trainer.accumulate_grad_batches
         )
         if timelines:
             self.optimization.refuse_rewinding()
@@ -541,8 +541,27 @@ class Method(Evaluated, ABC):
 
 def trained_batches(trainer: pl.Trainer, batches: int) -> int:
     """The number of training batches in an epoch, given ``batches`` in the data and ``limit_train_batches``."""
-    limit = trainer.limit_train_batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return limited(batches, trainer.limit_train_batches)
+
+
+def _checked_batches(trainer: pl.Trainer, batches: int) -> int:
+    """See ``trained_batches``.
+
+    Raises:
+        InputError: no batch would be trained on, or none would be reached after which to validate.
+    """
+    trained = trained_batches(trainer, batches)
+    if not trained:
+        raise InputError(
+            f"trainer.limit_train_batches is {trainer.limit_train_batches}: of {batches} batches it leaves none"
+        )
+    every = trainer.val_check_interval
+    if isinstance(every, int) and every > trained and trainer.check_val_every_n_epoch is not None:
+        raise InputError(
+            f"trainer.val_check_interval is {every}, but an epoch has {trained} batches: give fewer, or "
+            "trainer.check_val_every_n_epoch null, which counts batches over epochs"
+        )
+    return trained
 
 
 def _is_object(value: Any) -> bool:

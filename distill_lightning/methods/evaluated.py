@@ -1,5 +1,6 @@
 """Validation, test and prediction with a network."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
-from distill_lightning.evaluation import Evaluation
+from distill_lightning.evaluation import METRICS, Evaluation
 from distill_lightning.lightning_internals import LeanModule
 from distill_lightning.methods.plain_batches import as_batch
 from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, in_full, main_output
@@ -149,7 +150,7 @@ class Evaluated(Recorded, LeanModule):
         ``setup``, with a data module of this program.
         """
         validates = self.image_data.val is not None and self.trainer.limit_val_batches
-        return {f"val/{name}" for name in self.metrics.metrics} if validates else set()
+        return {f"val/{name}" for name in METRICS} if validates else set()
 
     def metrics_for(self, logits: Tensor) -> Evaluation:
         """The metrics, for logits (B, K). Plain batches do not say how many classes there are, so these decide it."""
@@ -173,16 +174,21 @@ class Evaluated(Recorded, LeanModule):
         self.evaluate(as_batch(batch))
 
     @torch.no_grad()
-    def measure(self, loader: EvalLoader) -> dict[str, float]:
+    def measure(self, loader: EvalLoader, limit: float | None) -> dict[str, float]:
         """Evaluates the network with its current weights during a fit. All processes must call it.
+
+        Args:
+            loader: the pictures.
+            limit: how many batches are evaluated, as ``limit_val_batches`` of the trainer.
 
         Returns:
             The metrics over all processes, by name.
         """
+        batches = limited(len(loader), limit)
         training, precision = self.training, self.trainer.precision_plugin
         self.eval()
         with precision.forward_context():
-            for batch in loader:
+            for batch in itertools.islice(loader, batches):
                 self.evaluate(precision.convert_input(batch))
         self.train(training)
         return self.metrics.compute()
@@ -258,3 +264,15 @@ class Evaluated(Recorded, LeanModule):
         probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}
+
+
+def limited(batches: int, limit: float | None) -> int:
+    """The number of batches under a limit of the trainer.
+
+    Args:
+        batches: the number of batches of a loader.
+        limit: a number of batches (int), or a share of them (float); None for all.
+    """
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)

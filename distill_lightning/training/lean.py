@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +13,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Callback, ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
@@ -23,6 +24,7 @@ from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
+from distill_lightning.ranges import Range
 
 QUIET = r"(lightning|jsonargparse|torchmetrics|torch)\b"
 """Modules whose warnings the user cannot act on."""
@@ -124,24 +126,53 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
         "plugins": plugins + _listed(options.get("plugins")),
         "profiler": options.get("profiler") or NullProfiler(),
     }
+    refuse_twins(callbacks)
     loggers = [logger for logger in _listed(options.get("logger")) if not isinstance(logger, bool)]
     return Equipment(added, checkpoint_io, loggers)
 
 
-def refuse_odd_lengths(options: Mapping[str, Any], trains: bool) -> None:
-    """Checks the length of a fit.
+RANGES = {
+    "accumulate_grad_batches": Range(at_least=1),
+    "check_val_every_n_epoch": Range(at_least=1),
+    "gradient_clip_val": Range(at_least=0),
+    "limit_train_batches": Range(above=0),
+    "log_every_n_steps": Range(at_least=0),
+    "val_check_interval": Range(above=0),
+}
+"""The ranges of numbers that Lightning's trainer takes without a check, or refuses in the middle of a run."""
+
+
+def refuse_odd_numbers(options: Mapping[str, Any], trains: bool) -> None:
+    """Checks the length of a fit, and other numbers among its options.
 
     Args:
         options: the options of the trainer.
         trains: whether the method trains a network.
 
     Raises:
-        InputError: the length is not given in epochs, or is less than one.
+        InputError: the length is not given in epochs, or is less than one; or a number is out of its range.
     """
     if options.get("max_steps") not in (-1, None):
         raise InputError(f"trainer.max_steps is {options['max_steps']}: give trainer.max_epochs instead")
     if (options.get("max_epochs") or 0) < 1 and trains:
         raise InputError(f"trainer.max_epochs is {options.get('max_epochs')}: give the number of epochs, 1 or more")
+    for name, allowed in RANGES.items():
+        given = options.get(name)
+        if isinstance(given, int | float) and given not in allowed:
+            raise InputError(f"trainer.{name} is {given}: it must be {allowed}")
+
+
+def refuse_twins(callbacks: Sequence[Callback]) -> None:
+    """Refuses two callbacks whose states would have the same name in a checkpoint.
+
+    Raises:
+        InputError: there are such callbacks.
+    """
+    seen: set[str] = set()
+    for callback in callbacks:
+        if is_overridden("state_dict", callback, Callback) and callback.state_key in seen:
+            raise InputError(f"the callback {type(callback).__name__} is given twice: leave one out")
+        seen.add(callback.state_key)
 
 
 def refuse_overfit(options: Mapping[str, Any]) -> None:

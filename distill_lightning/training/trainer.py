@@ -17,7 +17,7 @@ from distill_lightning.training.lean import (
     LeanTrainer,
     equip,
     quieted,
-    refuse_odd_lengths,
+    refuse_odd_numbers,
     refuse_overfit,
 )
 from distill_lightning.training.options import options_of
@@ -86,7 +86,7 @@ class Trainer:
             InputError: the parts do not fit together, or the run cannot be resumed.
         """
         _refuse_other_parts(method, data)
-        refuse_odd_lengths(self.options, method.trains)
+        refuse_odd_numbers(self.options, method.trains)
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():
             parts = self._parts(method, data, start)

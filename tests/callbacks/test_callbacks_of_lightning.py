@@ -142,7 +142,9 @@ def test_a_metric_that_nothing_logs_is_refused_before_training(name, more, capsy
     assert distill("fit", *BASE, CALLBACKS, name, *more) == 2
     err = capsys.readouterr().err
     words = (
-        "give data.val_size" if "--data.val_size" in more else "give one of val/accuracy, val/accuracy_top5, val/ece"
+        "give data.val_size"
+        if "--data.val_size" in more
+        else "give one of val/accuracy, val/accuracy_top5, val/balanced_accuracy, val/ece"
     )
     assert f"{name} monitors {more[1]}: " in err and words in err
     assert err.count("\n") == 1 and len(err) < 200

@@ -9,6 +9,7 @@ from helpers import CONFIGS, assert_same_run, distill, kill_and_resume, load, ro
 
 from distill_lightning.callbacks.ema import EMA
 from distill_lightning.errors import InputError
+from distill_lightning.evaluation import METRICS
 
 SMALL = ["--trainer.max_epochs", 3, "--data.train_part", 300, "--data.batch_size", 50]
 BASE = ["--config", CONFIGS / "digits" / "baseline.yaml", *SMALL]
@@ -43,6 +44,21 @@ def test_the_averaged_weights_have_the_accuracy_that_was_logged(capsys):
     assert f"{last(STEM / 'run', 'test/accuracy_ema'):.4f}" in capsys.readouterr().out
     assert last(STEM / "run", "test/accuracy_ema") > 0.5
     assert last(STEM / "run", "test/nll_ema") != last(STEM / "run", "test/nll")
+
+
+def test_it_is_evaluated_on_the_pictures_of_the_limits():
+    """A decay of almost 0 makes the average equal to the weights."""
+    limits = ["--trainer.limit_val_batches", 1, "--trainer.limit_test_batches", 0.5, "--data.eval_batch_size", 40]
+    assert distill("fit", *WITH, "--trainer.callbacks.decay", 1e-30, *limits, "--name", "run") == 0
+    for stage in ("val", "test"):
+        assert last(STEM / "run", f"{stage}/nll_ema") == last(STEM / "run", f"{stage}/nll")
+
+
+def test_callbacks_may_monitor_all_of_its_metrics():
+    assert {f"val/{name}_ema" for name in METRICS} == set(EMA.logs)
+    stopping = ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor"]
+    for monitor in ("val/macro_f1", "val/balanced_accuracy_ema"):
+        assert distill("fit", *WITH, *stopping, monitor, "--trainer.callbacks.mode", "max") == 0
 
 
 def test_the_average_is_that_of_the_formula(monkeypatch):
