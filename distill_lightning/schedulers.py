@@ -71,14 +71,14 @@ class TorchSchedule(Recorded):
         if not isinstance(made, LRScheduler):
             raise InputError(f"model.schedule makes a {type(made).__name__}: expected a scheduler of torch")
         name = type(made).__name__
-        if not isinstance(made, ReduceLROnPlateau):
-            self._rehearse(optimizer)
         if isinstance(made, ReduceLROnPlateau):
             if self.every is not None:
                 raise InputError(f"model.schedule.every is {self.every}: leave it out, {name} counts validations")
             return RunningScheduler(made, None, self._monitor_of(made))
         if self.monitor is not None:
             raise InputError(f"model.schedule.monitor is {self.monitor}: leave it out, {name} watches no metric")
+        if type(made).__module__.partition(".")[0] == "torch":
+            self._rehearse(optimizer)
         every = self.every or ("step" if isinstance(made, STEPPED_EACH_STEP) else "epoch")
         length, longest = (steps if every == "step" else epochs), getattr(made, "total_steps", None)
         if isinstance(made, OneCycleLR) and isinstance(longest, int) and longest < length:

@@ -61,14 +61,13 @@ def measure_round(
     }
     last: dict[str, Tensor] = copied(network.state_dict())
     loader = data.test_dataloader() if data.test is not None else None
+    limit = method.trainer.limit_test_batches
     if loader is not None:
-        row |= {f"test_{k}": v for k, v in method.measure(loader, method.trainer.limit_test_batches).items()}
+        row |= {f"test_{k}": v for k, v in method.measure(loader, limit).items()}
     if best:
         put(network.state_dict(), best["weights"])
         if loader is not None:
-            row |= {
-                f"early_stop_test_{k}": v for k, v in method.measure(loader, method.trainer.limit_test_batches).items()
-            }
+            row |= {f"early_stop_test_{k}": v for k, v in method.measure(loader, limit).items()}
         write_best()
         put(network.state_dict(), last)
     row |= {f"density_{name}": masking.density({name: mask}) for name, mask in ending.masks.items()}
