@@ -7,7 +7,16 @@ from torchvision import models
 
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features, channels_last, layer_shapes, stage_ends
-from distill_lightning.models import VGG16, ConvNet, LeNet300100, ResNet8x4, ResNet18, ResNet20
+from distill_lightning.models import (
+    VGG16,
+    ConvNet,
+    LeNet300100,
+    ResNet8x4,
+    ResNet18,
+    ResNet20,
+    SmallDenseNet,
+    WideResNet,
+)
 
 RGB = (3, 32, 32)
 
@@ -20,6 +29,8 @@ RGB = (3, 32, 32)
         (ResNet18, [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]),
         (lambda: models.resnet18(num_classes=10), [(64, 8, 8), (128, 4, 4), (256, 2, 2), (512, 1, 1)]),
         (VGG16, [(64, 16, 16), (128, 8, 8), (256, 4, 4), (512, 2, 2), (512, 1, 1)]),
+        (lambda: WideResNet(depth=16, widen=2), [(32, 32, 32), (64, 16, 16), (128, 8, 8)]),
+        (lambda: SmallDenseNet(depth=10), [(40, 32, 32), (64, 16, 16), (88, 8, 8)]),
     ],
 )
 def test_the_ends_of_stages(make, shapes):

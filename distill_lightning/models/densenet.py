@@ -55,14 +55,16 @@ class SmallDenseNet(Ranged, nn.Module):
             raise InputError(f"SmallDenseNet.depth is {depth}: it must be 3 n + 4, for example 22, 40 or 100")
         channels = 16
         parts: list[nn.Module] = [nn.Conv2d(in_channels, channels, 3, 1, 1, bias=False)]
+        exits: list[str] = []
         for block in range(3):
             for _ in range(layers):
                 parts.append(DenseLayer(channels, growth, dropout))
                 channels += growth
             parts += [nn.BatchNorm2d(channels), nn.ReLU()]
+            exits.append(f"features.{len(parts) - 1}")
             if block < 2:
                 parts += [nn.Conv2d(channels, channels, 1, bias=False), nn.Dropout(dropout), nn.AvgPool2d(2)]
-        self.features = nn.Sequential(*parts)
+        self.features, self.exits = nn.Sequential(*parts), tuple(exits)
         self.head = nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

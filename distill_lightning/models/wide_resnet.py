@@ -77,6 +77,8 @@ class WideResNet(Ranged, nn.Module):
                 WideBlock(n_in if n == 0 else n_out, n_out, stride if n == 0 else 1, dropout) for n in range(blocks)
             ]
         self.features = nn.Sequential(*layers, nn.BatchNorm2d(widths[3]), nn.ReLU())
+        # the sums at the ends of the first two stages, and the last map after its ReLU
+        self.exits = tuple(f"features.{end}" for end in (blocks, 2 * blocks, 3 * blocks + 2))
         self.head = nn.Linear(widths[3], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -22,10 +22,12 @@ from distill_lightning.methods.snapshot import Snapshot
 from distill_lightning.methods.tf_kd_reg import TfKDReg
 from distill_lightning.methods.tf_kd_self import TfKDSelf
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.models.densenet import SmallDenseNet
 from distill_lightning.models.early_exit import EarlyExit, trunk
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.models.resnet import ResNet8, ResNet18
 from distill_lightning.models.vgg import VGG16
+from distill_lightning.models.wide_resnet import WideResNet
 from distill_lightning.schedules import CosineCycles
 from distill_lightning.values import Batch, TeacherOutput
 from distill_lightning.weights import load_weights
@@ -234,6 +236,8 @@ def test_byot_heads_fit_every_exit_of_a_network():
         (ResNet18(in_channels=1), 16, 4),
         (VGG16(), 64, 5),
         (ConvNet(), 8, 3),
+        (WideResNet(depth=10, widen=1), 16, 3),
+        (SmallDenseNet(depth=10), 16, 3),
     ):
         channels = next(network.parameters()).shape[1]
         method = BYOT(network)
