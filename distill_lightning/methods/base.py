@@ -550,6 +550,8 @@ def _checked_batches(trainer: pl.Trainer, batches: int) -> int:
     Raises:
         InputError: no batch would be trained on, or none would be reached after which to validate.
     """
+    if not batches:  # the check of the batch size says why
+        return 0
     trained = trained_batches(trainer, batches)
     if not trained:
         raise InputError(
