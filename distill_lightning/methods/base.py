@@ -28,6 +28,7 @@ from distill_lightning.lightning_internals import completes_no_step, synchronise
 from distill_lightning.methods.checks import (
     depends_on_process_count,
     refuse_cuda_graphs,
+    refuse_empty_epochs,
     refuse_misfit,
     refuse_small_auxiliary,
     refuse_small_batches,
@@ -324,9 +325,9 @@ class Method(Evaluated, ABC):
         trainer, samples = self.trainer, data.samples_for(self.needs)
         timelines = [c.timeline for c in trainer.callbacks if isinstance(c, TimelineGiver)]  # type: ignore[attr-defined]
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
-        plain = PlainTimeline(
-            _checked_batches(trainer, samples.batches), trainer.max_epochs or 0, trainer.accumulate_grad_batches
-        )
+        trained = trained_batches(trainer, samples.batches)
+        refuse_empty_epochs(trainer, samples.batches, trained)
+        plain = PlainTimeline(trained, trainer.max_epochs or 0, trainer.accumulate_grad_batches)
         if timelines:
             self.optimization.refuse_rewinding()
         self.timeline = timelines[0] if timelines else plain
@@ -542,28 +543,6 @@ class Method(Evaluated, ABC):
 def trained_batches(trainer: pl.Trainer, batches: int) -> int:
     """The number of training batches in an epoch, given ``batches`` in the data and ``limit_train_batches``."""
     return limited(batches, trainer.limit_train_batches)
-
-
-def _checked_batches(trainer: pl.Trainer, batches: int) -> int:
-    """See ``trained_batches``.
-
-    Raises:
-        InputError: no batch would be trained on, or none would be reached after which to validate.
-    """
-    if not batches:  # the check of the batch size says why
-        return 0
-    trained = trained_batches(trainer, batches)
-    if not trained:
-        raise InputError(
-            f"trainer.limit_train_batches is {trainer.limit_train_batches}: of {batches} batches it leaves none"
-        )
-    every = trainer.val_check_interval
-    if isinstance(every, int) and every > trained and trainer.check_val_every_n_epoch is not None:
-        raise InputError(
-            f"trainer.val_check_interval is {every}, but an epoch has {trained} batches: give fewer, or "
-            "trainer.check_val_every_n_epoch null, which counts batches over epochs"
-        )
-    return trained
 
 
 def _is_object(value: Any) -> bool:

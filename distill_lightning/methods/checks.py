@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -165,3 +166,25 @@ def refuse_cuda_graphs(device: str, accumulated: int) -> None:
         raise InputError(f"model.cuda_graphs needs a GPU, and the device is {device}: give model.compile instead")
     if accumulated > 1:  # the next forward pass may overwrite gradients that lie in the memory of the graphs
         raise InputError("model.cuda_graphs cannot add up gradients: leave trainer.accumulate_grad_batches out")
+
+
+def refuse_empty_epochs(trainer: pl.Trainer, batches: int, trained: int) -> None:
+    """Checks that an epoch reaches a batch to train on, and the validation within it.
+
+    Args:
+        trainer: the trainer of the fit.
+        batches: the number of training batches of the data; 0 is left to the check of the batch size.
+        trained: the number of them in an epoch.
+
+    Raises:
+        InputError: it does not.
+    """
+    if batches and not trained:
+        limit = trainer.limit_train_batches
+        raise InputError(f"trainer.limit_train_batches is {limit}: of {batches} batches it leaves none")
+    every = trainer.val_check_interval
+    if trained and isinstance(every, int) and every > trained and trainer.check_val_every_n_epoch is not None:
+        raise InputError(
+            f"trainer.val_check_interval is {every}, but an epoch has {trained} batches: give fewer, or "
+            "trainer.check_val_every_n_epoch null, which counts batches over epochs"
+        )

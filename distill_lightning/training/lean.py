@@ -24,7 +24,7 @@ from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
-from distill_lightning.ranges import Range
+from distill_lightning.ranges import Count, CountOrZero, NonNegative, Positive, faults
 
 QUIET = r"(lightning|jsonargparse|torchmetrics|torch)\b"
 """Modules whose warnings the user cannot act on."""
@@ -132,12 +132,12 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
 
 
 RANGES = {
-    "accumulate_grad_batches": Range(at_least=1),
-    "check_val_every_n_epoch": Range(at_least=1),
-    "gradient_clip_val": Range(at_least=0),
-    "limit_train_batches": Range(above=0),
-    "log_every_n_steps": Range(at_least=0),
-    "val_check_interval": Range(above=0),
+    "accumulate_grad_batches": Count,
+    "check_val_every_n_epoch": Count,
+    "gradient_clip_val": NonNegative,
+    "limit_train_batches": Positive,
+    "log_every_n_steps": CountOrZero,
+    "val_check_interval": Positive,
 }
 """The ranges of numbers that Lightning's trainer takes without a check, or refuses in the middle of a run."""
 
@@ -156,10 +156,10 @@ def refuse_odd_numbers(options: Mapping[str, Any], trains: bool) -> None:
         raise InputError(f"trainer.max_steps is {options['max_steps']}: give trainer.max_epochs instead")
     if (options.get("max_epochs") or 0) < 1 and trains:
         raise InputError(f"trainer.max_epochs is {options.get('max_epochs')}: give the number of epochs, 1 or more")
-    for name, allowed in RANGES.items():
-        given = options.get(name)
-        if isinstance(given, int | float) and given not in allowed:
-            raise InputError(f"trainer.{name} is {given}: it must be {allowed}")
+    for name, hint in RANGES.items():
+        if isinstance(given := options.get(name), int | float):
+            for where, wrong, expected in faults(hint, given, f"trainer.{name}"):
+                raise InputError(f"{where} is {wrong}: it must be {expected}")
 
 
 def refuse_twins(callbacks: Sequence[Callback]) -> None:

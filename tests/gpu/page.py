@@ -44,23 +44,22 @@ The second command makes this page. On a CPU, `python tests/gpu/check.py out.jso
 """
 
 
-def page(found: Mapping[str, Mapping[str, Any]] | None) -> str:
+def page(found: Mapping[str, Mapping[str, Any]]) -> str:
     """The text of the page.
 
     Args:
-        found: what check.py has found, by the names of its parts; None if it was not run.
+        found: what check.py has found, by the names of its parts; empty if it was not run.
     """
-    if found is None:
-        said = "**It was only rehearsed on a CPU: nothing of this program was seen on a GPU yet.**\n\n"
-        rows = [f"| `{name}` | {question} |" for name, question in QUESTIONS.items()]
-        return HEAD + said + "\n".join(["| part | question |", "|---|---|", *rows]) + "\n"
-    known = found.get("environment", {})
-    said = f"{known.get('card', 'A card')}, torch {known.get('torch')}, lightning {known.get('lightning')}.\n\n"
-    rows = [f"| `{name}` | {QUESTIONS[name]} | {_verdict(found.get(name))} |" for name in QUESTIONS]
+    if not found:
+        said = "**It was only rehearsed on a CPU: nothing of this program was seen on a GPU yet.**"
+    else:
+        known = found.get("environment", {})
+        said = f"{known.get('card', 'A CPU')}, torch {known.get('torch')}, lightning {known.get('lightning')}."
+    rows = [f"| `{name}` | {question} | {_verdict(found.get(name))} |" for name, question in QUESTIONS.items()]
     numbers = [
-        f"## {name}\n\n```json\n{json.dumps(found[name], indent=2)}\n```\n" for name in QUESTIONS if name in found
+        f"\n## {name}\n\n```json\n{json.dumps(found[name], indent=2)}\n```" for name in QUESTIONS if name in found
     ]
-    return HEAD + said + "\n".join(["| part | question | |", "|---|---|---|", *rows, "", *numbers])
+    return HEAD + "\n".join([said, "", "| part | question | |", "|---|---|---|", *rows, *numbers]) + "\n"
 
 
 def _verdict(found: Mapping[str, Any] | None) -> str:
@@ -72,4 +71,4 @@ def _verdict(found: Mapping[str, Any] | None) -> str:
 if __name__ == "__main__":
     if sys.argv[1:]:
         shutil.copyfile(sys.argv[1], KEPT)
-    PAGE.write_text(page(json.loads(KEPT.read_text()) if KEPT.exists() else None))
+    PAGE.write_text(page(json.loads(KEPT.read_text()) if KEPT.exists() else {}))

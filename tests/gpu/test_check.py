@@ -32,4 +32,4 @@ def test_a_rehearsal():
 def test_the_page_is_that_of_what_was_found():
     check, page = script("check"), script("page")
     assert [*page.QUESTIONS] == [part.__name__ for part, _ in check.PARTS]
-    assert page.PAGE.read_text() == page.page(json.loads(page.KEPT.read_text()) if page.KEPT.exists() else None)
+    assert page.PAGE.read_text() == page.page(json.loads(page.KEPT.read_text()) if page.KEPT.exists() else {})

@@ -222,17 +222,8 @@ def test_auxiliary_classifiers_would_need_labels():
 @pytest.mark.parametrize("config", ["digits/seed.yaml", "digits/fitnets.yaml"])
 def test_a_teacher_of_features_may_have_other_classes(config, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    short = [
-        "--trainer.max_epochs",
-        1,
-        "--data",
-        "ImageFolder",
-        "--data.image_size",
-        8,
-        "--data.val_size",
-        10,
-        "--data.root",
-    ]
+    short = ["--trainer.max_epochs", 1, "--data", "ImageFolder", "--data.image_size", 8, "--data.val_size", 10]
+    short += ["--data.root"]
     assert distill("fit", "--config", "digits/teacher", *short, write_pictures(tmp_path / "seven", 7, 20)) == 0
     teacher = ["--trainer.callbacks.teacher", next(Path("logs").rglob("last.ckpt"))]
     assert (run(config, *short, write_pictures(tmp_path / "three", 3, 40), *teacher) / "summary.json").exists()
