@@ -11,9 +11,12 @@ import shutil
 import signal
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from helpers import (
     CONFIGS,
     METHODS,
@@ -27,6 +30,7 @@ from helpers import (
     kill_and_resume,
     load,
     rows,
+    same,
     start,
 )
 
@@ -131,6 +135,34 @@ def test_killed_while_generating_soft_targets(teacher, monkeypatch):
     assert_same_run(Path("logs/digits/kd/whole"), Path("logs/digits/kd/killed"))
 
 
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [
+        *[(name, []) for name in ("dlb", "ps_kd", "dml", "crd", "ofd", "byot")],
+        ("baseline", ["--trainer.callbacks", "EMA", "--trainer.callbacks.decay", 0.9]),
+        ("baseline", ["--config", CONFIGS / "callbacks" / "lottery.yaml", "--trainer.max_epochs", 2]),
+    ],
+)
+def test_every_precision_keeps_its_digits(method, more, teacher, monkeypatch):
+    """Weights of 64 bits are not rounded to 32 when a run is resumed."""
+    given = [*options(method, teacher), *more, "--trainer.precision", "64-true", "--checkpoint.every_n_steps", 1]
+    assert distill("fit", *given, "--name", "whole") == 0
+    stem = Path("logs/digits") / method
+    weights = load(stem / "whole")["state_dict"]
+    assert any((w.double() != w.float().double()).any() for w in weights.values() if w.dtype == torch.float64)
+    kill_and_resume(given, random.Random(method), monkeypatch, times=4, reach=5)
+    assert_same_run(stem / "whole", stem / "killed")
+    whole, killed = (without_times(load(stem / name)["callbacks"]) for name in ("whole", "killed"))
+    assert same(whole, killed)
+
+
+def without_times(state: Any) -> Any:
+    """Plain data without what was measured in seconds."""
+    if isinstance(state, dict):
+        return {key: without_times(value) for key, value in state.items() if not str(key).endswith("_s")}
+    return [without_times(value) for value in state] if isinstance(state, list) else state
+
+
 def test_resume_from_the_best_repeats_what_came_after(monkeypatch):
     given = options("baseline", Path())
     run = fit("digits/baseline.yaml", *SMALL)
@@ -159,6 +191,42 @@ def test_a_checkpoint_alone_is_enough_to_go_on(monkeypatch):
     killed = Path("logs/digits/dlb/killed")
     assert distill("fit", "--ckpt_path", killed / "checkpoints" / "last.ckpt") == 0
     assert_same_run(Path("logs/digits/dlb/whole"), killed)
+
+
+@pytest.mark.parametrize(
+    "callbacks",
+    [["RichProgressBar", "Consistency"], ["Consistency"], ["DeviceStatsMonitor", "EMA", "RichModelSummary"]],
+)
+def test_a_folder_alone_is_enough_to_go_on_with_callbacks(callbacks, monkeypatch):
+    if "DeviceStatsMonitor" in callbacks and not find_spec("psutil"):
+        pytest.skip("needs psutil")
+    given = options("baseline", Path())
+    for number, name in enumerate(callbacks):
+        given += ["--trainer.callbacks+" if number else "--trainer.callbacks", name]
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_validation_start", 2)
+        assert distill("fit", *given, "--name", "killed") == 1
+    killed = Path("logs/digits/baseline/killed")
+    assert distill("fit", "--ckpt_path", killed) == 0
+    assert distill("fit", "--ckpt_path", killed) == 0, "a finished one is left alone"
+
+
+def test_what_only_watches_may_come_and_go(monkeypatch, capsys):
+    given, ema = options("baseline", Path()), ["EMA", "--trainer.callbacks.decay", 0.9]
+    watched = ["--trainer.callbacks", "TQDMProgressBar", "--trainer.callbacks+", "LearningRateMonitor"]
+    averaged = ["--trainer.callbacks+", *ema]
+    assert distill("fit", *given, *watched, *averaged, "--name", "whole") == 0
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_validation_start", 2)
+        assert distill("fit", *given, *watched, *averaged, "--name", "killed") == 1
+    again = ["--name", "killed", "--ckpt_path", "last"]
+    capsys.readouterr()
+    other = ["--trainer.callbacks", "RichModelSummary", "--trainer.callbacks+", "EMA", "--trainer.callbacks.decay", 0.8]
+    assert distill("fit", *given, *other, *again) == 2
+    assert "trainer.callbacks.0.init_args.decay is 0.8" in capsys.readouterr().err
+    assert distill("fit", *given, "--trainer.callbacks", "RichModelSummary", *averaged, *again) == 0
+    whole, killed = (load(Path("logs/digits/baseline") / name) for name in ("whole", "killed"))
+    assert same(whole["state_dict"], killed["state_dict"])
 
 
 def test_early_stopping_is_not_undone():

@@ -24,14 +24,12 @@ from distill_lightning.initializers import Initializer
 from distill_lightning.methods.base import Method
 from distill_lightning.optimizers import FineTuning
 from distill_lightning.preprocessing import Preprocessing
+from distill_lightning.runs.config import WATCHERS
 from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
 
-CALLBACKS = {
-    "DeviceStatsMonitor", "EarlyStopping", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
-    "TQDMProgressBar", "ThroughputMonitor",
-}  # fmt: skip
+CALLBACKS = {path.rpartition(".")[2] for path in WATCHERS} | {"EarlyStopping"}
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
 classes. A file may use none of Lightning's loggers, since they write files; every run has TensorBoard and CSV
 anyway."""
@@ -71,6 +69,8 @@ NARROWED: dict[str, Any] = {
 FEW_PROCESSES = 16
 """The number of processes that a file may ask for on any machine. It may ask for more if there are as many cores or
 GPUs."""
+LOOKS = ("theme", "console_kwargs")
+"""Options of RichProgressBar that are left out: they hold arguments of rich, and only decide how the bar looks."""
 LARGEST_PART = 300
 """Characters of a line that cannot be the name of a file, since it is longer than any system allows."""
 
@@ -110,15 +110,15 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
         where: the checkpoint's file.
 
     Returns:
-        The configuration with three changes. Options that name a folder to write to are removed, unless the folder lies
+        The configuration with four changes. Options that name a folder to write to are removed, unless the folder lies
         in the working folder or in the run's folder of the checkpoint, and so is a ``root`` of the data that is a URL;
         each is reported on standard error. ``num_workers`` is limited to the number of cores, or to FEW_PROCESSES if
-        that is larger.
+        that is larger. LOOKS are removed.
 
     Raises:
         InputError: the configuration uses a class or a value that a file may not use.
     """
-    config = _without_url(config, where)
+    config = _without_looks(_without_url(config, where))
     asked = flat(config, str(where))
     refuse_untrusted(asked, kinds(), str(where))
     for name in ("model", "data"):
@@ -138,6 +138,25 @@ def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
     what = f"names {printable(root)} as the data's root: a file may not say what to fetch, so it is left out"
     print(f"{printable(where)} {what}: give --data.root", file=sys.stderr)
     return config | {"data": {**data, "init_args": {k: v for k, v in given.items() if k != "root"}}}
+
+
+def _without_looks(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration whose RichProgressBar has no LOOKS."""
+
+    def plain(callback: Any) -> Any:
+        if not _is_spec(callback) or not callback["class_path"].endswith(".RichProgressBar"):
+            return callback
+        given = callback.get("init_args")
+        if not isinstance(given, dict):
+            return callback
+        return callback | {"init_args": {name: value for name, value in given.items() if name not in LOOKS}}
+
+    trainer = config.get("trainer")
+    if not isinstance(trainer, dict):
+        return config
+    callbacks = trainer.get("callbacks")
+    kept = [plain(one) for one in callbacks] if isinstance(callbacks, list) else plain(callbacks)
+    return config | {"trainer": trainer | {"callbacks": kept}}
 
 
 def as_text(config: dict[str, Any]) -> str:
@@ -221,7 +240,8 @@ class _Paths:
                     f"{self.where} names {value} as {name} of {getattr(found, '__name__', kind.__name__)}: "
                     "a file may not say where to write; give a --config instead"
                 )
-        return {**spec, "init_args": arguments}
+        kept = {key: value for key, value in spec.items() if key != "init_args"}
+        return kept | {"init_args": arguments} if arguments else kept  # as the parser writes it
 
     def _drop(self, options: dict[str, Any], name: str, words: str) -> None:
         if options.get(name) is not None and not self._lies_inside(options[name]):

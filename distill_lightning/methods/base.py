@@ -500,7 +500,11 @@ class Method(Evaluated, ABC):
         of_run = trained_on(checkpoint, "the checkpoint")
         if of_run is not None:
             self.build_once(of_run.info)
-        if not self.has_trainer or not self.trainer.training:
+        if not self.has_trainer:
+            return
+        # Lightning does this after it loads the weights, which would round those of precision 64-true to float32
+        self.trainer.precision_plugin.convert_module(self)  # type: ignore[attr-defined]
+        if not self.trainer.training:
             return
         if of_run is not None:
             refuse_other(self.image_data.info, of_run)

@@ -27,6 +27,14 @@ RESULT_OPTIONS_OF_TRAINER = {
 """Options of the trainer that can change the result. The others decide paths, logging, progress, devices and checks."""
 VALIDATION_OPTIONS = ("check_val_every_n_epoch", "val_check_interval")
 """Options of the trainer that decide which weights best.ckpt and rounds/round_NN.ckpt hold."""
+WATCHERS = {
+    f"lightning.pytorch.callbacks.{name}"
+    for name in (
+        "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
+        "ThroughputMonitor", "TQDMProgressBar",
+    )
+}  # fmt: skip
+"""Lightning's callbacks that only show or log something. A run may be resumed with or without them."""
 BEST_OPTIONS = ("monitor", "lowest_is_best")
 """Options of the callback RunCheckpoint that decide which weights best.ckpt holds."""
 SHAPE = ("num_classes", "in_channels", "image_size")
@@ -142,7 +150,7 @@ class RunConfig:
     def result_options(self) -> dict[str, Any]:
         """The options that can change the result, by full name."""
         names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
-        trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
+        trainer = {k: v for k, v in (counted(self.options).get("trainer") or {}).items() if k in names}
         parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
         if self.start_from is not None:
             parts |= {"start_from": self.start_from, "start_optimizer": self.options.get("start_optimizer")}
@@ -288,6 +296,17 @@ def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
     if items is None or not options:
         return {prefix: options}
     return {k: v for key, value in items for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
+
+
+def counted(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without the callbacks that only watch (``WATCHERS``), so that these have no number among the others."""
+    trainer = options.get("trainer") or {}
+    callbacks = trainer.get("callbacks")
+    every = callbacks if isinstance(callbacks, list) else [callbacks]
+    kept = [one for one in every if not (isinstance(one, dict) and one.get("class_path") in WATCHERS)]
+    if len(kept) == len(every):
+        return dict(options)
+    return {**options, "trainer": {**trainer, "callbacks": kept or None}}
 
 
 def dump(options: dict[str, Any]) -> str:

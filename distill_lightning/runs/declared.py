@@ -9,7 +9,8 @@ A class may have these class attributes:
     root_names_the_pictures  of a data module: whether its option ``root`` decides which pictures are used
     validation_decides       of a callback: whether the weights that a run keeps depend on the times of validation
 
-If a class declares no ``free_options``, all its options are taken to change the result.
+If a class declares no ``free_options``, all its options are taken to change the result. Lightning's callbacks declare
+nothing: those of ``WATCHERS`` do not count, the others do.
 """
 
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 from distill_lightning.files import is_url
 from distill_lightning.runs import Declared
+from distill_lightning.runs.config import counted
 
 
 def named_class(class_path: str) -> Any:
@@ -46,7 +48,7 @@ def declared(options: dict[str, Any]) -> Declared:
         for key, inner in items:
             walk(inner, f"{path}.{key}" if path else str(key))
 
-    walk(options, "")
+    walk(counted(options), "")
     return Declared(frozenset(free), _pictures(options), validation_decides)
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_link, atomic_write, lock_ends_here, refuse_odd_name, sweep
-from distill_lightning.runs.config import CONFIG, RunConfig, by_run, flatten, identity
+from distill_lightning.runs.config import CONFIG, RunConfig, by_run, counted, flatten, identity
 
 try:
     import fcntl
@@ -241,7 +241,7 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
     before, now, folder = old.result_options, new.result_options, run.folder
     if run.finished:
         before, now = before | old.pictures, now | new.pictures
-    in_old, in_new = flatten(old.options), flatten(new.options)
+    in_old, in_new = flatten(counted(old.options)), flatten(counted(new.options))
     for key in [*now, *before]:
         if run.resume_from is not None and "teacher" in key.split("."):
             continue
