@@ -1,4 +1,4 @@
-"""The ranges of numbers: declared in type hints, checked when an object is made.
+"""The ranges of numbers: declared in type hints, checked when an object is made, as are the kinds of other arguments.
 
     class KD(Method):
         def __init__(self, network: nn.Module, temperature: Positive = 4.0, ...) -> None:
@@ -8,13 +8,17 @@ YAML, from the command line and from Python.
 """
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
-from distill_lightning.errors import InputError
+from torch import nn
+
+from distill_lightning.errors import InputError, nearest
+from distill_lightning.kinds import misplaced
 from distill_lightning.signatures import signature
 
 
@@ -43,14 +47,14 @@ class Range:
         )
 
     def __str__(self) -> str:
-        low = f"above {self.above:g}" if self.above is not None else ""
-        high = f"below {self.below:g}" if self.below is not None else ""
+        low = f"above {self.above:.12g}" if self.above is not None else ""
+        high = f"below {self.below:.12g}" if self.below is not None else ""
         if self.at_least is not None:
             if not high and self.at_most is None:
-                return f"{self.at_least:g} or more"
-            low = f"from {self.at_least:g}"
+                return f"{self.at_least:.12g} or more"
+            low = f"from {self.at_least:.12g}"
         if self.at_most is not None:
-            high = f"{'to' if self.at_least is not None else 'at most'} {self.at_most:g}"
+            high = f"{'to' if self.at_least is not None else 'at most'} {self.at_most:.12g}"
         if low.startswith("from") and high.startswith("below"):
             high = f"to {high}"
         both = " and " if low.startswith("above") and high else " "
@@ -69,32 +73,47 @@ CountOrZero = Annotated[int, Range(at_least=0)]
 """0 or more."""
 Seed = Annotated[int, Range()]
 """Any integer: what is drawn depends on its lowest 64 bits."""
+RunSeed = Annotated[int, Range(0, 2**32 - 1)]
+"""The seed of a run, in the range that NumPy's generator takes."""
+
+
+_Network = nn.Module | Callable[..., nn.Module] | str
+MADE_LATER = {"network": _Network, "peers": list[_Network]}
+"""The type hints of arguments that also take what makes a network: see ``networks.Network``."""
 
 
 class Ranged:
-    """A base class whose constructor refuses numbers out of the ranges in its type hints.
+    """A base class whose constructor refuses arguments that do not fit their type hints: numbers out of range, and
+    other kinds of objects.
 
     Raises:
-        InputError: an argument is out of its range.
+        InputError: an argument does not fit.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Checks the arguments; they are not changed."""
-        refuse_out_of_range(cls, args, kwargs)
+        refuse_misfits(cls, args, kwargs)
         return super().__new__(cls)
 
 
-def refuse_out_of_range(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Checks the numbers among the arguments of a class.
+def refuse_misfits(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Checks the arguments of a class.
 
     Raises:
-        InputError: an argument is out of the range in its type hint. The message has its name, its value and the range.
+        InputError: an argument does not fit its type hint. The message has its name, its value and what was expected.
     """
     known = signature(made)
     for name, value in [*zip(known.positional, args, strict=False), *kwargs.items()]:
-        if name in known.arguments:
-            for where, wrong, expected in faults(known.arguments[name].hint, value, name):
-                raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
+        if name not in known.arguments:
+            if known.passes_on:
+                continue
+            raise InputError(f"{made.__name__} has no option {name}{nearest(name, known.arguments)}")
+        hint = known.arguments[name].hint
+        for where, wrong, expected in faults(hint, value, name):
+            raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
+        if fault := misplaced(MADE_LATER.get(name, hint), value, name):
+            where, wrong, expected = fault
+            raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
 
 
 def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
@@ -119,7 +138,7 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
             yield where, value, str(limits) if limits == Range() else f"finite, {limits}"
         elif number not in limits:
             yield where, value, str(limits)
-        elif inner[0] is int and number != int(number):
+        elif inner[0] is int and not _is_whole(value):
             yield where, value, f"a whole number, {limits}"
     elif origin in (typing.Union, types.UnionType):
         if (fitting := _fitting(inner, value)) is not None:
@@ -127,12 +146,12 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
             for place, wrong, expected in faults(fitting, value, where):
                 several = place == where and len(choices) > 1
                 yield place, wrong, ", or ".join(map(_kind_and_limits, choices)) if several else expected
-        elif len(numbers := limits_of(hint)) == len([one for one in inner if one is not type(None)]):
-            yield where, repr(value), f"a number, {' or '.join(map(str, numbers))}"
+        elif all(typing.get_origin(one) is Annotated for one in inner if one is not type(None)):
+            yield where, repr(value), f"a number, {' or '.join(map(str, limits_of(hint)))}"
     elif isinstance(value, Mapping) and len(inner) == 2:
         for key, one in value.items():
             yield from faults(inner[1], one, f"{where}[{key}]")
-    elif isinstance(value, list | tuple) and inner:
+    elif isinstance(value, list | tuple) and inner and origin is not dict:
         # tuple[X, Y] has a hint for each item; list[X] and tuple[X, ...] have one for all
         hints = inner if len(inner) == len(value) and Ellipsis not in inner else [inner[0]] * len(value)
         for number, (one_hint, one) in enumerate(zip(hints, value, strict=True)):
@@ -157,6 +176,14 @@ def _number(value: Any) -> float | None:
         return float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _is_whole(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return True
 
 
 def _fitting(hints: tuple[Any, ...], value: Any) -> Any:

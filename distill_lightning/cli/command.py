@@ -43,7 +43,14 @@ from distill_lightning.specs import SLACK, allocating_at_most, count_numbers
 from distill_lightning.specs.describe import class_path
 from distill_lightning.training.evaluate import evaluate
 from distill_lightning.training.fit import fit
-from distill_lightning.training.lean import DEFAULTS, LeanTrainer, equip, refuse_odd_numbers, refuse_overfit
+from distill_lightning.training.lean import (
+    DEFAULTS,
+    LeanTrainer,
+    equip,
+    refuse_odd_length,
+    refuse_odd_numbers,
+    refuse_overfit,
+)
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.predict import predict
 from distill_lightning.training.shape import give_shape
@@ -178,7 +185,7 @@ class DistillCommand(CommandLine):
                 raise InputError(fault or str(error)) from error
             self.config = parser.parse_args([*args, *(f"--{name}=0" for name in names)])
         without_block(self.config[args[0]])
-        refuse_out_of_range(self.config[args[0]])
+        refuse_out_of_range(self.config[args[0]], args[0])
 
     def _with_config_of_checkpoint(self, args: list[str]) -> list[str]:
         """Adds the configuration of the checkpoint as the first --config, if the command has a checkpoint and no
@@ -210,10 +217,11 @@ class DistillCommand(CommandLine):
         _name_by_definition(config)
         trainer = vars(config.trainer)
         refuse_overfit(trainer)
+        refuse_odd_numbers(trainer)
         callbacks = trainer["callbacks"] if isinstance(trainer["callbacks"], list) else [trainer["callbacks"]]
         refuse_foreign(named_class(callback.class_path) for callback in callbacks if callback is not None)
         if self.subcommand == "fit":
-            refuse_odd_numbers(trainer, named_class(config.model.class_path).trains)
+            refuse_odd_length(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)
         shape: ImageData | DataInfo = data
         if self.subcommand in ("validate", "test", "predict") and self.given_checkpoint is not None:

@@ -87,13 +87,15 @@ def _of_another_type(error: BaseException | None) -> InputError | None:
     return None
 
 
-def refuse_out_of_range(config: Namespace) -> None:
-    """Checks the values of all options, before anything is built: so the error has the option's full name.
+def refuse_out_of_range(config: Namespace, verb: str) -> None:
+    """Checks the values of all options of a verb, before anything is built: so the error has the option's full name.
 
     Raises:
         InputError: a number is out of its range, or a word is none that the trainer knows.
     """
-    for name, argument in _arguments(config):
+    known = options.plain_options(verb)
+    plain = [(name, (known[name].hint, config.get(name))) for name in known if name in config]
+    for name, argument in [*plain, *_arguments(config)]:
         for where, wrong, expected in faults(argument[0], argument[1], name):
             raise InputError(f"{where} is {wrong}: it must be {expected}")
         if name in options.CHOICES and isinstance(argument[1], str):

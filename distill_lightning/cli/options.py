@@ -16,11 +16,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import StrategyRegistry
 from torch import Tensor, nn
 
+from distill_lightning.callbacks.reestimate_batch_norm import Pictures
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.methods.base import Method
-from distill_lightning.ranges import Count, Range, Seed
+from distill_lightning.ranges import Count, Range, RunSeed
 from distill_lightning.signatures import REQUIRED, Argument, signature
 from distill_lightning.training.lean import LeanTrainer
 
@@ -45,7 +46,7 @@ HELP = {
 }
 PLAIN: dict[str, tuple[Any, Any]] = {
     "config": (str | None, None),
-    "seed_everything": (Seed | bool, 0),
+    "seed_everything": (RunSeed | bool, 0),
     "log_dir": (str, "logs"),
     "name": (str | None, None),
     "start_from": (str | dict[str, str | None] | None, None),  # config.yaml also says which weights they were
@@ -64,18 +65,23 @@ CHOICES: dict[str, Callable[[], list[str]]] = {
 """Options of Lightning's trainer that take any text by their type hint, but few words in fact."""
 OF_BENCH: dict[str, tuple[Any, Any]] = {"turns": (Count, 20), "steps": (Count, 20)}
 
-OF_EVALUATION: dict[str, tuple[Any, Any]] = {"reestimate_batch_norm": (Count | None, None)}
+OF_EVALUATION: dict[str, tuple[Any, Any]] = {"reestimate_batch_norm": (Pictures | None, None)}
 
 
 def of_verb(verb: str) -> dict[str, Argument]:
     """The options of a verb, by name, without their parts."""
-    plain = PLAIN | (OF_BENCH if verb == "bench" else OF_EVALUATION if verb in ("validate", "test") else {})
     return {
-        **{name: Argument(hint, default, None) for name, (hint, default) in plain.items()},
+        **plain_options(verb),
         **{name: Argument(made_by, None, None) for name, made_by in GROUPS.items()},
         "model": Argument(Method, REQUIRED, None),
         "data": Argument(ImageData, REQUIRED, None),
     }
+
+
+def plain_options(verb: str) -> dict[str, Argument]:
+    """The options of a verb that belong to none of its parts, by name."""
+    plain = PLAIN | (OF_BENCH if verb == "bench" else OF_EVALUATION if verb in ("validate", "test") else {})
+    return {name: Argument(hint, default, None) for name, (hint, default) in plain.items()}
 
 
 def of_class(made_by: Any) -> dict[str, Argument]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill_lightning.data import imbalance, overview
 from distill_lightning.data.bad_pictures import write_bad
-from distill_lightning.data.loaders import EvalLoader, TrainLoader
+from distill_lightning.data.loaders import EvalLoader, TrainLoader, refuse_none_left
 from distill_lightning.data.options import DataOptions
 from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
@@ -313,34 +313,47 @@ class ImageData(DataOptions):
         return trainer.current_epoch, trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def val_dataloader(self) -> EvalLoader | list[Batch]:
-        """Batches of the validation split; an empty list if there is none."""
-        return self.eval_loader(self.val) if self.val else []
+        """Batches of the validation split; an empty list if there is none.
+
+        Raises:
+            InputError: the trainer's ``limit_val_batches`` is too small a share.
+        """
+        return self._limited(self.val, "val") if self.val else []
 
     def test_dataloader(self) -> EvalLoader:
         """Batches of the test split.
 
         Raises:
-            InputError: there is no test split.
+            InputError: there is no test split, or the trainer's ``limit_test_batches`` is too small a share.
         """
-        if self.test is None:
-            raise InputError(
-                f"{self.name} in {self.root} has no test part: add a folder test/ or, to predict, set data.pictures"
-            )
-        return self.eval_loader(self.test)
+        return self._limited(self._of_test(), "test")
 
     def predict_dataloader(self) -> EvalLoader:
         """Batches of the folder ``pictures``, which are then in ``predicted``, or of the test split.
 
         Raises:
-            InputError: there are no pictures, or there is no test split.
+            InputError: there are no pictures, there is no test split, or the trainer's ``limit_predict_batches`` is too
+                small a share.
         """
         if self.pictures is None:
-            return self.test_dataloader()
+            return self._limited(self._of_test(), "predict")
         store, names, shown = find_pictures(self.pictures)
         files = Pictures(store, names, self.channels, self.image_size, self.bit_depth)
         source = read_pictures(files, self.num_workers, cache=None, skip=True)
         self.predicted = Predicted(source, shown)
-        return self.eval_loader(Split(source, good(source, torch.arange(len(names)))))
+        return self._limited(Split(source, good(source, torch.arange(len(names)))), "predict")
+
+    def _of_test(self) -> Split:
+        if self.test is None:
+            raise InputError(
+                f"{self.name} in {self.root} has no test part: add a folder test/ or, to predict, set data.pictures"
+            )
+        return self.test
+
+    def _limited(self, split: Split, stage: str) -> EvalLoader:
+        loader, option = self.eval_loader(split), f"limit_{stage}_batches"
+        refuse_none_left(len(loader), getattr(self.trainer, option, None), f"trainer.{option}")
+        return loader
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""

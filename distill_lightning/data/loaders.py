@@ -17,6 +17,7 @@ from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.splits import Split
 from distill_lightning.data.training_samples import Share, TrainingSamples
+from distill_lightning.errors import InputError
 from distill_lightning.orders import Order
 from distill_lightning.seeds import PAIR, seed_of_order, uniform
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Timeline
@@ -232,3 +233,30 @@ class EvalLoader:
 
     def _rows(self) -> Iterable[Tensor]:
         return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))
+
+
+def limited(batches: int, limit: float | None) -> int:
+    """The number of batches under a limit of the trainer.
+
+    Args:
+        batches: the number of batches of a loader.
+        limit: a number of batches (int), or a share of them (float); None for all.
+    """
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def refuse_none_left(batches: int, limit: float | None, option: str) -> None:
+    """Refuses a limit of the trainer that is too small a share. 0 is allowed: it leaves a stage out.
+
+    Args:
+        batches: the number of batches of a loader.
+        limit: see ``limited``.
+        option: the option that sets the limit, for the error.
+
+    Raises:
+        InputError: there are batches, and the limit leaves none of them.
+    """
+    if batches and limit and not limited(batches, limit):
+        raise InputError(f"{option} is {limit}: it leaves none of {batches} batch{'es' if batches > 1 else ''}")

@@ -75,8 +75,10 @@ def saturation(images: Tensor, factor: Tensor) -> Tensor:
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blends with a blurred picture: factor 0 is blurred, 1 is the picture. The blur is a 3x3 kernel of ones with 5 in
-    the middle, normalised; pixels at the border are not blurred.
+    the middle, normalised; pixels at the border are not blurred, so pictures below 3x3 do not change.
     """
+    if min(images.shape[2:]) < 3:
+        return images
     kernel = torch.ones(images.shape[1], 1, 3, 3, device=images.device)
     kernel[:, :, 1, 1] = 5
     blurred = images.float()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from distill_lightning import losses
 from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
+from distill_lightning.data.loaders import limited
 from distill_lightning.data.provenance import refuse_other
 from distill_lightning.distributed import gather_objects
 from distill_lightning.errors import InputError
@@ -29,6 +30,7 @@ from distill_lightning.methods.checks import (
     depends_on_process_count,
     refuse_cuda_graphs,
     refuse_empty_epochs,
+    refuse_empty_test,
     refuse_misfit,
     refuse_small_auxiliary,
     refuse_small_batches,
@@ -36,7 +38,7 @@ from distill_lightning.methods.checks import (
     warn_of_other_activations,
     warn_of_softmax,
 )
-from distill_lightning.methods.evaluated import Evaluated, Unregistered, limited
+from distill_lightning.methods.evaluated import Evaluated, Unregistered
 from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreign, refuse_unknown_monitors
 from distill_lightning.methods.insights import first_pictures, show_preprocessing
 from distill_lightning.methods.memory import Memory
@@ -327,6 +329,7 @@ class Method(Evaluated, ABC):
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
         trained = trained_batches(trainer, samples.batches)
         refuse_empty_epochs(trainer, samples.batches, trained)
+        refuse_empty_test(trainer, data)
         plain = PlainTimeline(trained, trainer.max_epochs or 0, trainer.accumulate_grad_batches)
         if timelines:
             self.optimization.refuse_rewinding()
@@ -503,7 +506,7 @@ class Method(Evaluated, ABC):
         if not self.has_trainer:
             return
         # Lightning does this after it loads the weights, which would round those of precision 64-true to float32
-        self.trainer.precision_plugin.convert_module(self)  # type: ignore[attr-defined]
+        self.trainer.precision_plugin.convert_module(self)
         if not self.trainer.training:
             return
         if of_run is not None:

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from torchvision.ops import StochasticDepth
 
 from distill_lightning.data.base import ImageData
+from distill_lightning.data.loaders import refuse_none_left
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.models.activations import other_activations
@@ -168,6 +169,19 @@ def refuse_cuda_graphs(device: str, accumulated: int) -> None:
         raise InputError("model.cuda_graphs cannot add up gradients: leave trainer.accumulate_grad_batches out")
 
 
+def refuse_empty_test(trainer: pl.Trainer, data: ImageData) -> None:
+    """Checks before training that the test after it has a batch.
+
+    Raises:
+        InputError: the trainer's ``limit_test_batches`` is too small a share.
+    """
+    limit = trainer.limit_test_batches
+    if isinstance(limit, float) and 0 < limit < 1:
+        data.read_test_part()  # which is otherwise read after training
+        if data.test is not None:
+            data.test_dataloader()
+
+
 def refuse_empty_epochs(trainer: pl.Trainer, batches: int, trained: int) -> None:
     """Checks that an epoch reaches a batch to train on, and the validation within it.
 
@@ -179,12 +193,13 @@ def refuse_empty_epochs(trainer: pl.Trainer, batches: int, trained: int) -> None
     Raises:
         InputError: it does not.
     """
-    if batches and not trained:
-        limit = trainer.limit_train_batches
-        raise InputError(f"trainer.limit_train_batches is {limit}: of {batches} batches it leaves none")
+    refuse_none_left(batches, trainer.limit_train_batches, "trainer.limit_train_batches")
     every = trainer.val_check_interval
     if trained and isinstance(every, int) and every > trained and trainer.check_val_every_n_epoch is not None:
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {trained} batches: give fewer, or "
             "trainer.check_val_every_n_epoch null, which counts batches over epochs"
         )
+    seldom, epochs = trainer.check_val_every_n_epoch or 0, trainer.max_epochs or 0
+    if seldom > epochs and trainer.limit_val_batches:
+        say(f"trainer.check_val_every_n_epoch is {seldom} and trainer.max_epochs {epochs}: nothing is validated")

@@ -40,7 +40,7 @@ class DML(Method):
         kwargs: see Method.
 
     Raises:
-        InputError: ``peers`` is empty.
+        InputError: ``peers`` is empty, or has a network twice.
     """
 
     def __init__(self, network: Network, peers: list[Network], **kwargs: Any) -> None:
@@ -54,6 +54,8 @@ class DML(Method):
     def _set_peers(self, peers: list[nn.Module]) -> None:
         if len(peers) < len(self.given_peers):
             raise InputError("DML.network is a network, but a peer is a class: give classes alone, or networks alone")
+        if len({id(network) for network in (self.model, *peers)}) <= len(peers):
+            raise InputError("DML has a network twice: give copies with weights of their own")
         self.peers = nn.ModuleList(self.with_activation(peer).to(memory_format=self.memory_format) for peer in peers)
 
     def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:

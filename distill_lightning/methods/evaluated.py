@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill_lightning.confusion import draw
 from distill_lightning.data.base import ImageData
-from distill_lightning.data.loaders import EvalLoader
+from distill_lightning.data.loaders import EvalLoader, limited
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import METRICS, Evaluation
@@ -30,6 +30,9 @@ class Unregistered:
 
 class Evaluated(Recorded, LeanModule):
     """The part of a method that does not train: network, validation, test, prediction."""
+
+    val_metrics: ClassVar[tuple[str, ...]] = METRICS
+    """The names of the metrics that a validation can log."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,15 +267,3 @@ class Evaluated(Recorded, LeanModule):
         probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}
-
-
-def limited(batches: int, limit: float | None) -> int:
-    """The number of batches under a limit of the trainer.
-
-    Args:
-        batches: the number of batches of a loader.
-        limit: a number of batches (int), or a share of them (float); None for all.
-    """
-    if limit is None:
-        return batches
-    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)

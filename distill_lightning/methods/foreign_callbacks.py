@@ -60,10 +60,10 @@ def refuse_unknown_monitors(callbacks: Iterable[Callback], tags: Iterable[str], 
         InputError: there is such a callback. The message names the metrics that exist.
     """
     callbacks = list(callbacks)
-    logging = [module, *callbacks]
-    if any(_may_log(one) for one in logging):
+    known = tags_of([type(module), *map(type, callbacks)])
+    if known is None:
         return
-    known = {*tags, *(tag for one in logging for tag in getattr(one, "logs", ()))}
+    known |= {*tags}
     for callback in callbacks:
         monitor = getattr(callback, "monitor", None)
         theirs = type(callback).__module__.partition(".")[0] != "distill_lightning"
@@ -72,15 +72,23 @@ def refuse_unknown_monitors(callbacks: Iterable[Callback], tags: Iterable[str], 
             raise InputError(f"{type(callback).__name__} monitors {monitor}: {give_one_of(known)}")
 
 
+def tags_of(classes: Iterable[type]) -> set[str] | None:
+    """The tags that classes name in ``logs``; None if one logs metrics without naming them."""
+    classes = list(classes)
+    if any(map(_may_log, classes)):
+        return None
+    return {tag for one in classes for tag in getattr(one, "logs", ())}
+
+
 def give_one_of(tags: Iterable[str]) -> str:
     """The end of an error message about an unknown metric: the tags that exist."""
     return f"give one of {', '.join(sorted(tags))}" if tags else "there is no validation, give data.val_size"
 
 
-def _may_log(one: Any) -> bool:
+def _may_log(made: type) -> bool:
     """Whether a class of the user logs metrics without naming them in ``logs``."""
-    if hasattr(one, "logs"):
+    if hasattr(made, "logs"):
         return False
-    theirs = [c for c in type(one).__mro__ if c.__module__.partition(".")[0] not in ("distill_lightning", "lightning")]
+    theirs = [c for c in made.__mro__ if c.__module__.partition(".")[0] not in ("distill_lightning", "lightning")]
     code = [f.__code__ for c in theirs for f in vars(c).values() if isinstance(f, FunctionType)]
     return any(name in one.co_names for one in code for name in ("log", "log_dict"))

@@ -38,6 +38,7 @@ from distill_lightning.data.training_samples import Share
 from distill_lightning.digests import tensors_digest
 from distill_lightning.distributed import first_decides, say
 from distill_lightning.errors import InputError
+from distill_lightning.evaluation import METRICS
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.evaluated import Unregistered
 from distill_lightning.metrics import SpecialistMetric
@@ -78,6 +79,7 @@ class Specialist(Method):
 
     needs = BatchNeeds(allows_mixing=False)
     shared_memory = ("sets", "classes", "correction", "generalist_digest")
+    val_metrics = METRICS + OWN_METRICS
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
@@ -21,6 +22,9 @@ class Taught(Method):
         teacher: a checkpoint of any method, a network with its weights, or a list of these, which is an ensemble. By
             default the callback SoftTargets has it.
         kwargs: see Method.
+
+    Raises:
+        InputError: the teacher is the student itself.
     """
 
     needs = BatchNeeds(teacher_logits=True)
@@ -34,6 +38,11 @@ class Taught(Method):
         super().__init__(network, **kwargs)
         # in a list: a module that is an attribute would become a part of the method
         self.teachers = as_list(teacher)
+        networks = [one.network if isinstance(one, PlainNetwork) else one for one in self.teachers]
+        if any(one is network for one in networks):
+            raise InputError(
+                f"{type(self).__name__}.teacher is the student itself: give a copy, copy.deepcopy(network)"
+            )
         self._own: Teachers | None = None
 
     def weigh(self, soft_weight: float, hard_weight: float) -> None:

@@ -29,6 +29,7 @@ def evaluate(
     Raises:
         InputError: see ``open_checkpoint``; or the data have no such split.
     """
+    refuse_left_out(parts, "val" if verb == "validate" else verb)
     open_checkpoint(parts, verb, ckpt_path, given, use_ema)
     run = parts.trainer.validate if verb == "validate" else parts.trainer.test
     with children(parts.trainer):
@@ -37,6 +38,17 @@ def evaluate(
     if not results:
         raise InputError(f"{parts.data.name} has no validation split: give data.val_size")
     return results
+
+
+def refuse_left_out(parts: Parts, stage: str) -> None:
+    """Refuses a limit of the trainer that leaves out the stage ("val", "test" or "predict") that is asked for.
+
+    Raises:
+        InputError: the limit is 0.
+    """
+    option = f"limit_{stage}_batches"
+    if getattr(parts.trainer, option) == 0:
+        raise InputError(f"trainer.{option} is 0: leave it out, or give more")
 
 
 def open_checkpoint(

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import lightning.pytorch as pl
 import torch
@@ -24,7 +24,7 @@ from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
-from distill_lightning.ranges import Count, CountOrZero, NonNegative, Positive, faults
+from distill_lightning.ranges import Count, CountOrZero, NonNegative, Positive, Range, faults
 
 QUIET = r"(lightning|jsonargparse|torchmetrics|torch)\b"
 """Modules whose warnings the user cannot act on."""
@@ -135,27 +135,39 @@ RANGES = {
     "accumulate_grad_batches": Count,
     "check_val_every_n_epoch": Count,
     "gradient_clip_val": NonNegative,
+    "limit_predict_batches": NonNegative,
+    "limit_test_batches": NonNegative,
     "limit_train_batches": Positive,
+    "limit_val_batches": NonNegative,
     "log_every_n_steps": CountOrZero,
+    "num_sanity_val_steps": Annotated[int, Range(at_least=-1)],
     "val_check_interval": Positive,
 }
 """The ranges of numbers that Lightning's trainer takes without a check, or refuses in the middle of a run."""
 
 
-def refuse_odd_numbers(options: Mapping[str, Any], trains: bool) -> None:
-    """Checks the length of a fit, and other numbers among its options.
+def refuse_odd_length(options: Mapping[str, Any], trains: bool) -> None:
+    """Checks the length of a fit.
 
     Args:
         options: the options of the trainer.
         trains: whether the method trains a network.
 
     Raises:
-        InputError: the length is not given in epochs, or is less than one; or a number is out of its range.
+        InputError: the length is not given in epochs, or is less than one.
     """
     if options.get("max_steps") not in (-1, None):
         raise InputError(f"trainer.max_steps is {options['max_steps']}: give trainer.max_epochs instead")
     if (options.get("max_epochs") or 0) < 1 and trains:
         raise InputError(f"trainer.max_epochs is {options.get('max_epochs')}: give the number of epochs, 1 or more")
+
+
+def refuse_odd_numbers(options: Mapping[str, Any]) -> None:
+    """Checks numbers among the options of the trainer.
+
+    Raises:
+        InputError: a number is out of its range.
+    """
     for name, hint in RANGES.items():
         if isinstance(given := options.get(name), int | float):
             for where, wrong, expected in faults(hint, given, f"trainer.{name}"):

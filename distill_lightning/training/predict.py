@@ -13,7 +13,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write
 from distill_lightning.predictions import Predictions
 from distill_lightning.runs.config import CONFIG
-from distill_lightning.training.evaluate import open_checkpoint
+from distill_lightning.training.evaluate import open_checkpoint, refuse_left_out
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.processes import children
 
@@ -35,6 +35,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None, u
         The file; None in other processes than the first.
     """
     data, trainer = parts.data, parts.trainer
+    refuse_left_out(parts, "predict")
     folder = open_checkpoint(parts, "predict", ckpt_path, given, use_ema)
     with children(trainer):
         mine = trainer.predict(parts.method, datamodule=data) or []

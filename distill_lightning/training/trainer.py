@@ -9,6 +9,7 @@ from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.ranges import CountOrZero, Ranged, RunSeed, refuse_misfits
 from distill_lightning.runs import SHAPE
 from distill_lightning.training.fit import fit
 from distill_lightning.training.lean import (
@@ -17,6 +18,7 @@ from distill_lightning.training.lean import (
     LeanTrainer,
     equip,
     quieted,
+    refuse_odd_length,
     refuse_odd_numbers,
     refuse_overfit,
 )
@@ -25,7 +27,7 @@ from distill_lightning.training.parts import Parts
 from distill_lightning.training.result import Result
 
 
-class Trainer:
+class Trainer(Ranged):
     """Trains and tests, as ``distill fit`` does: with a run folder, exact resume, a test at the end, and a summary.
 
     One trainer may be used for several runs. Each gets a folder of its own, and a Lightning trainer of its own.
@@ -42,19 +44,24 @@ class Trainer:
         checkpoint: when checkpoints are written, and which metric decides ``best.ckpt``.
         doctor: whether a line at the end says what the curves show, as ``distill doctor`` does.
         options: other options of ``lightning.pytorch.Trainer``, such as ``callbacks``, ``devices``, ``precision``.
+
+    Raises:
+        InputError: there is no such option, or an option does not take the value.
     """
 
     def __init__(
         self,
-        max_epochs: int | None = None,
+        max_epochs: CountOrZero | None = None,
         *,
         name: str | None = None,
         log_dir: str | Path = "logs",
-        seed: int = 0,
+        seed: RunSeed = 0,
         checkpoint: RunCheckpoint | None = None,
         doctor: bool = True,
         **options: Any,
     ) -> None:
+        refuse_misfits(pl.Trainer, (), options)
+        refuse_odd_numbers(options)
         self.options = {"max_epochs": max_epochs, **options}
         self.name, self.log_dir, self.seed = name, str(log_dir), seed
         self.checkpoint, self.doctor = checkpoint, doctor
@@ -86,7 +93,7 @@ class Trainer:
             InputError: the parts do not fit together, or the run cannot be resumed.
         """
         _refuse_other_parts(method, data)
-        refuse_odd_numbers(self.options, method.trains)
+        refuse_odd_length(self.options, method.trains)
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():
             parts = self._parts(method, data, start)

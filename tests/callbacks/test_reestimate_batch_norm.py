@@ -50,7 +50,7 @@ def test_the_option_of_test_and_validate(capsys):
         assert ("batch norm: the statistics of 3 layers are those of" in err) == bool(more)
     assert shown["test", True] != shown["test", False] and shown["validate", True] != shown["validate", False]
     assert file.read_bytes() == content
-    for given, words in ((0, "ReestimateBatchNorm.pictures is 0"), (1, "2 or more"), ("many", "reestimate_batch_norm")):
+    for given, words in ((0, "reestimate_batch_norm is 0"), (1, "2 or more"), ("many", "reestimate_batch_norm")):
         assert distill("test", run, "--reestimate_batch_norm", given) == 2
         err = capsys.readouterr().err
         assert words in err and err.count("\n") == 1 and len(err) < 200

@@ -18,7 +18,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from helpers import command, distill, write_shard
+from torchvision import transforms
 
+import distill_lightning as dl
 from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.cli.messages import Parser
@@ -151,6 +153,12 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{B} --trainer.check_val_every_n_epoch 0", ["trainer.check_val_every_n_epoch is 0", "1 or more"]),
     (f"{B} --trainer.gradient_clip_val -1", ["trainer.gradient_clip_val is -1", "0 or more"]),
     (f"{B} --trainer.limit_train_batches 0.01", ["trainer.limit_train_batches is 0.01", "it leaves none"]),
+    (f"{B} --trainer.limit_val_batches 0.01", ["trainer.limit_val_batches is 0.01", "it leaves none"]),
+    (f"{B} --trainer.limit_test_batches 0.01", ["trainer.limit_test_batches is 0.01", "it leaves none"]),
+    (f"{B} --trainer.limit_test_batches -1", ["trainer.limit_test_batches is -1", "0 or more"]),
+    (f"{B} --trainer.num_sanity_val_steps -5", ["trainer.num_sanity_val_steps is -5", "-1 or more"]),
+    (f"{B} --seed_everything -1", ["seed_everything is -1", "from 0 to 4294967295"]),
+    (f"{B} --seed_everything 99999999999", ["seed_everything is 99999999999", "from 0 to 4294967295"]),
     (f"{B} --trainer.val_check_interval 1000", ["trainer.val_check_interval is 1000", "an epoch has"]),
     (f"{B} --model.schedule StepLR --model.schedule.step_size 0", ["model.schedule", "the first step of StepLR fails"]),
     (
@@ -249,6 +257,67 @@ PYTHON: dict[str, tuple[Callable[[], object], list[str]]] = {
     ),
     "Digits(num_workers=-1)": (lambda: Digits(num_workers=-1), ["Digits.num_workers is -1", "from 0 to 512"]),
     "Digits(batch_size=0)": (lambda: Digits(batch_size=0), ["Digits.batch_size is 0", "1 or more"]),
+    "Digits(batch_size=64.0)": (lambda: Digits(batch_size=64.0), ["Digits.batch_size is 64.0", "a whole number"]),
+    "Digits(batchsize=3)": (lambda: Digits(batchsize=3), ["no option batchsize", "did you mean batch_size?"]),
+    "Digits(leave_out='12')": (lambda: Digits(leave_out="12"), ["Digits.leave_out is '12'", "a list, as ['12']"]),
+    "Digits(augment=RandomFlip())": (
+        lambda: Digits(augment=RandomFlip()),
+        ["Digits.augment is a RandomFlip", "a list, as [RandomFlip(...)]"],
+    ),
+    "Digits(augment=[RandomFlip])": (
+        lambda: Digits(augment=[RandomFlip]),
+        ["Digits.augment[0] is the class RandomFlip", "an object, as RandomFlip(...)"],
+    ),
+    "Digits(augment=[torchvision.transforms.RandomHorizontalFlip()])": (
+        lambda: Digits(augment=[transforms.RandomHorizontalFlip()]),
+        ["Digits.augment[0] is a RandomHorizontalFlip of torchvision", "a Transform"],
+    ),
+    "Digits(mix='Mixup')": (lambda: Digits(mix="Mixup"), ["Digits.mix is 'Mixup'", "a Mixing or None"]),
+    "Digits(preprocess='ZCA')": (
+        lambda: Digits(preprocess="ZCA"),
+        ["Digits.preprocess is 'ZCA'", "a Preprocessing, a list of Preprocessing or None"],
+    ),
+    "KD(network, schedule=CosineCycles)": (
+        lambda: KD(net(), schedule=CosineCycles),
+        ["KD.schedule is the class CosineCycles", "an object, as CosineCycles(...)"],
+    ),
+    "KD(network, channels_last='no')": (
+        lambda: KD(net(), channels_last="no"),
+        ["KD.channels_last is 'no'", "True or False"],
+    ),
+    "KD(network, teacher=LeNet300100)": (
+        lambda: KD(net(), teacher=LeNet300100),
+        ["KD.teacher is the class LeNet300100", "an object, as LeNet300100(...)"],
+    ),
+    "KD(network, teacher=network)": (
+        lambda: KD(network := net(), teacher=network),
+        ["KD.teacher is the student itself", "give a copy"],
+    ),
+    "DML(network, [network])": (
+        lambda: DML(network := net(), [network]),
+        ["DML has a network twice", "give copies"],
+    ),
+    "DML(network, LeNet300100)": (
+        lambda: DML(net(), LeNet300100),
+        ["DML.peers is the class LeNet300100", "a list, as [LeNet300100]"],
+    ),
+    "Lottery(scope='all')": (lambda: Lottery(scope="all"), ["Lottery.scope is 'all'", "one of 'layers', 'global'"]),
+    "Trainer(max_epochs='2')": (lambda: dl.Trainer(max_epochs="2"), ["Trainer.max_epochs is '2'", "a number"]),
+    "Trainer(max_epochs=1.5)": (lambda: dl.Trainer(max_epochs=1.5), ["Trainer.max_epochs is 1.5", "a whole number"]),
+    "Trainer(seed=-1)": (lambda: dl.Trainer(seed=-1), ["Trainer.seed is -1", "from 0 to 4294967295"]),
+    "Trainer(precison='16-mixed')": (
+        lambda: dl.Trainer(precison="16-mixed"),
+        ["Trainer has no option precison", "did you mean precision?"],
+    ),
+    "Trainer(checkpoint={})": (lambda: dl.Trainer(checkpoint={}), ["Trainer.checkpoint is a dict", "a RunCheckpoint"]),
+    "Trainer(callbacks=[EMA])": (
+        lambda: dl.Trainer(callbacks=[dl.EMA]),
+        ["Trainer.callbacks[0] is the class EMA", "an object, as EMA(...)"],
+    ),
+    "Trainer(accumulate_grad_batches=1.5)": (
+        lambda: dl.Trainer(accumulate_grad_batches=1.5),
+        ["accumulate_grad_batches is 1.5", "a whole number"],
+    ),
     "Digits(label_noise=1.5)": (lambda: Digits(label_noise=1.5), ["Digits.label_noise is 1.5", "from 0 to 1"]),
     "ImageFolder('x', image_size=10**6)": (
         lambda: ImageFolder("x", image_size=10**6),

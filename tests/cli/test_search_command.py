@@ -92,6 +92,17 @@ def test_a_wrong_option_is_found_before_the_first_trial(capsys):
     assert not Path("logs").exists()
 
 
+def test_an_unknown_metric_is_found_before_the_first_trial(capsys):
+    assert distill("search", write(metric="val/f2")) == 2
+    error = capsys.readouterr().err
+    assert "small.yaml: metric is val/f2: give one of val/accuracy, val/accuracy_top5" in error
+    assert error.count("\n") == 1 and not Path("logs").exists()
+    assert distill("search", write(metric="val/accuracy_ema")) == 2, "no callback logs it"
+    callbacks = {"trainer.callbacks": [{"class_path": "EMA"}]}
+    options = {"trainer.max_epochs": 1, "data.train_part": 320, **callbacks}
+    assert distill("search", write(metric="val/accuracy_ema", options=options, trials=1)) == 0
+
+
 def test_a_metric_that_the_runs_lack():
     run = PlannedRun("trial", {}, (), "", Path("run"), True, 1, ())
     run.folder.mkdir()

@@ -1,6 +1,7 @@
 """The augmentations of the field: each equals torchvision's for the same drawn parameters, and depends on seed, view
 and index alone."""
 
+import inspect
 import itertools
 import math
 from pathlib import Path
@@ -14,6 +15,7 @@ from helpers import train_loader
 from PIL import Image
 from torchvision.transforms import InterpolationMode, autoaugment, transforms
 
+import distill_lightning as dl
 from distill_lightning.data.augment import ColorJitter, Draws, Transform, augment
 from distill_lightning.data.auto_augment import (
     OF_AUGMIX,
@@ -330,3 +332,20 @@ def test_bad_options(make):
 def test_all_of_them_are_transforms():
     assert all(isinstance(t, Transform) for ts in ALL.values() for t in ts)
     assert math.isclose(ResizeAndCenterCrop().resize, 256 / 224)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_every_transform_takes_the_smallest_pictures(size):
+    """Or it says which it can take."""
+    transforms = [getattr(dl, name) for name in dl.__all__ if inspect.isclass(getattr(dl, name))]
+    transforms = [one for one in transforms if issubclass(one, Transform) and not inspect.isabstract(one)]
+    assert len(transforms) >= 15
+    for made, channels in itertools.product(transforms, (1, 3)):
+        images = torch.randint(0, 256, (200, channels, size, size), dtype=torch.uint8)
+        number = torch.arange(200)
+        try:
+            found = augment(images, [made()], 0, number % 3, number)
+        except InputError as refused:
+            assert str(size) in str(refused)
+        else:
+            assert found.shape == images.shape and found.dtype == torch.uint8

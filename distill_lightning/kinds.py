@@ -1,0 +1,160 @@
+"""Whether arguments are of the kind that their type hints say: for calls in Python, which no parser checks.
+
+The numbers themselves are checked by ``ranges``.
+"""
+
+import collections.abc
+import inspect
+import os
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+LONGEST = 60
+"""Characters of a value in an error."""
+
+
+def misplaced(hint: Any, value: Any, where: str) -> tuple[str, str, str] | None:
+    """The part of an argument that is of another kind than its type hint says.
+
+    Args:
+        hint: a type hint.
+        value: the argument.
+        where: its name.
+
+    Returns:
+        The name of the part, as ``augment[1]`` within a list; what it is; and what was expected. None if all fits.
+    """
+    if _fits(hint, value):
+        return None
+    lists = [one for one in _alternatives(hint) if _is_sequence(one)]
+    if isinstance(value, list | tuple) and len(lists) == 1:
+        hints = _of_items(lists[0], len(value))
+        if hints is not None:
+            pairs = enumerate(zip(hints, value, strict=True))
+            found = (misplaced(one, item, f"{where}[{i}]") for i, (one, item) in pairs)
+            return next(one for one in found if one is not None)
+    if any(_fits(one, [value]) for one in lists):
+        return where, _shown(value), f"a list, as [{_as_code(value)}]"
+    if isinstance(value, type):
+        made = any(isinstance(one, type) and issubclass(value, one) for one in _objects(hint))
+        return where, _shown(value), f"an object, as {value.__name__}(...)" if made else in_words(hint)
+    return where, _shown(value), in_words(hint)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return not isinstance(value, type | nn.Module)  # else a number or a text, which ``ranges`` checks
+    if origin in (typing.Union, types.UnionType):
+        return not _is_unmade(inner, value) and any(_fits(one, value) for one in inner)
+    if origin is typing.Literal:
+        return value in inner
+    if origin is collections.abc.Callable:
+        return callable(value)
+    if origin is type:
+        return isinstance(value, type)
+    if _is_sequence(hint):
+        hints = _of_items(hint, len(value)) if isinstance(value, list | tuple) else None
+        return hints is not None and all(map(_fits, hints, value))
+    if inspect.isclass(origin):
+        return isinstance(value, origin)
+    if hint in (None, type(None)):
+        return value is None
+    if not inspect.isclass(hint) or hint is object:
+        return True
+    if hint is bool:
+        return str(value) in ("True", "False", "0", "1") and not isinstance(value, str)
+    if issubclass(hint, str | os.PathLike):
+        return isinstance(value, str | os.PathLike)
+    if hint in (int, float):
+        return hasattr(value, "__float__") and not isinstance(value, type)
+    return isinstance(value, hint)
+
+
+def _is_unmade(hints: Sequence[Any], value: Any) -> bool:
+    """Whether a value is a class of which an object is expected. It can be called, so it would pass for a function."""
+    kinds = [one for one in hints if inspect.isclass(one) and one is not nn.Module]
+    return isinstance(value, type) and issubclass(value, tuple(kinds))
+
+
+def _alternatives(hint: Any) -> Sequence[Any]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _is_sequence(hint: Any) -> bool:
+    return typing.get_origin(hint) in (list, tuple, collections.abc.Sequence) or hint in (list, tuple)
+
+
+def _of_items(hint: Any, count: int) -> Sequence[Any] | None:
+    """The hints of the items of a list or tuple with ``count`` items; None if it has another number of items."""
+    inner = typing.get_args(hint) or (Any,)
+    if typing.get_origin(hint) is not tuple or Ellipsis in inner:
+        return [inner[0]] * count
+    return inner if len(inner) == count else None
+
+
+def _objects(hint: Any) -> Sequence[Any]:
+    """The classes in a type hint, at any depth of unions and lists."""
+    inner = typing.get_args(hint)
+    return [one for part in inner for one in _objects(part)] if inner else [hint]
+
+
+def _shown(value: Any) -> str:
+    """What a value is, in words."""
+    if isinstance(value, str | int | float | bool | None):
+        return text if len(text := repr(value)) <= LONGEST else f"{text[:LONGEST]}..."
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    package = type(value).__module__.partition(".")[0]
+    of_package = f" of {package}" if package not in ("builtins", "distill_lightning", "__main__") else ""
+    return f"{_a(type(value).__name__)}{of_package}"
+
+
+def _as_code(value: Any) -> str:
+    """How to write a value in Python."""
+    if isinstance(value, str | int | float | bool | None):
+        return _shown(value)
+    return value.__name__ if isinstance(value, type) else f"{type(value).__name__}(...)"
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOaeio' else 'a'} {name}"
+
+
+def in_words(hint: Any) -> str:
+    """What an argument may be: "a list of Transform, or None"."""
+    alternatives = _alternatives(hint)
+    literals = [
+        repr(word) for one in alternatives if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)
+    ]
+    words = [f"one of {', '.join(literals)}"] if literals else []
+    words += dict.fromkeys(_words(one) for one in alternatives if typing.get_origin(one) is not typing.Literal)
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+
+
+def _words(hint: Any) -> str:
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated or hint in (int, float):
+        return "a number"
+    if origin is collections.abc.Callable:
+        return "a function"
+    if _is_sequence(hint):
+        several = [_words(one).partition(" ")[2] or _words(one) for one in _alternatives(inner[0])] if inner else []
+        if origin is tuple and Ellipsis not in inner:
+            return f"a list of {len(inner)}, each {in_words(inner[0])}"
+        return f"a list of {' or '.join(several)}" if several else "a list"
+    if inspect.isclass(origin) and issubclass(origin, Mapping):
+        return "a dict"
+    if hint in (None, type(None)):
+        return "None"
+    if hint is bool:
+        return "True or False"
+    if hint is nn.Module:
+        return "a network"
+    if inspect.isclass(hint) and issubclass(hint, str | os.PathLike):
+        return "a text"
+    return _a(getattr(hint, "__name__", str(hint)))
