@@ -58,7 +58,9 @@ def _fits(hint: Any, value: Any) -> bool:
     if origin is type:
         return isinstance(value, type)
     if _is_sequence(hint):
-        hints = _of_items(hint, len(value)) if isinstance(value, list | tuple) else None
+        if not isinstance(value, list | tuple):
+            return _is_iterable(value)  # an array, a range: its items are not looked at
+        hints = _of_items(hint, len(value))
         return hints is not None and all(map(_fits, hints, value))
     if inspect.isclass(origin):
         return isinstance(value, origin)
@@ -87,6 +89,11 @@ def _alternatives(hint: Any) -> Sequence[Any]:
 
 def _is_sequence(hint: Any) -> bool:
     return typing.get_origin(hint) in (list, tuple, collections.abc.Sequence) or hint in (list, tuple)
+
+
+def _is_iterable(value: Any) -> bool:
+    single = isinstance(value, str | bytes | Mapping | nn.Module) and not isinstance(value, nn.ModuleList)
+    return isinstance(value, collections.abc.Iterable) and not isinstance(value, type) and not single
 
 
 def _of_items(hint: Any, count: int) -> Sequence[Any] | None:

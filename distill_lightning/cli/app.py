@@ -28,6 +28,8 @@ from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
 from distill_lightning.lightning_internals import BuildingCommandLine, ResolvingCommandLine
+from distill_lightning.methods.foreign_callbacks import tags_of
+from distill_lightning.runs.declared import named_class
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
 from distill_lightning.training.lean import quieted
@@ -68,7 +70,14 @@ def resolve(args: list[str]) -> Resolved:
         return Resolved(computation.config, computation.stem, trains=False)
     command = _Resolver(args)
     stem = Path(command.run_config.options["log_dir"]) / command.data.name / method_name(command.method)
-    return Resolved(command.run_config, stem, command.method.leaves_checkpoint)
+    return Resolved(command.run_config, stem, command.method.leaves_checkpoint, _val_tags(command))
+
+
+def _val_tags(command: "_Resolver") -> frozenset[str] | None:
+    callbacks = command.run_config.options["trainer"].get("callbacks") or []
+    every = callbacks if isinstance(callbacks, list) else [callbacks]
+    more = tags_of([command.method, *(named_class(callback["class_path"]) for callback in every)])
+    return None if more is None else frozenset(more | {f"val/{name}" for name in command.method.val_metrics})
 
 
 def resolve_data(args: list[str]) -> ImageData:

@@ -73,18 +73,24 @@ def reason(error: BaseException | str) -> str:
 
 
 def _of_another_type(error: BaseException | None) -> InputError | None:
-    """The InputError of one type of a union; None if there is none.
-
-    jsonargparse tries the types one after the other, and its error has the first refusal alone as its cause. The others
-    are in a local variable of the function that raises.
-    """
+    """The InputError of one type of a union; None if there is none."""
     while error is not None:
-        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-        for refusal in [one for frame in frames for one in frame.f_locals.get("exceptions") or ()]:
-            if isinstance(refusal, BaseException) and (ours := first_input_error(refusal) or _of_another_type(refusal)):
+        for refusal in _collected(error):
+            if ours := first_input_error(refusal) or _of_another_type(refusal):
                 return ours
         error = error.__cause__ or error.__context__
     return None
+
+
+def _collected(error: BaseException) -> list[BaseException]:
+    """The refusals of all types of a union.
+
+    jsonargparse tries the types one after the other, and its error has the first refusal alone as its cause. All of
+    them are in a local variable of the function that raises.
+    """
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    found = [one for frame in frames for one in frame.f_locals.get("exceptions") or ()]
+    return [one for one in found if isinstance(one, BaseException)]
 
 
 def refuse_out_of_range(config: Namespace, verb: str) -> None:
@@ -145,8 +151,17 @@ def refusals_of_libraries() -> Iterator[None]:
             raise InputError(f"trainer: {reason(error)}") from error
         # the parser tries each type that an option may have, and lists what was wrong with each: first the class
         if _is_of(jsonargparse, error) and (first := re.search(r"^ *- (.+)", str(error), re.MULTILINE)):
-            raise InputError(f"a class refuses an option: {first[1]}") from error
+            raise InputError(f"{_being_made(error) or 'a class'} refuses an option: {reason(first[1])}") from error
         raise
+
+
+def _being_made(error: BaseException) -> str | None:
+    """The name of the class whose constructor raised the first of the errors that the parser has collected."""
+    for refusal in _collected(error)[:1]:
+        for frame, _ in traceback.walk_tb(refusal.__traceback__):
+            if frame.f_code.co_name == "__init__" and "self" in frame.f_locals:
+                return type(frame.f_locals["self"]).__name__
+    return None
 
 
 def _is_of(package: ModuleType, error: Exception) -> bool:

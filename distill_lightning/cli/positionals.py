@@ -71,6 +71,8 @@ def checkpoint_of(given: str) -> str:
     if (path / LAST).is_file():
         print(f"checkpoint: {path / LAST}", flush=True)
         return str(path / LAST)
+    if (path / "summary.json").is_file():  # it is finished, so its method leaves no checkpoint
+        raise InputError(f"{path} is a run without a checkpoint: give --config {path / 'config.yaml'}")
     if (path / "config.yaml").is_file():
         raise InputError(f"{path} has no {LAST} yet: the run has saved no checkpoint")
     raise InputError(f"{path} is no run's folder: expected a folder with {LAST}, or a checkpoint")

@@ -11,9 +11,6 @@ from pathlib import Path
 from distill_lightning.cli.several_runs import parsed, parser_of, workers_of
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, locked
-from distill_lightning.methods.foreign_callbacks import give_one_of, tags_of
-from distill_lightning.runs import RunConfig
-from distill_lightning.runs.declared import named_class
 from distill_lightning.runs.metrics import read_metrics
 from distill_lightning.search import Outcome, Search, Trial, Trials, read_search
 from distill_lightning.studies import (
@@ -60,7 +57,9 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
         return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
 
     first = [plan(values) for values in search.corners()]  # a wrong value is found before the first trial
-    _refuse_unknown_metric(search, resolve([*first[0][0].arguments]).config)
+    known = resolve([*first[0][0].arguments]).val_tags
+    if known is not None and search.metric not in known:
+        raise InputError(f"{search.path}: metric is {search.metric}: give one of {', '.join(sorted(known))}")
     workers = workers_of(given, [run.resources for run in first[0]], gpus, folder)
     with contextlib.ExitStack() as stack:
         try:
@@ -69,20 +68,6 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
             raise InputError(f"another process makes the trials of {folder}: wait for it, or end it") from error
         trials = Trials(search, folder, given.seed, first[0][0].digest)
         return _search(search, trials, stack.enter_context(workers), plan, folder)
-
-
-def _refuse_unknown_metric(search: Search, config: RunConfig) -> None:
-    """Checks that the runs will have the metric.
-
-    Raises:
-        InputError: they will not. The message names the metrics that they have.
-    """
-    callbacks = (config.options.get("trainer") or {}).get("callbacks") or []
-    method = named_class(config.options["model"]["class_path"])
-    of_callbacks = tags_of([method, *(named_class(one["class_path"]) for one in callbacks)])
-    known = (of_callbacks or set()) | {f"val/{name}" for name in method.val_metrics}
-    if of_callbacks is not None and search.metric not in known:
-        raise InputError(f"{search.path}: metric is {search.metric}: {give_one_of(known)}")
 
 
 def _search(search: Search, trials: Trials, workers: Workers, plan: Plan, folder: Path) -> int:

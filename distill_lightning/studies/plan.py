@@ -30,6 +30,8 @@ class Resolved:
     """The folder that the run's folder lies in: logs/<data set>/<method>."""
     trains: bool
     """Whether the run leaves a checkpoint."""
+    val_tags: frozenset[str] | None = None
+    """The tags that a validation of the run can log; None if they are not known before training."""
 
 
 Resolve = Callable[[list[str]], Resolved]

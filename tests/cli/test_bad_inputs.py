@@ -71,6 +71,9 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("test", ["needs a run or a checkpoint", "distill test RUN"]),
     ("test nowhere", ["there is no checkpoint nowhere"]),
     ("test empty", ["empty is no run's folder", "checkpoints/last.ckpt"]),
+    ("test averaged", ["averaged is a run without a checkpoint", "--config averaged/config.yaml"]),
+    ("data digits/baseline --sheet sheet.jpg", ["--sheet is sheet.jpg", ".png"]),
+    ("export averaged --out model.tflite", ["out is model.tflite", "the format onnx", ".onnx"]),
     ("test a.ckpt b.ckpt", ["b.ckpt is one word too many"]),
     ("validate text.ckpt", ["text.ckpt"]),
     ("configs digits/dbl", ["digits/dbl", "did you mean digits/dlb?"]),
@@ -171,7 +174,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{B} --trainer.callbacks+ EMA --trainer.callbacks+ EMA", ["the callback EMA is given twice"]),
     (
         f"{B} --trainer.callbacks+ EarlyStopping --trainer.callbacks.monitor val/nll --trainer.callbacks.mode foo",
-        ["a class refuses an option", "`mode` can be min, max, got foo"],
+        ["EarlyStopping refuses an option", "`mode` can be min, max, got foo"],
     ),
     (f"{B} --model.network LeNet300100 --trainer.callbacks+ ReestimateBatchNorm", ["has no batch norm"]),
     (f"{B} --model.network.dropout 1.5", ["model.network.dropout is 1.5", "from 0 to 1"]),
@@ -342,6 +345,9 @@ def net() -> LeNet300100:
 def prepare() -> None:
     """Makes the files that the inputs name, in the current folder."""
     Path("empty").mkdir()
+    Path("averaged").mkdir()
+    for name in ("config.yaml", "summary.json"):
+        Path("averaged", name).touch()
     Path("text.ckpt").write_text("no checkpoint")
     Path("mine.py").write_text(MINE)
     write_shard(Path("unlabelled/0.tar"), [("7", {"jpg": b"?"})])

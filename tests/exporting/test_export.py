@@ -21,7 +21,7 @@ from distill_lightning.data.digits import Digits
 from distill_lightning.data.rendering import Normaliser
 from distill_lightning.errors import InputError
 from distill_lightning.exported import ExportedClassifier
-from distill_lightning.exporting import export, onnx_files, opening, parity
+from distill_lightning.exporting import FORMATS, export, onnx_files, opening, parity
 from distill_lightning.exporting.opening import open_source
 from distill_lightning.methods.ensemble import Members
 from distill_lightning.models.convnet import ConvNet
@@ -60,9 +60,10 @@ def by_the_network(path: Path, pixels: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("format", ["onnx", "torch-export", "safetensors"])
 def test_a_file_gives_what_the_run_gives(format, run, digits, tmp_path):
-    report = export(run, format, tmp_path / "out" / "file.x", data=digits, **FEW)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"file.x", "file.x.json"}
-    found = json.loads((tmp_path / "out" / "file.x.json").read_text())
+    name = f"file{Path(FORMATS[format]).suffix}"
+    report = export(run, format, tmp_path / "out" / name, data=digits, **FEW)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name, f"{name}.json"}
+    found = json.loads((tmp_path / "out" / f"{name}.json").read_text())
     assert list(found["parity"]["batches"]) == ["1", "17", "64"]
     assert max(d["probs"] for d in found["parity"]["batches"].values()) < 1e-5
     assert found["accuracy_lost"] == 0
