@@ -78,6 +78,7 @@ from .methods.feature_taught import FeatureTaught as FeatureTaught
 from .methods.fitnets import FitNets as FitNets
 from .methods.joint_inference import JointInference as JointInference
 from .methods.kd import KD as KD
+from .methods.kdcl import KDCL as KDCL
 from .methods.mr_kd import MrKD as MrKD
 from .methods.nkd import NKD as NKD
 from .methods.nst import NST as NST

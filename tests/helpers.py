@@ -49,6 +49,7 @@ from distill_lightning.methods.dlb import DLB
 from distill_lightning.methods.dml import DML
 from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.kdcl import KDCL
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.nkd import NKD
 from distill_lightning.methods.nst import NST
@@ -78,8 +79,8 @@ from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline,
 CONFIGS = Path(__file__).parent.parent / "configs"
 CLASSES = {
     "baseline": Baseline, "kd": KD, "dlb": DLB, "born_again": BornAgain, "tf_kd_self": TfKDSelf, "tf_kd_reg": TfKDReg,
-    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "byot": BYOT, "mr_kd": MrKD,
-    "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
+    "cs_kd": CSKD, "ps_kd": PSKD, "ddgsd": DDGSD, "snapshot": Snapshot, "dml": DML, "kdcl": KDCL, "byot": BYOT,
+    "mr_kd": MrKD, "dkd": DKD, "dist": DIST, "at": AT, "sp": SP, "rkd": RKD, "pkt": PKT, "fitnets": FitNets, "ofd": OFD,
     "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED, "vid": VID, "srrl": SRRL,
     "nst": NST, "cat_kd": CATKD,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
@@ -253,7 +254,7 @@ def make(name: str, network: nn.Module | None = None, **options) -> Method:
         options.setdefault("negatives", 64)
     if name == "seed":
         options.setdefault("hard_weight", 0.1)  # without labels its classifier is not trained
-    if name == "dml":
+    if name in ("dml", "kdcl"):
         options.setdefault("peers", [copy.deepcopy(network)])
         next(options["peers"][0].parameters()).data.mul_(0.5)  # equal networks have nothing to say to each other
     method = CLASSES[name](network, optimizer=sgd, **options)

@@ -183,6 +183,7 @@ CASES = [
     digits("dkd", "dkd", TAUGHT),
     digits("dlb", "dlb"),
     digits("dml", "dml"),
+    digits("kdcl", "kdcl"),
     digits("ensemble", "ensemble", f"--model.members [{OF_BASELINE},{OF_BASELINE_1}]"),
     digits("fitnets", "fitnets", TAUGHT),
     digits("kd_online", "kd", TAUGHT),

@@ -88,7 +88,7 @@ def test_every_yaml_runs(path, small, fitted):
     assert summary["epochs"] == 1 if "rounds" not in summary else len(summary["rounds"]) == 2
     assert {"last.ckpt", "best.ckpt"} == {f.name for f in (run / "checkpoints").iterdir()}
     checkpoint = load(run)
-    beside = {"DML": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
+    beside = {"DML": {"peers"}, "KDCL": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
     beside |= {"Branches": {"branches"}, "ONE": {"branches", "gate"}, "OKDDip": {"branches", "query", "key"}}
     beside |= {name: {"adapters"} for name in ("FitNets", "OFD", "ReviewKD", "CRD", "SEED", "VID", "SRRL")}
     trained = {"model"} | beside.get(model.get("class_path"), set())

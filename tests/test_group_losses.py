@@ -37,6 +37,25 @@ def test_golden_values():
     assert raw.grad.item() == pytest.approx(-5.42922e-4, abs=1e-8)  # not that of the loss: its opposite
 
 
+def test_kdcl():
+    assert losses.kdcl([S, T], Y, temperature=2).item() == pytest.approx(0.480105351, abs=1e-8)
+    assert losses.kdcl([S, T], Y, temperature=2, target="naive").item() == pytest.approx(0.491432894, abs=1e-8)
+    naive = losses.kdcl_target([S, T], Y, "naive")
+    better = [S if F.cross_entropy(S[i], Y[i]) < F.cross_entropy(T[i], Y[i]) else T for i in range(3)]
+    assert torch.equal(naive, torch.stack([one[i] for i, one in enumerate(better)]))
+    assert {id(one) for one in better} == {id(S), id(T)}, "each is the better one somewhere"
+    best = losses.kdcl_target([S, T, C], Y, "min_logit")
+    assert not best.gather(1, Y[:, None]).any()  # of the label itself
+    cross_entropy = torch.stack([F.cross_entropy(z, Y, reduction="none") for z in (S, T, C)])
+    assert (F.cross_entropy(best, Y, reduction="none") <= cross_entropy.amin(0)).all()
+    assert torch.autograd.gradcheck(lambda s: losses.one([s, T], best, temperature=2), leaves(S))
+    s, t = leaves(S, T)
+    losses.kdcl([s, t], Y, temperature=2).backward()
+    of_one = leaves(S)[0]
+    losses.kd(of_one, losses.kdcl_target([S, T], Y, "min_logit"), temperature=2).backward()
+    assert torch.allclose(s.grad, of_one.grad), "no gradient flows through the target"
+
+
 def test_several_teachers_are_weighted_by_sample():
     teachers = torch.stack([T, T.roll(1, 1)])
     assert losses.ca_mkd(S, teachers, Y, temperature=4).item() == pytest.approx(0.721587945, abs=1e-8)

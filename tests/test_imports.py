@@ -250,6 +250,7 @@ SHARED_BY_METHODS = {
     "feature_taught": {"taught"},
     "classifier_taught": {"evaluated", "feature_taught"},
     "branched": {"base"},
+    "peers": {"base", "checks"},
     "untrained": {"base"},
     "evaluated": {"plain_batches"},
     "checks": set(),
@@ -259,13 +260,15 @@ SHARED_BY_METHODS = {
 }
 
 
+OF_METHODS = {
+    "base", "branched", "checks", "classifier_taught", "evaluated", "feature_taught", "peers", "taught", "untrained",
+}  # fmt: skip
+
+
 def test_no_method_imports_its_sibling():
     for path in (PACKAGE / "methods").glob("[!_]*.py"):
         siblings = {n.split(".")[2] for n in imports(path) if n.startswith("distill_lightning.methods.")}
-        assert siblings <= SHARED_BY_METHODS.get(
-            path.stem,
-            {"base", "checks", "evaluated", "branched", "classifier_taught", "feature_taught", "taught", "untrained"},
-        ), path
+        assert siblings <= SHARED_BY_METHODS.get(path.stem, OF_METHODS), path
 
 
 def modules_of(room: str) -> dict[str, set[str]]:

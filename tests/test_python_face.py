@@ -32,7 +32,7 @@ def public_classes():
 
 
 def test_every_method_data_module_transform_schedule_and_callback_is_there():
-    bases = {"Evaluated", "ClassifierTaught", "DataOptions", "Untrained", "WeightPenalty"}
+    bases = {"Evaluated", "ClassifierTaught", "DataOptions", "Untrained", "WeightPenalty", "WithPeers"}
     missing = {name for name, found in public_classes() if name not in dl.__all__} - bases
     assert not missing
     assert all(getattr(dl, name) is found for name, found in public_classes() if name in dl.__all__)

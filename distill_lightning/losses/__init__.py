@@ -5,7 +5,7 @@ Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=
 beside the network (adapters, banks) is an argument.
 """
 
-from distill_lightning.losses.groups import okddip, one, ramp, weighted_logits
+from distill_lightning.losses.groups import kdcl, kdcl_target, okddip, one, ramp, weighted_logits
 from distill_lightning.losses.logits import (
     ca_mkd,
     cross_entropy,
@@ -81,6 +81,8 @@ __all__ = [
     "fitnets",
     "hcl",
     "kd",
+    "kdcl",
+    "kdcl_target",
     "kl_divergence",
     "mutual",
     "nkd",

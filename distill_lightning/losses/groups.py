@@ -5,12 +5,15 @@ z_1, ..., z_M are the logits of the members, (B, K) each. T is the temperature; 
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.losses.logits import kd
+
+KDCLTarget = Literal["min_logit", "naive"]
 
 
 def ramp(epoch: float, epochs: float) -> float:
@@ -46,6 +49,37 @@ def one(logits: Sequence[Tensor], group_logits: Tensor, *, temperature: float) -
         temperature: T.
     """
     return torch.stack([kd(mine, group_logits, temperature=temperature) for mine in logits]).sum()
+
+
+@torch.no_grad()
+def kdcl_target(logits: Sequence[Tensor], labels: Tensor, target: KDCLTarget) -> Tensor:
+    """z, (B, K), the logits of the group (KDCL: Guo et al., CVPR 2020), without a gradient.
+
+    Args:
+        logits: z_1, ..., z_M, (B, K) each.
+        labels: y, (B,).
+        target: "min_logit" for z^c = min_m (z_m^c - z_m^y); "naive" for the z_m with the smallest cross-entropy.
+    """
+    stacked = torch.stack(list(logits))
+    if target == "min_logit":
+        of_label = stacked.gather(2, labels.expand(len(stacked), -1)[..., None])
+        return (stacked - of_label).amin(0)
+    cross_entropy = torch.stack([F.cross_entropy(mine, labels, reduction="none") for mine in stacked])
+    return stacked[cross_entropy.argmin(0), torch.arange(len(labels), device=labels.device)]
+
+
+def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target: KDCLTarget = "min_logit") -> Tensor:
+    """sum_m T^2 KL(p^T(z) || p^T(z_m)), the best of the group teaches its members (KDCL: Guo et al., CVPR 2020).
+
+    The gradient flows into the members alone.
+
+    Args:
+        logits: z_1, ..., z_M, (B, K) each.
+        labels: y, (B,).
+        temperature: T.
+        target: how z is made, see ``kdcl_target``.
+    """
+    return one(logits, kdcl_target(logits, labels, target), temperature=temperature)
 
 
 def okddip(peers: Sequence[Tensor], attention: Tensor, leader: Tensor, *, temperature: float) -> Tensor:

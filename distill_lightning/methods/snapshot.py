@@ -30,7 +30,7 @@ from distill_lightning.values import Batch, Position, StepOutput
 
 
 class Snapshot(Method):
-    """The teacher of each cycle is the network from the end of the previous cycle.
+    """Each cycle of training is taught by the previous cycle.
 
     Args:
         network: see Method.

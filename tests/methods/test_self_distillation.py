@@ -11,11 +11,12 @@ from torch import nn
 from distill_lightning.checkpoints import network_weights, read
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
-from distill_lightning.losses import adjusted, kd, symmetric_kl
+from distill_lightning.losses import adjusted, cross_entropy, kd, symmetric_kl
 from distill_lightning.methods.byot import BYOT
 from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dml import DML
+from distill_lightning.methods.kdcl import KDCL
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.snapshot import Snapshot
@@ -109,6 +110,18 @@ def test_dml():
     assert float(three["mutual_1"]) == pytest.approx(float(terms["mutual_1"]) / 2, rel=1e-5)
     with pytest.raises(InputError, match="empty list"):
         DML(Given(), [])
+
+
+@pytest.mark.parametrize("target", ["min_logit", "naive"])
+def test_kdcl(target):
+    """Each network has a view of its own: the first half of the rows is the first network's."""
+    method = KDCL(Given(), [Other()], target=target, temperature=2, weight=3)
+    assert method.needs.views == 2 and not method.needs.allows_mixing
+    terms = method.training_loss(batch(S, torch.full_like(S, torch.nan)), at()).terms
+    assert float(terms["ce"]) == pytest.approx(float(cross_entropy(S, Y) + cross_entropy(T, Y)), rel=1e-5)
+    assert float(terms["group"]) == pytest.approx({"min_logit": 3 * 0.480105, "naive": 3 * 0.491433}[target], rel=1e-5)
+    with pytest.raises(InputError, match="KDCL.peers is an empty list"):
+        KDCL(Given(), [])
 
 
 def test_ps_kd():
