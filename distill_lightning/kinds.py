@@ -21,93 +21,99 @@ def misplaced(hint: Any, value: Any, where: str) -> tuple[str, str, str] | None:
     """The part of an argument that is of another kind than its type hint says.
 
     Args:
-        hint: a type hint.
+        hint: a type hint; None for an argument without one, which takes anything.
         value: the argument.
         where: its name.
 
     Returns:
         The name of the part, as ``augment[1]`` within a list; what it is; and what was expected. None if all fits.
     """
-    if _fits(hint, value):
+    if hint is None or _fits(hint, value):
         return None
-    lists = [one for one in _alternatives(hint) if _is_sequence(one)]
-    if isinstance(value, list | tuple) and len(lists) == 1:
-        hints = _of_items(lists[0], len(value))
-        if hints is not None:
-            pairs = enumerate(zip(hints, value, strict=True))
-            found = (misplaced(one, item, f"{where}[{i}]") for i, (one, item) in pairs)
-            return next(one for one in found if one is not None)
+    lists = [one for one in map(_bare, _alternatives(hint)) if _is_list(one)]
+    if isinstance(value, list | tuple) and len(lists) == 1 and (hints := _of_items(lists[0], len(value))) is not None:
+        pairs = enumerate(zip(hints, value, strict=True))
+        found = (misplaced(one, item, f"{where}[{i}]") for i, (one, item) in pairs)
+        return next(one for one in found if one is not None)
     if any(_fits(one, [value]) for one in lists):
         return where, _shown(value), f"a list, as [{_as_code(value)}]"
     if isinstance(value, type):
-        made = any(isinstance(one, type) and issubclass(value, one) for one in _objects(hint))
+        made = any(isinstance(one, type) and issubclass(value, one) for one in _classes(hint))
         return where, _shown(value), f"an object, as {value.__name__}(...)" if made else in_words(hint)
     return where, _shown(value), in_words(hint)
 
 
 def _fits(hint: Any, value: Any) -> bool:
+    hint = _bare(hint)
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        return not isinstance(value, type | nn.Module)  # else a number or a text, which ``ranges`` checks
-    if origin in (typing.Union, types.UnionType):
+    if hint in (None, type(None)):
+        return value is None
+    if _is_union(hint):
         return not _is_unmade(inner, value) and any(_fits(one, value) for one in inner)
     if origin is typing.Literal:
-        return value in inner
+        return any(type(one) is type(value) and one == value for one in inner)
     if origin is collections.abc.Callable:
         return callable(value)
     if origin is type:
-        return isinstance(value, type)
-    if _is_sequence(hint):
-        if not isinstance(value, list | tuple):
-            return _is_iterable(value)  # an array, a range: its items are not looked at
+        return isinstance(value, type) and (not inspect.isclass(inner[0]) or issubclass(value, inner[0]))
+    if _is_list(hint):
+        if not isinstance(value, list | tuple | nn.ModuleList):
+            return False  # an array, a set or a range could not be written into config.yaml
         hints = _of_items(hint, len(value))
         return hints is not None and all(map(_fits, hints, value))
-    if inspect.isclass(origin):
-        return isinstance(value, origin)
-    if hint in (None, type(None)):
-        return value is None
-    if not inspect.isclass(hint) or hint is object:
-        return True
     if hint is bool:
         return str(value) in ("True", "False", "0", "1") and not isinstance(value, str)
-    if issubclass(hint, str | os.PathLike):
-        return isinstance(value, str | os.PathLike)
     if hint in (int, float):
-        return hasattr(value, "__float__") and not isinstance(value, type)
-    return isinstance(value, hint)
+        return hasattr(value, "__float__") and not isinstance(value, type) and not getattr(value, "ndim", 0)
+    kind = origin or hint
+    if not inspect.isclass(kind) or kind in (Any, object):
+        return True
+    if issubclass(kind, str | os.PathLike):
+        return isinstance(value, str | os.PathLike)
+    try:
+        return isinstance(value, kind)
+    except TypeError:  # a protocol or a typed dict, which cannot be asked
+        return True
+
+
+def _bare(hint: Any) -> Any:
+    """A type hint without its annotations."""
+    return _bare(typing.get_args(hint)[0]) if typing.get_origin(hint) is typing.Annotated else hint
+
+
+def _is_union(hint: Any) -> bool:
+    return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
 def _is_unmade(hints: Sequence[Any], value: Any) -> bool:
     """Whether a value is a class of which an object is expected. It can be called, so it would pass for a function."""
-    kinds = [one for one in hints if inspect.isclass(one) and one is not nn.Module]
-    return isinstance(value, type) and issubclass(value, tuple(kinds))
+    if not isinstance(value, type) or any(typing.get_origin(one) is type for one in hints):
+        return False
+    kinds = [one for one in hints if inspect.isclass(one) and one not in (Any, object, nn.Module)]
+    return issubclass(value, tuple(kinds))
 
 
 def _alternatives(hint: Any) -> Sequence[Any]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    hint = _bare(hint)
+    return typing.get_args(hint) if _is_union(hint) else (hint,)
 
 
-def _is_sequence(hint: Any) -> bool:
+def _is_list(hint: Any) -> bool:
     return typing.get_origin(hint) in (list, tuple, collections.abc.Sequence) or hint in (list, tuple)
-
-
-def _is_iterable(value: Any) -> bool:
-    single = isinstance(value, str | bytes | Mapping | nn.Module) and not isinstance(value, nn.ModuleList)
-    return isinstance(value, collections.abc.Iterable) and not isinstance(value, type) and not single
 
 
 def _of_items(hint: Any, count: int) -> Sequence[Any] | None:
     """The hints of the items of a list or tuple with ``count`` items; None if it has another number of items."""
-    inner = typing.get_args(hint) or (Any,)
+    inner = typing.get_args(hint)
     if typing.get_origin(hint) is not tuple or Ellipsis in inner:
-        return [inner[0]] * count
+        return [inner[0] if inner else Any] * count
     return inner if len(inner) == count else None
 
 
-def _objects(hint: Any) -> Sequence[Any]:
+def _classes(hint: Any) -> Sequence[Any]:
     """The classes in a type hint, at any depth of unions and lists."""
     inner = typing.get_args(hint)
-    return [one for part in inner for one in _objects(part)] if inner else [hint]
+    return [one for part in inner for one in _classes(part)] if inner else [hint]
 
 
 def _shown(value: Any) -> str:
@@ -133,11 +139,9 @@ def _a(name: str) -> str:
 
 
 def in_words(hint: Any) -> str:
-    """What an argument may be: "a list of Transform, or None"."""
-    alternatives = _alternatives(hint)
-    literals = [
-        repr(word) for one in alternatives if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)
-    ]
+    """What an argument may be: "a list (a Transform each) or None"."""
+    alternatives = [*map(_bare, _alternatives(hint))]
+    literals = [repr(word) for one in alternatives if typing.get_origin(one) is typing.Literal for word in one.__args__]
     words = [f"one of {', '.join(literals)}"] if literals else []
     words += dict.fromkeys(_words(one) for one in alternatives if typing.get_origin(one) is not typing.Literal)
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
@@ -145,15 +149,15 @@ def in_words(hint: Any) -> str:
 
 def _words(hint: Any) -> str:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated or hint in (int, float):
+    if hint in (int, float):
         return "a number"
     if origin is collections.abc.Callable:
         return "a function"
-    if _is_sequence(hint):
-        several = [_words(one).partition(" ")[2] or _words(one) for one in _alternatives(inner[0])] if inner else []
-        if origin is tuple and Ellipsis not in inner:
-            return f"a list of {len(inner)}, each {in_words(inner[0])}"
-        return f"a list of {' or '.join(several)}" if several else "a list"
+    if origin is type:
+        return "a class"
+    if _is_list(hint):
+        count = f" of {len(inner)}" if origin is tuple and Ellipsis not in inner else ""
+        return f"a list{count} ({in_words(inner[0])} each)" if inner and inner[0] is not Any else f"a list{count}"
     if inspect.isclass(origin) and issubclass(origin, Mapping):
         return "a dict"
     if hint in (None, type(None)):

@@ -78,8 +78,11 @@ RunSeed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 _Network = nn.Module | Callable[..., nn.Module] | str
-MADE_LATER = {"network": _Network, "peers": list[_Network]}
-"""The type hints of arguments that also take what makes a network: see ``networks.Network``."""
+MADE_LATER: dict[str, tuple[Any, Any]] = {
+    "network": (nn.Module, _Network),
+    "peers": (list[nn.Module], list[_Network]),
+}
+"""Arguments that also take what makes a network (see ``networks.Network``): the hint for the parser, and the whole."""
 
 
 class Ranged:
@@ -108,10 +111,13 @@ def refuse_misfits(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             if known.passes_on:
                 continue
             raise InputError(f"{made.__name__} has no option {name}{nearest(name, known.arguments)}")
-        hint = known.arguments[name].hint
+        hint, default = known.arguments[name].hint, known.arguments[name].default
+        if value is default:  # a user's class may have one that does not fit its hint, as in x: int = None
+            continue
         for where, wrong, expected in faults(hint, value, name):
             raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
-        if fault := misplaced(MADE_LATER.get(name, hint), value, name):
+        for_parser, whole = MADE_LATER.get(name, (None, None))
+        if fault := misplaced(whole if hint == for_parser else hint, value, name):
             where, wrong, expected = fault
             raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
 

@@ -449,7 +449,12 @@ def test_a_file_does_not_say_where_to_write(name, path, canary, honest, capsys):
     ],
     ids=["table", "cache", "download", "download_of_class_folders"],
 )
-def test_no_class_of_a_file_writes_elsewhere(where, value, canary, honest, capsys):
+@pytest.mark.parametrize("part", ["init_args", "dict_kwargs"])
+def test_no_class_of_a_file_writes_elsewhere(part, where, value, canary, honest, capsys):
+    """Arguments may stand in two places, and the parser builds with both."""
+    of_spec = value[0] if isinstance(value, list) else value
+    of_spec = {"class_path": of_spec["class_path"], part: of_spec["init_args"]}
+    value = [of_spec] if isinstance(value, list) else of_spec
     config = put(yaml.safe_load((honest / "config.yaml").read_text()), where, value)
     assert "/tmp/owned" not in str(from_file.checked(config, Path("x.ckpt")))
     assert "/tmp/owned" in capsys.readouterr().err

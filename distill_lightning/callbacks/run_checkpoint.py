@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 
+from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import largest
 from distill_lightning.environment import OF_STUDY, requeue
 from distill_lightning.errors import InputError
@@ -133,6 +134,9 @@ class RunCheckpoint(Recorded, Checkpoint):
         others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.save_last]
         if stage == "fit" and others:
             raise InputError("ModelCheckpoint.save_last: the run writes last.ckpt itself: leave save_last out")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit" and self.folder is not None and isinstance(data, ImageData):
+            data.refuse_empty_test()
         if stage == "fit" and self.folder is not None and trainer.is_global_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             sweep(self.folder)

@@ -74,6 +74,8 @@ def resolve(args: list[str]) -> Resolved:
 
 
 def _val_tags(command: "_Resolver") -> frozenset[str] | None:
+    if not command.method.trains:  # then more is logged, and nothing has to wait for it
+        return None
     callbacks = command.run_config.options["trainer"].get("callbacks") or []
     every = callbacks if isinstance(callbacks, list) else [callbacks]
     more = tags_of([command.method, *(named_class(callback["class_path"]) for callback in every)])

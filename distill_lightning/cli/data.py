@@ -40,7 +40,7 @@ def main(args: list[str], resolve: Callable[[list[str]], ImageData]) -> int:
     given, rest = parser.parse_known_args(args)
     if not 0 <= given.count <= MOST:
         raise InputError(f"--count is {given.count}: give a number from 0 to {MOST:,}")
-    if given.sheet.suffix != ".png":
+    if given.sheet.suffix.lower() != ".png":
         raise InputError(f"--sheet is {given.sheet}: give a file that ends in .png")
     path = Path(given.config)
     if path.is_dir() or path.suffix.lower() in (".zip", ".tar"):

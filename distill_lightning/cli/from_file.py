@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,7 @@ from distill_lightning.preprocessing import Preprocessing
 from distill_lightning.runs.config import WATCHERS
 from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
-from distill_lightning.specs import lookup, offer, parameters, refuse_untrusted
+from distill_lightning.specs import arguments_of, lookup, offer, parameters, refuse_untrusted
 
 CALLBACKS = {path.rpartition(".")[2] for path in WATCHERS} | {"EarlyStopping"}
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
@@ -69,6 +69,7 @@ NARROWED: dict[str, Any] = {
 FEW_PROCESSES = 16
 """The number of processes that a file may ask for on any machine. It may ask for more if there are as many cores or
 GPUs."""
+PROGRESS_BAR = "lightning.pytorch.callbacks.RichProgressBar"
 LOOKS = ("theme", "console_kwargs")
 """Options of RichProgressBar that are left out: they hold arguments of rich, and only decide how the bar looks."""
 LARGEST_PART = 300
@@ -131,30 +132,32 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
 def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
     """A configuration whose data have no URL as ``root``, which only the user may say again."""
     data: Any = config.get("data")
-    given = (data.get("init_args") or {}) if _is_spec(data) else {}
-    root = given.get("root") if isinstance(given, dict) else None
+    given = {} if not _is_spec(data) else arguments_of(data) or {}
+    root = given.get("root")
     if not isinstance(root, str) or not is_url(root) or not lookup(data["class_path"], ImageData).takes_urls:
         return config
     what = f"names {printable(root)} as the data's root: a file may not say what to fetch, so it is left out"
     print(f"{printable(where)} {what}: give --data.root", file=sys.stderr)
-    return config | {"data": {**data, "init_args": {k: v for k, v in given.items() if k != "root"}}}
+    return config | {"data": _without_arguments(data, ("root",))}
+
+
+def _without_arguments(spec: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """A specification without some arguments."""
+    parts = {key: spec[key] for key in ("init_args", "dict_kwargs") if isinstance(spec.get(key), dict)}
+    return spec | {key: {k: v for k, v in part.items() if k not in names} for key, part in parts.items()}
 
 
 def _without_looks(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration whose RichProgressBar has no LOOKS."""
 
     def plain(callback: Any) -> Any:
-        if not _is_spec(callback) or not callback["class_path"].endswith(".RichProgressBar"):
-            return callback
-        given = callback.get("init_args")
-        if not isinstance(given, dict):
-            return callback
-        return callback | {"init_args": {name: value for name, value in given.items() if name not in LOOKS}}
+        is_bar = _is_spec(callback) and callback["class_path"] == PROGRESS_BAR
+        return _without_arguments(callback, LOOKS) if is_bar else callback
 
     trainer = config.get("trainer")
-    if not isinstance(trainer, dict):
+    if not isinstance(trainer, dict) or not trainer.get("callbacks"):
         return config
-    callbacks = trainer.get("callbacks")
+    callbacks = trainer["callbacks"]
     kept = [plain(one) for one in callbacks] if isinstance(callbacks, list) else plain(callbacks)
     return config | {"trainer": trainer | {"callbacks": kept}}
 
@@ -226,7 +229,12 @@ class _Paths:
                 f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or of another program"
             )
         found = lookup(spec["class_path"], kind)
-        arguments = dict(spec.get("init_args") or {})
+        parts = {key: dict(spec[key]) for key in ("init_args", "dict_kwargs") if spec.get(key)}
+        for arguments in parts.values():
+            self._keep_allowed(arguments, found, kind)
+        return spec | parts
+
+    def _keep_allowed(self, arguments: dict[str, Any], found: Any, kind: type) -> None:
         for name in getattr(found, "writes_to", ()):
             self._drop(arguments, name, f"{name} of {found.__name__}")
         if hasattr(found, "dataset") and not _is_there(found, arguments.get("root")):
@@ -240,8 +248,6 @@ class _Paths:
                     f"{self.where} names {value} as {name} of {getattr(found, '__name__', kind.__name__)}: "
                     "a file may not say where to write; give a --config instead"
                 )
-        kept = {key: value for key, value in spec.items() if key != "init_args"}
-        return kept | {"init_args": arguments} if arguments else kept  # as the parser writes it
 
     def _drop(self, options: dict[str, Any], name: str, words: str) -> None:
         if options.get(name) is not None and not self._lies_inside(options[name]):

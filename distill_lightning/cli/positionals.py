@@ -9,6 +9,8 @@ from pathlib import Path
 
 from distill_lightning.config_files import find
 from distill_lightning.errors import InputError
+from distill_lightning.exporting.opening import ENSEMBLE
+from distill_lightning.runs import RunConfig
 
 WITHOUT_VALUE = ("--help", "-h", "--print_config", "--use_ema")
 LAST = Path("checkpoints", "last.ckpt")
@@ -71,8 +73,8 @@ def checkpoint_of(given: str) -> str:
     if (path / LAST).is_file():
         print(f"checkpoint: {path / LAST}", flush=True)
         return str(path / LAST)
-    if (path / "summary.json").is_file():  # it is finished, so its method leaves no checkpoint
-        raise InputError(f"{path} is a run without a checkpoint: give --config {path / 'config.yaml'}")
-    if (path / "config.yaml").is_file():
-        raise InputError(f"{path} has no {LAST} yet: the run has saved no checkpoint")
+    if (config := path / "config.yaml").is_file():
+        if (RunConfig.read(path).options["model"] or {}).get("class_path") == ENSEMBLE:
+            raise InputError(f"{path} is a run of Ensemble, which has no checkpoint: give --config {config}")
+        raise InputError(f"{path} has no {LAST}: the run has saved none yet, or it was removed")
     raise InputError(f"{path} is no run's folder: expected a folder with {LAST}, or a checkpoint")

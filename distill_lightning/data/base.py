@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distill_lightning.data import imbalance, overview
 from distill_lightning.data.bad_pictures import write_bad
-from distill_lightning.data.loaders import EvalLoader, TrainLoader, refuse_none_left
+from distill_lightning.data.loaders import EvalLoader, TrainLoader, eval_batches, refuse_none_left
 from distill_lightning.data.options import DataOptions
 from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
@@ -351,9 +351,24 @@ class ImageData(DataOptions):
         return self.test
 
     def _limited(self, split: Split, stage: str) -> EvalLoader:
-        loader, option = self.eval_loader(split), f"limit_{stage}_batches"
-        refuse_none_left(len(loader), getattr(self.trainer, option, None), f"trainer.{option}")
-        return loader
+        self._refuse_none_left(split, stage)
+        return self.eval_loader(split)
+
+    def _refuse_none_left(self, split: Split, stage: str) -> None:
+        batches, option = eval_batches(len(split), self.eval_batch_size, self._share().world), f"limit_{stage}_batches"
+        refuse_none_left(batches, getattr(self.trainer, option, None), f"trainer.{option}")
+
+    def refuse_empty_test(self) -> None:
+        """Checks before training that the test after it has a batch.
+
+        Raises:
+            InputError: the trainer's ``limit_test_batches`` is too small a share.
+        """
+        limit = getattr(self.trainer, "limit_test_batches", None)
+        if isinstance(limit, float) and 0 < limit < 1:
+            self.read_test_part()  # which is otherwise read after training
+            if self.test is not None:
+                self._refuse_none_left(self.test, "test")
 
     def eval_loader(self, split: Split) -> EvalLoader:
         """Batches that contain every sample of a split once."""

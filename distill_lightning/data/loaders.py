@@ -5,6 +5,7 @@ order, ``TrainingSamples.order``. Process r of W gets every W-th of them, starti
 order of the rows in a batch.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -217,10 +218,10 @@ class EvalLoader:
         self.images = split.source.on(share.device)
         self.labels = None if split.labels is None else split.labels.to(share.device)
         self.taken = split.taken[share.rank :: share.world].to(self.images.device)
-        self.largest_share = -(-len(split) // share.world)
+        self.batches = eval_batches(len(split), batch_size, share.world)
 
     def __len__(self) -> int:
-        return -(-self.largest_share // self.size)
+        return self.batches
 
     def __iter__(self) -> Iterator[Batch]:
         for images, plan in self.images.stream(map(BatchPlan.of_rows, self._rows())):
@@ -233,6 +234,11 @@ class EvalLoader:
 
     def _rows(self) -> Iterable[Tensor]:
         return (self.taken[b * self.size : (b + 1) * self.size] for b in range(len(self)))
+
+
+def eval_batches(samples: int, batch_size: int, world: int) -> int:
+    """The number of batches in which each of ``world`` processes evaluates its share of the samples."""
+    return math.ceil(math.ceil(samples / world) / batch_size)
 
 
 def limited(batches: int, limit: float | None) -> int:

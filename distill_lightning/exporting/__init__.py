@@ -83,7 +83,7 @@ def export(
     if format not in FORMATS:
         raise InputError(f"format is {format!r}: give one of {', '.join(FORMATS)}")
     suffix = Path(FORMATS[format]).suffix
-    if out is not None and Path(out).suffix != suffix and not Path(out).is_dir():
+    if out is not None and Path(out).suffix.lower() != suffix and not Path(out).is_dir():
         raise InputError(f"out is {out}: the format {format} has files that end in {suffix}")
     if pictures < 0 or min(calibration, threads) < 1:
         raise InputError("calibration and threads must be 1 or more, and pictures 0 or more")

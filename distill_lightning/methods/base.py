@@ -30,7 +30,6 @@ from distill_lightning.methods.checks import (
     depends_on_process_count,
     refuse_cuda_graphs,
     refuse_empty_epochs,
-    refuse_empty_test,
     refuse_misfit,
     refuse_small_auxiliary,
     refuse_small_batches,
@@ -329,7 +328,6 @@ class Method(Evaluated, ABC):
         teachers = [c for c in trainer.callbacks if isinstance(c, TeacherGiver)]  # type: ignore[attr-defined]
         trained = trained_batches(trainer, samples.batches)
         refuse_empty_epochs(trainer, samples.batches, trained)
-        refuse_empty_test(trainer, data)
         plain = PlainTimeline(trained, trainer.max_epochs or 0, trainer.accumulate_grad_batches)
         if timelines:
             self.optimization.refuse_rewinding()

@@ -169,19 +169,6 @@ def refuse_cuda_graphs(device: str, accumulated: int) -> None:
         raise InputError("model.cuda_graphs cannot add up gradients: leave trainer.accumulate_grad_batches out")
 
 
-def refuse_empty_test(trainer: pl.Trainer, data: ImageData) -> None:
-    """Checks before training that the test after it has a batch.
-
-    Raises:
-        InputError: the trainer's ``limit_test_batches`` is too small a share.
-    """
-    limit = trainer.limit_test_batches
-    if isinstance(limit, float) and 0 < limit < 1:
-        data.read_test_part()  # which is otherwise read after training
-        if data.test is not None:
-            data.test_dataloader()
-
-
 def refuse_empty_epochs(trainer: pl.Trainer, batches: int, trained: int) -> None:
     """Checks that an epoch reaches a batch to train on, and the validation within it.
 

@@ -60,7 +60,7 @@ def refuse_unknown_monitors(callbacks: Iterable[Callback], tags: Iterable[str], 
         InputError: there is such a callback. The message names the metrics that exist.
     """
     callbacks = list(callbacks)
-    known = tags_of([type(module), *map(type, callbacks)])
+    known = tags_of([module, *callbacks])
     if known is None:
         return
     known |= {*tags}
@@ -72,12 +72,17 @@ def refuse_unknown_monitors(callbacks: Iterable[Callback], tags: Iterable[str], 
             raise InputError(f"{type(callback).__name__} monitors {monitor}: {give_one_of(known)}")
 
 
-def tags_of(classes: Iterable[type]) -> set[str] | None:
-    """The tags that classes name in ``logs``; None if one logs metrics without naming them."""
-    classes = list(classes)
-    if any(map(_may_log, classes)):
+def tags_of(loggers: Iterable[Any]) -> set[str] | None:
+    """The tags that methods and callbacks name in ``logs``; None if one may log metrics that it does not name.
+
+    Args:
+        loggers: the objects; or, before they are made, their classes.
+    """
+    loggers = list(loggers)
+    named = [getattr(one, "logs", ()) for one in loggers]
+    if any(map(_may_log, loggers)) or not all(isinstance(tags, list | tuple | set) for tags in named):
         return None
-    return {tag for one in classes for tag in getattr(one, "logs", ())}
+    return {tag for tags in named for tag in tags}
 
 
 def give_one_of(tags: Iterable[str]) -> str:
@@ -85,10 +90,11 @@ def give_one_of(tags: Iterable[str]) -> str:
     return f"give one of {', '.join(sorted(tags))}" if tags else "there is no validation, give data.val_size"
 
 
-def _may_log(made: type) -> bool:
-    """Whether a class of the user logs metrics without naming them in ``logs``."""
-    if hasattr(made, "logs"):
+def _may_log(one: Any) -> bool:
+    """Whether a class of the user, or an object of it, logs metrics without naming them in ``logs``."""
+    if hasattr(one, "logs"):
         return False
+    made = one if isinstance(one, type) else type(one)
     theirs = [c for c in made.__mro__ if c.__module__.partition(".")[0] not in ("distill_lightning", "lightning")]
     code = [f.__code__ for c in theirs for f in vars(c).values() if isinstance(f, FunctionType)]
     return any(name in one.co_names for one in code for name in ("log", "log_dict"))

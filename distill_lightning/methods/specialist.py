@@ -211,7 +211,7 @@ class Specialist(Method):
     def validation_tags(self) -> set[str]:
         """See Evaluated."""
         tags = super().validation_tags
-        return tags | {f"val/{name}" for name in OWN_METRICS} if tags and self._special is not None else tags
+        return {f"val/{name}" for name in self.val_metrics} if tags and self._special is not None else tags
 
     def evaluate(self, batch: Batch) -> None:
         """See Evaluated. In a fit it also adds the batch to the metrics of the specialist's classes."""

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -35,6 +36,8 @@ WATCHERS = {
     )
 }  # fmt: skip
 """Lightning's callbacks that only show or log something. A run may be resumed with or without them."""
+OF_CALLBACK = re.compile(r"(?P<place>(made_in_python\.)?trainer\.callbacks\.)(?P<number>\d+)?")
+"""The full name of an option of a callback; without a number if there is one callback, not in a list."""
 BEST_OPTIONS = ("monitor", "lowest_is_best")
 """Options of the callback RunCheckpoint that decide which weights best.ckpt holds."""
 SHAPE = ("num_classes", "in_channels", "image_size")
@@ -150,13 +153,19 @@ class RunConfig:
     def result_options(self) -> dict[str, Any]:
         """The options that can change the result, by full name."""
         names = RESULT_OPTIONS_OF_TRAINER | set(VALIDATION_OPTIONS if self.declared.validation_decides else ())
-        trainer = {k: v for k, v in (counted(self.options).get("trainer") or {}).items() if k in names}
+        trainer = {k: v for k, v in (self.options.get("trainer") or {}).items() if k in names}
         parts = {k: self.options.get(k) for k in ("seed_everything", "model", "data")} | {"trainer": trainer}
         if self.start_from is not None:
             parts |= {"start_from": self.start_from, "start_optimizer": self.options.get("start_optimizer")}
         if made := self.options.get(MADE_IN_PYTHON):
             parts[MADE_IN_PYTHON] = made
-        return {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
+        matters = {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
+        return _without_watchers(matters, trainer.get("callbacks"))
+
+    @cached_property
+    def flat_options(self) -> dict[str, Any]:
+        """All options by full name, with the callbacks numbered as in ``result_options``."""
+        return _without_watchers(flatten(self.options), (self.options.get("trainer") or {}).get("callbacks"))
 
     @property
     def lineage(self) -> dict[str, Any]:
@@ -298,15 +307,27 @@ def flatten(options: Any, prefix: str = "") -> dict[str, Any]:
     return {k: v for key, value in items for k, v in flatten(value, f"{prefix}.{key}" if prefix else str(key)).items()}
 
 
-def counted(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options without the callbacks that only watch (``WATCHERS``), so that these have no number among the others."""
-    trainer = options.get("trainer") or {}
-    callbacks = trainer.get("callbacks")
+def _without_watchers(flat: Mapping[str, Any], callbacks: Any) -> dict[str, Any]:
+    """Options by full name without those of the callbacks that only watch (``WATCHERS``). The others are numbered as if
+    these were not there.
+
+    Args:
+        flat: the options, with the numbers that the callbacks have among all.
+        callbacks: the option trainer.callbacks.
+    """
     every = callbacks if isinstance(callbacks, list) else [callbacks]
-    kept = [one for one in every if not (isinstance(one, dict) and one.get("class_path") in WATCHERS)]
-    if len(kept) == len(every):
-        return dict(options)
-    return {**options, "trainer": {**trainer, "callbacks": kept or None}}
+    watches = [isinstance(one, dict) and one.get("class_path") in WATCHERS for one in every]
+    kept: dict[str, Any] = {}
+    for key, value in flat.items():
+        found = OF_CALLBACK.match(key)
+        if found is None:
+            kept[key] = value
+            continue
+        place, number = found["place"], int(found["number"] or 0)
+        if not (number < len(watches) and watches[number]):
+            before = sum(watches[:number])
+            kept[f"{place}{number - before}{key[found.end() :]}" if found["number"] else key] = value
+    return kept
 
 
 def dump(options: dict[str, Any]) -> str:

@@ -19,7 +19,6 @@ from typing import Any
 
 from distill_lightning.files import is_url
 from distill_lightning.runs import Declared
-from distill_lightning.runs.config import counted
 
 
 def named_class(class_path: str) -> Any:
@@ -48,7 +47,7 @@ def declared(options: dict[str, Any]) -> Declared:
         for key, inner in items:
             walk(inner, f"{path}.{key}" if path else str(key))
 
-    walk(counted(options), "")
+    walk(options, "")
     return Declared(frozenset(free), _pictures(options), validation_decides)
 
 

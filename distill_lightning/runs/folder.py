@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_link, atomic_write, lock_ends_here, refuse_odd_name, sweep
-from distill_lightning.runs.config import CONFIG, RunConfig, by_run, counted, flatten, identity
+from distill_lightning.runs.config import CONFIG, RunConfig, by_run, identity
 
 try:
     import fcntl
@@ -238,10 +238,10 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
     Raises:
         InputError: there is such an option. The message names the first one.
     """
-    before, now, folder = old.result_options, new.result_options, run.folder
+    before, now, folder = _listed(old.result_options), _listed(new.result_options), run.folder
     if run.finished:
         before, now = before | old.pictures, now | new.pictures
-    in_old, in_new = flatten(counted(old.options)), flatten(counted(new.options))
+    in_old, in_new = _listed(old.flat_options), _listed(new.flat_options)
     for key in [*now, *before]:
         if run.resume_from is not None and "teacher" in key.split("."):
             continue
@@ -255,6 +255,15 @@ def refuse_changes(old: RunConfig, new: RunConfig, run: Run) -> None:
                 f"{key} is {now.get(key)}, but {folder} was started with {before.get(key)}: "
                 f"resume it with the old value, or give --start_from {folder} for a new run that starts from it"
             )
+
+
+def _listed(options: dict[str, Any]) -> dict[str, Any]:
+    """Options by full name, with a single callback named as the first of a list, and without what is empty."""
+    stem = "trainer.callbacks."
+    single = f"{stem}class_path" in options
+    named = {k.replace(stem, f"{stem}0.", 1) if single and k.startswith(stem) else k: v for k, v in options.items()}
+    empty = (stem[:-1], "init_args")
+    return {key: value for key, value in named.items() if value not in (None, [], {}) or not key.endswith(empty)}
 
 
 def find(stem: Path, name: str | None, finished: bool | None = None) -> Path:

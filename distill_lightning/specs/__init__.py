@@ -19,10 +19,11 @@ trust everything.
 from distill_lightning.specs.allocation import SLACK, allocating_at_most, count_numbers
 from distill_lightning.specs.arguments import leaves, parameters
 from distill_lightning.specs.build import NetworkSpec
-from distill_lightning.specs.check import Demand, demands, is_spec, refuse_untrusted, requests
+from distill_lightning.specs.check import Demand, arguments_of, demands, is_spec, refuse_untrusted, requests
 from distill_lightning.specs.lists import LISTED, MOVED, ROOMS, lookup, offer, trusting
 
 __all__ = [
-    "LISTED", "MOVED", "ROOMS", "SLACK", "Demand", "NetworkSpec", "allocating_at_most", "count_numbers", "demands",
-    "is_spec", "leaves", "lookup", "offer", "parameters", "refuse_untrusted", "requests", "trusting",
+    "LISTED", "MOVED", "ROOMS", "SLACK", "Demand", "NetworkSpec", "allocating_at_most", "arguments_of",
+    "count_numbers", "demands", "is_spec", "leaves", "lookup", "offer", "parameters", "refuse_untrusted", "requests",
+    "trusting",
 ]  # fmt: skip

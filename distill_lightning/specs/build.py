@@ -13,7 +13,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.models import foreign
 from distill_lightning.specs.allocation import SLACK, TooLargeError, allocating_at_most
 from distill_lightning.specs.arguments import leaves, parameters
-from distill_lightning.specs.check import SPEC, given, is_spec, refuse_untrusted, short
+from distill_lightning.specs.check import SPEC, arguments_of, is_spec, refuse_untrusted, short
 from distill_lightning.specs.lists import MOVED, lookup
 
 
@@ -40,7 +40,7 @@ class NetworkSpec:
         Raises:
             InputError: ``config`` is not a dict with a class path and arguments by name.
         """
-        arguments = given(config) if is_spec(config) and config.keys() <= SPEC else None
+        arguments = arguments_of(config) if is_spec(config) and config.keys() <= SPEC else None
         if arguments is None or not isinstance(config["class_path"], str):
             raise InputError(f"{where} does not describe a network by class_path and init_args: {short(config)}")
         return cls(MOVED.get(config["class_path"], config["class_path"]), arguments)
@@ -88,7 +88,7 @@ def _build(value: Any, hint: Any) -> Any:
     kinds, _ = leaves(hint)
     made_by = next(found for kind in kinds if (found := lookup(value["class_path"], kind)) is not None)
     hints = parameters(made_by)
-    arguments = {name: _build(inner, hints.get(name)) for name, inner in (given(value) or {}).items()}
+    arguments = {name: _build(inner, hints.get(name)) for name, inner in (arguments_of(value) or {}).items()}
     if foreign.is_foreign(value["class_path"]):  # the weights come from the file: none are fetched
         made_by, arguments = (
             foreign.foreign_network,

@@ -38,7 +38,7 @@ def is_spec(value: Any) -> bool:
     return isinstance(value, dict) and "class_path" in value
 
 
-def given(spec: Mapping[str, Any]) -> dict[str, Any] | None:
+def arguments_of(spec: Mapping[str, Any]) -> dict[str, Any] | None:
     """The arguments of a specification, by name; None if it does not give them by name."""
     parts = [spec.get(name) or {} for name in ("init_args", "dict_kwargs")]
     named = all(isinstance(part, dict) and all(isinstance(key, str) for key in part) for part in parts)
@@ -213,7 +213,7 @@ def _names_code(text: str, kinds: list[type]) -> str | None:
 
 
 def _check_spec(spec: dict[str, Any], hint: Any, key: str, found: _Found) -> None:
-    path, arguments = spec["class_path"], given(spec)
+    path, arguments = spec["class_path"], arguments_of(spec)
     if not isinstance(path, str) or not DOTTED.fullmatch(path):
         found.faults.append(f"the class_path {short(path)} for {key}, which is no dotted name")
         return

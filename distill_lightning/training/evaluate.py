@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
+
 from distill_lightning import checkpoints
 from distill_lightning.errors import InputError
 from distill_lightning.runs import find
@@ -29,7 +31,7 @@ def evaluate(
     Raises:
         InputError: see ``open_checkpoint``; or the data have no such split.
     """
-    refuse_left_out(parts, "val" if verb == "validate" else verb)
+    refuse_left_out(parts.trainer, verb)
     open_checkpoint(parts, verb, ckpt_path, given, use_ema)
     run = parts.trainer.validate if verb == "validate" else parts.trainer.test
     with children(parts.trainer):
@@ -40,14 +42,14 @@ def evaluate(
     return results
 
 
-def refuse_left_out(parts: Parts, stage: str) -> None:
-    """Refuses a limit of the trainer that leaves out the stage ("val", "test" or "predict") that is asked for.
+def refuse_left_out(trainer: pl.Trainer, verb: str) -> None:
+    """Refuses a limit of the trainer that leaves out what a verb ("validate", "test" or "predict") does.
 
     Raises:
         InputError: the limit is 0.
     """
-    option = f"limit_{stage}_batches"
-    if getattr(parts.trainer, option) == 0:
+    option = f"limit_{'val' if verb == 'validate' else verb}_batches"
+    if getattr(trainer, option) == 0:
         raise InputError(f"trainer.{option} is 0: leave it out, or give more")
 
 

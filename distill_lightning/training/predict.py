@@ -35,7 +35,7 @@ def predict(parts: Parts, ckpt_path: str | None, given: dict[str, Any] | None, u
         The file; None in other processes than the first.
     """
     data, trainer = parts.data, parts.trainer
-    refuse_left_out(parts, "predict")
+    refuse_left_out(trainer, "predict")
     folder = open_checkpoint(parts, "predict", ckpt_path, given, use_ema)
     with children(trainer):
         mine = trainer.predict(parts.method, datamodule=data) or []

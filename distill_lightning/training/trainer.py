@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
@@ -11,6 +12,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.ranges import CountOrZero, Ranged, RunSeed, refuse_misfits
 from distill_lightning.runs import SHAPE
+from distill_lightning.training.evaluate import refuse_left_out
 from distill_lightning.training.fit import fit
 from distill_lightning.training.lean import (
     DEFAULTS,
@@ -62,7 +64,9 @@ class Trainer(Ranged):
     ) -> None:
         refuse_misfits(pl.Trainer, (), options)
         refuse_odd_numbers(options)
-        self.options = {"max_epochs": max_epochs, **options}
+        given = {"max_epochs": max_epochs, **options}
+        # numbers of NumPy are neither understood by Lightning nor written into config.yaml
+        self.options = {name: one.item() if isinstance(one, np.generic) else one for name, one in given.items()}
         self.name, self.log_dir, self.seed = name, str(log_dir), seed
         self.checkpoint, self.doctor = checkpoint, doctor
         self.lightning: pl.Trainer | None = None
@@ -114,6 +118,7 @@ class Trainer(Ranged):
         pl.seed_everything(self.seed, workers=True, verbose=False)
         with quieted():
             trainer, _ = self._lightning(method, shows_progress=False)
+            refuse_left_out(trainer, verb)
             getattr(trainer, verb)(method, datamodule=data, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 

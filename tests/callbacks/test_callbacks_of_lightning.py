@@ -160,15 +160,24 @@ class Silent(Callback):
 
 class Named(Silent):
     logs = ("val/mine",)
+
+class NamedLate(Silent):
+    def __init__(self):
+        self.logs = ["val/mine"]
+
+class NamedByProperty(Silent):
+    logs = property(lambda self: {"val/mine"})
 """
 
 
-@pytest.mark.parametrize(("own", "status"), [("Silent", 0), ("Named", 0), ("", 2)])
+@pytest.mark.parametrize(
+    ("own", "status"), [("Silent", 0), ("Named", 0), ("NamedLate", 0), ("NamedByProperty", 0), ("", 2)]
+)
 def test_a_metric_of_ones_own_callback_can_be_monitored(own, status, capsys):
     Path("own_callbacks.py").write_text(OWN)
     added = [f"{CALLBACKS}+=own_callbacks.{own}"] if own else []
     given = [*BASE, f"{CALLBACKS}+=EarlyStopping", MONITOR, "val/mine"]
     assert distill("fit", *given, *added) == status
     assert distill("fit", *given[:-1], "val/other", *added) == {"Silent": 1}.get(own, 2)
-    if own == "Named":
+    if own.startswith("Named"):
         assert "val/mine, val/nll" in capsys.readouterr().err

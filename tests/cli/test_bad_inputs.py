@@ -71,7 +71,8 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("test", ["needs a run or a checkpoint", "distill test RUN"]),
     ("test nowhere", ["there is no checkpoint nowhere"]),
     ("test empty", ["empty is no run's folder", "checkpoints/last.ckpt"]),
-    ("test averaged", ["averaged is a run without a checkpoint", "--config averaged/config.yaml"]),
+    ("test averaged", ["averaged is a run of Ensemble, which has no checkpoint", "--config averaged/config.yaml"]),
+    ("test removed", ["removed has no checkpoints/last.ckpt", "or it was removed"]),
     ("data digits/baseline --sheet sheet.jpg", ["--sheet is sheet.jpg", ".png"]),
     ("export averaged --out model.tflite", ["out is model.tflite", "the format onnx", ".onnx"]),
     ("test a.ckpt b.ckpt", ["b.ckpt is one word too many"]),
@@ -278,7 +279,7 @@ PYTHON: dict[str, tuple[Callable[[], object], list[str]]] = {
     "Digits(mix='Mixup')": (lambda: Digits(mix="Mixup"), ["Digits.mix is 'Mixup'", "a Mixing or None"]),
     "Digits(preprocess='ZCA')": (
         lambda: Digits(preprocess="ZCA"),
-        ["Digits.preprocess is 'ZCA'", "a Preprocessing, a list of Preprocessing or None"],
+        ["Digits.preprocess is 'ZCA'", "a Preprocessing, a list (a Preprocessing each) or None"],
     ),
     "KD(network, schedule=CosineCycles)": (
         lambda: KD(net(), schedule=CosineCycles),
@@ -345,9 +346,10 @@ def net() -> LeNet300100:
 def prepare() -> None:
     """Makes the files that the inputs name, in the current folder."""
     Path("empty").mkdir()
-    Path("averaged").mkdir()
-    for name in ("config.yaml", "summary.json"):
-        Path("averaged", name).touch()
+    for name, method in (("averaged", "ensemble.Ensemble"), ("removed", "baseline.Baseline")):
+        Path(name).mkdir()
+        model = f"{{class_path: distill_lightning.methods.{method}}}"
+        Path(name, "config.yaml").write_text(f"model: {model}\ndata: {{}}\n")
     Path("text.ckpt").write_text("no checkpoint")
     Path("mine.py").write_text(MINE)
     write_shard(Path("unlabelled/0.tar"), [("7", {"jpg": b"?"})])

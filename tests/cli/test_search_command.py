@@ -98,6 +98,9 @@ def test_an_unknown_metric_is_found_before_the_first_trial(capsys):
     assert "small.yaml: metric is val/f2: give one of val/accuracy, val/accuracy_top5" in error
     assert error.count("\n") == 1 and not Path("logs").exists()
     assert distill("search", write(metric="val/accuracy_ema")) == 2, "no callback logs it"
+    space = {"trainer.callbacks": [[{"class_path": "EMA"}], None]}
+    assert distill("search", write(metric="val/accuracy_ema", space=space)) == 2, "not in every trial"
+    capsys.readouterr()
     callbacks = {"trainer.callbacks": [{"class_path": "EMA"}]}
     options = {"trainer.max_epochs": 1, "data.train_part": 320, **callbacks}
     assert distill("search", write(metric="val/accuracy_ema", options=options, trials=1)) == 0

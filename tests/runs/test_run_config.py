@@ -13,8 +13,9 @@ from helpers import CONFIGS
 from distill_lightning.cli.app import resolve
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.runs import Declared, RunConfig, start
+from distill_lightning.runs import Declared, Run, RunConfig, start
 from distill_lightning.runs.declared import declared
+from distill_lightning.runs.folder import refuse_changes
 
 
 @pytest.fixture
@@ -91,3 +92,53 @@ def test_a_later_format_is_refused_by_name(config, tmp_path):
     (folder / "identity.json").write_text('{"format": 9}')
     with pytest.raises(InputError, match=r"identity.json has the format 9, this version reads up to 2"):
         RunConfig.read(folder)
+
+
+BAR = {"class_path": "lightning.pytorch.callbacks.TQDMProgressBar", "init_args": {"refresh_rate": 1}}
+OWN = {"class_path": "distill_lightning.callbacks.ema.EMA", "init_args": {"decay": 0.9}}
+TABLE = {"class_path": "distill_lightning.callbacks.soft_targets.SoftTargets", "init_args": {"folder": "a", "views": 2}}
+
+
+def with_callbacks(callbacks, made_in_python=None) -> RunConfig:
+    free = frozenset(f"trainer.callbacks.{i}.init_args.folder" for i in range(5))
+    options = {"model": {}, "data": {}, "trainer": {"callbacks": callbacks}}
+    return RunConfig(options | ({"made_in_python": made_in_python} if made_in_python else {}), Declared(free))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([OWN, TABLE], [BAR, OWN, BAR, TABLE, BAR]),
+        ([OWN], [BAR, OWN]),
+        ([], [BAR]),
+        (None, [BAR]),
+        (None, BAR),
+        ([], None),
+        (OWN, [BAR, OWN]),
+        ([], BAR),
+        ([{"class_path": "a.B"}], [{"class_path": "a.B", "init_args": {}}]),
+    ],
+)
+def test_callbacks_that_watch_do_not_count(one, other, tmp_path):
+    one, other = with_callbacks(one), with_callbacks(other)
+    for old, new in ((one, other), (other, one)):
+        refuse_changes(old, new, Run(tmp_path))
+    if not isinstance(one.options["trainer"]["callbacks"], dict):
+        assert one.id() == other.id()
+    changed = with_callbacks([BAR, OWN | {"init_args": {"decay": 0.8}}])
+    with pytest.raises(InputError, match="trainer.callbacks"):
+        refuse_changes(one, changed, Run(tmp_path))
+
+
+def test_a_callback_made_in_python_keeps_its_place_among_those_that_count(tmp_path):
+    one = with_callbacks([None, OWN], {"trainer.callbacks.0": "mine.Callback"})
+    other = with_callbacks([BAR, None, OWN], {"trainer.callbacks.1": "mine.Callback"})
+    refuse_changes(one, other, Run(tmp_path))
+    assert one.id() == other.id()
+    with pytest.raises(InputError, match="made_in_python"):
+        refuse_changes(one, with_callbacks([BAR, None, OWN], {"trainer.callbacks.1": "mine.Other"}), Run(tmp_path))
+
+
+def test_an_option_that_is_free_stays_free_behind_a_callback_that_watches(tmp_path):
+    moved = TABLE | {"init_args": {"folder": "b", "views": 2}}
+    refuse_changes(with_callbacks([BAR, OWN, TABLE]), with_callbacks([OWN, moved]), Run(tmp_path))
