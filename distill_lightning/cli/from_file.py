@@ -232,7 +232,7 @@ class _Paths:
         parts = {key: dict(spec[key]) for key in ("init_args", "dict_kwargs") if spec.get(key)}
         for arguments in parts.values():
             self._keep_allowed(arguments, found, kind)
-        return spec | parts
+        return {**spec, **parts}
 
     def _keep_allowed(self, arguments: dict[str, Any], found: Any, kind: type) -> None:
         for name in getattr(found, "writes_to", ()):
