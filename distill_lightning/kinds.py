@@ -36,11 +36,11 @@ def misplaced(hint: Any, value: Any, where: str) -> tuple[str, str, str] | None:
         found = (misplaced(one, item, f"{where}[{i}]") for i, (one, item) in pairs)
         return next(one for one in found if one is not None)
     if any(_fits(one, [value]) for one in lists):
-        return where, _shown(value), f"a list, as [{_as_code(value)}]"
+        return where, shown(value), f"a list, as [{_as_code(value)}]"
     if isinstance(value, type):
         made = any(isinstance(one, type) and issubclass(value, one) for one in _classes(hint))
-        return where, _shown(value), f"an object, as {value.__name__}(...)" if made else in_words(hint)
-    return where, _shown(value), in_words(hint)
+        return where, shown(value), f"an object, as {value.__name__}(...)" if made else in_words(hint)
+    return where, shown(value), in_words(hint)
 
 
 def _fits(hint: Any, value: Any) -> bool:
@@ -62,14 +62,16 @@ def _fits(hint: Any, value: Any) -> bool:
         hints = _of_items(hint, len(value))
         return hints is not None and all(map(_fits, hints, value))
     if hint is bool:
-        return str(value) in ("True", "False", "0", "1") and not isinstance(value, str)
+        return isinstance(value, bool) or (isinstance(value, int) and value in (0, 1))
     if hint in (int, float):
-        return hasattr(value, "__float__") and not isinstance(value, type) and not getattr(value, "ndim", 0)
+        return isinstance(value, int | float)
     kind = origin or hint
     if not inspect.isclass(kind) or kind in (Any, object):
         return True
     if issubclass(kind, str | os.PathLike):
         return isinstance(value, str | os.PathLike)
+    if kind is collections.abc.Iterable and isinstance(value, str):
+        return False  # a word is no list of words
     try:
         return isinstance(value, kind)
     except TypeError:  # a protocol or a typed dict, which cannot be asked
@@ -116,12 +118,14 @@ def _classes(hint: Any) -> Sequence[Any]:
     return [one for part in inner for one in _classes(part)] if inner else [hint]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """What a value is, in words."""
     if isinstance(value, str | int | float | bool | None):
         return text if len(text := repr(value)) <= LONGEST else f"{text[:LONGEST]}..."
     if isinstance(value, type):
         return f"the class {value.__name__}"
+    if hasattr(value, "item") and not getattr(value, "ndim", 0):
+        return f"{repr(value)[:LONGEST]}, no number of Python (item() gives it)"
     package = type(value).__module__.partition(".")[0]
     of_package = f" of {package}" if package not in ("builtins", "distill_lightning", "__main__") else ""
     return f"{_a(type(value).__name__)}{of_package}"
@@ -130,7 +134,7 @@ def _shown(value: Any) -> str:
 def _as_code(value: Any) -> str:
     """How to write a value in Python."""
     if isinstance(value, str | int | float | bool | None):
-        return _shown(value)
+        return shown(value)
     return value.__name__ if isinstance(value, type) else f"{type(value).__name__}(...)"
 
 

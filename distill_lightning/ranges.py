@@ -13,12 +13,12 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from torch import nn
 
 from distill_lightning.errors import InputError, nearest
-from distill_lightning.kinds import misplaced
+from distill_lightning.kinds import misplaced, shown
 from distill_lightning.signatures import signature
 
 
@@ -71,18 +71,13 @@ Finite = Annotated[float, Range()]
 Count = Annotated[int, Range(at_least=1)]
 CountOrZero = Annotated[int, Range(at_least=0)]
 """0 or more."""
-Seed = Annotated[int, Range()]
-"""Any integer: what is drawn depends on its lowest 64 bits."""
+Seed = Annotated[int, Range(-(10**12), 10**12)]
+"""The seed of some draws: a whole number that a file may give, too."""
 RunSeed = Annotated[int, Range(0, 2**32 - 1)]
 """The seed of a run, in the range that NumPy's generator takes."""
 
 
-_Network = nn.Module | Callable[..., nn.Module] | str
-MADE_LATER: dict[str, tuple[Any, Any]] = {
-    "network": (nn.Module, _Network),
-    "peers": (list[nn.Module], list[_Network]),
-}
-"""Arguments that also take what makes a network (see ``networks.Network``): the hint for the parser, and the whole."""
+MakesNetwork = nn.Module | Callable[..., nn.Module] | str
 
 
 class Ranged:
@@ -93,14 +88,17 @@ class Ranged:
         InputError: an argument does not fit.
     """
 
+    take_makers: ClassVar[tuple[str, ...]] = ()
+    """The arguments for networks that also take what makes one: see ``networks.Network``."""
+
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Checks the arguments; they are not changed."""
         refuse_misfits(cls, args, kwargs)
         return super().__new__(cls)
 
 
-def refuse_misfits(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Checks the arguments of a class.
+def refuse_misfits(made: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Checks the arguments of a class or function.
 
     Raises:
         InputError: an argument does not fit its type hint. The message has its name, its value and what was expected.
@@ -116,8 +114,9 @@ def refuse_misfits(made: type, args: tuple[Any, ...], kwargs: Mapping[str, Any])
             continue
         for where, wrong, expected in faults(hint, value, name):
             raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
-        for_parser, whole = MADE_LATER.get(name, (None, None))
-        if fault := misplaced(whole if hint == for_parser else hint, value, name):
+        if name in getattr(made, "take_makers", ()):
+            hint = list[MakesNetwork] if typing.get_origin(hint) is list else MakesNetwork
+        if fault := misplaced(hint, value, name):
             where, wrong, expected = fault
             raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
 
@@ -139,7 +138,7 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
         if limits is None:
             yield from faults(inner[0], value, where)
         elif (number := _number(value)) is None:
-            yield where, repr(value), f"a number, {limits}"
+            yield where, shown(value), f"a number, {limits}"
         elif not math.isfinite(number):
             yield where, value, str(limits) if limits == Range() else f"finite, {limits}"
         elif number not in limits:
@@ -153,7 +152,7 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
                 several = place == where and len(choices) > 1
                 yield place, wrong, ", or ".join(map(_kind_and_limits, choices)) if several else expected
         elif all(typing.get_origin(one) is Annotated for one in inner if one is not type(None)):
-            yield where, repr(value), f"a number, {' or '.join(map(str, limits_of(hint)))}"
+            yield where, shown(value), f"a number, {' or '.join(map(str, limits_of(hint)))}"
     elif isinstance(value, Mapping) and len(inner) == 2:
         for key, one in value.items():
             yield from faults(inner[1], one, f"{where}[{key}]")
@@ -176,12 +175,13 @@ def _kind_and_limits(hint: Any) -> str:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool | str):
+    """A number of Python as a float; None for anything else. Those of NumPy and torch could not be written to files."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _is_whole(value: Any) -> bool:

@@ -31,13 +31,14 @@ def net() -> nn.Module:
         lambda: dl.Digits(root=Path("here"), leave_out=[3, "4"]),
         lambda: dl.Digits(leave_out=()),
         lambda: dl.Digits(augment=(dl.RandomFlip(), dl.RandomCrop(1)), mix=dl.Mixup(), preprocess=ZCA()),
-        lambda: dl.Digits(class_weights={"3": 2, 4: np.float32(0.5)}, train_part="10 per class"),
+        lambda: dl.Digits(class_weights={"3": 2, 4: np.float64(0.5)}, train_part="10 per class"),
         lambda: dl.PlainNetwork(net(), mean=(0.5,), std=[1]),
-        lambda: dl.KD(net(), teacher=Path("a.ckpt"), channels_last=np.bool_(True)),
+        lambda: dl.KD(net(), teacher=Path("a.ckpt"), channels_last=True),
         lambda: dl.KD(dl.models.LeNet300100, teacher=[net(), "a.ckpt", dl.PlainNetwork(net())]),
         lambda: dl.KD("LeNet300100", optimizer=SGD, schedule=dl.Cosine()),
         lambda: dl.KD(functools.partial(dl.models.LeNet300100), schedule=lambda optimizer: None),
         lambda: dl.DML(net(), nn.ModuleList([net()])),
+        lambda: dl.Ensemble([net(), "a.ckpt", Path("b.ckpt"), dl.PlainNetwork(net())]),
         lambda: dl.DML(dl.models.ConvNet, [dl.models.ConvNet, "LeNet300100"]),
         lambda: dl.RandomErasing(scale=[0.1, 0.2], ratio=(0.5, 2)),
         lambda: dl.Trainer(3, callbacks=dl.EMA(), precision="16-mixed", log_dir=Path("logs")),
@@ -49,14 +50,43 @@ def test_what_is_allowed_is_made(make):
     make()
 
 
-def test_a_number_of_numpy_trains_and_is_written_down():
-    options = {"enable_progress_bar": False, "accelerator": "cpu", "limit_test_batches": np.int64(1)}
-    data = dl.Digits(train_part=np.int64(64), batch_size=np.int32(32))
-    result = dl.Trainer(np.int64(1), **options).fit(dl.Baseline("ConvNet"), data)
+def test_a_float_of_numpy_trains_and_is_written_down():
+    """It is a float of Python; the other numbers of NumPy are not, and are refused."""
+    options = {"enable_progress_bar": False, "accelerator": "cpu", "gradient_clip_val": np.float64(1)}
+    data = dl.Digits(train_part=64, batch_size=32, val_size=np.float64(0.1))
+    method = dl.Baseline("ConvNet", label_smoothing=np.float64(0.1), optimizer=functools.partial(SGD, lr=np.float64(1)))
+    result = dl.Trainer(1, **options).fit(method, data)
     config = yaml.safe_load((result.folder / "config.yaml").read_text())
-    assert config["trainer"]["max_epochs"] == config["trainer"]["limit_test_batches"] == 1
-    with pytest.raises(dl.InputError, match="trainer.accumulate_grad_batches is 0"):
-        dl.Trainer(1, accumulate_grad_batches=np.int64(0))
+    assert config["trainer"]["gradient_clip_val"] == 1 and config["data"]["init_args"]["val_size"] == 0.1
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: dl.Trainer(np.int64(1)), r"Trainer.max_epochs is .*1.*, no number of Python \(item\(\) gives it\)"),
+        (lambda: dl.Trainer(1, limit_test_batches=np.int64(1)), "Trainer.limit_test_batches is .*no number of Python"),
+        (lambda: dl.Digits(val_size=torch.tensor(0.1)), "Digits.val_size is tensor.*no number of Python"),
+        (lambda: dl.Digits(class_weights={3: np.float32(2)}), r"Digits.class_weights\[3\] is .*no number of Python"),
+        (lambda: dl.Digits(augment=(t for t in [dl.RandomFlip()])), "Digits.augment is a generator: it must be a list"),
+        (lambda: dl.DML(dl.models.ConvNet, [net()]), "DML.network is a class, but a peer is a network: give"),
+        (lambda: dl.DML(net(), [dl.models.ConvNet]), "DML.network is a network, but a peer is a class: give"),
+        (lambda: dl.PlainNetwork(dl.models.ConvNet), "PlainNetwork.network is the class ConvNet: it must be an object"),
+        (lambda: dl.KD(net(), net()), "KD.temperature is a LeNet300100: it must be a number, above 0"),
+        (lambda: dl.Digits(seed=10**13), r"Digits.seed is 10000000000000: it must be from -1e\+12 to 1e\+12"),
+        (
+            lambda: dl.Trainer(1).fit(dl.Baseline(net()), dl.Digits(), start_optimizer="no"),
+            "fit.start_optimizer is 'no': it must be True or False",
+        ),
+        (
+            lambda: dl.Trainer(1).fit(dl.Baseline(net()), dl.Digits(), start_from=net()),
+            "fit.start_from is a LeNet300100: it must be a text or None",
+        ),
+    ],
+)
+def test_what_would_go_wrong_later_is_refused(make, words):
+    with pytest.raises(dl.InputError, match=words):
+        make()
 
 
 class Shape(typing.Protocol):

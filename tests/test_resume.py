@@ -156,6 +156,21 @@ def test_every_precision_keeps_its_digits(method, more, teacher, monkeypatch):
     assert same(whole, killed)
 
 
+@pytest.mark.parametrize("method", ["crd", "dlb", "seed"])
+def test_memory_in_half_precision(method, teacher, monkeypatch):
+    """The weights are in bfloat16, and so is what is kept of them."""
+    given = [*options(method, teacher), "--trainer.precision", "bf16-true", "--checkpoint.every_n_steps", 1]
+    assert distill("fit", *given, "--name", "whole") == 0
+    kill_and_resume(given, random.Random(method), monkeypatch, times=3, reach=5)
+    stem = Path("logs/digits") / method
+    assert_same_run(stem / "whole", stem / "killed")
+
+
+def test_validation_by_the_clock():
+    run = fit("digits/baseline.yaml", *SMALL, "--trainer.val_check_interval", "00:00:00:01")
+    assert load(run)["epoch"] == 2 and (run / "summary.json").is_file()
+
+
 def without_times(state: Any) -> Any:
     """Plain data without what was measured in seconds."""
     if isinstance(state, dict):

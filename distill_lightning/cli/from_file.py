@@ -29,7 +29,7 @@ from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import arguments_of, lookup, offer, parameters, refuse_untrusted
 
-CALLBACKS = {path.rpartition(".")[2] for path in WATCHERS} | {"EarlyStopping"}
+CALLBACKS = WATCHERS | {"EarlyStopping"}
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
 classes. A file may use none of Lightning's loggers, since they write files; every run has TensorBoard and CSV
 anyway."""

@@ -11,6 +11,7 @@ from distill_lightning.config_files import find_in
 from distill_lightning.errors import InputError, LineParser, first_input_error, nearest
 from distill_lightning.files import read_yaml
 from distill_lightning.members import ProcessState, fit_together
+from distill_lightning.ranges import RunSeed, faults
 from distill_lightning.studies import Resolve, as_arguments, plan_study, read_study
 from distill_lightning.training.parts import Parts
 from distill_lightning.training.result import Result
@@ -50,6 +51,8 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
         raise InputError("distill members needs --seeds N, --runs FILE or --study STUDY, one of the three")
     if (given.study is None) != (given.entry is None):
         raise InputError("--study and --entry belong together: the study, and which of its entries")
+    if given.seeds is not None and any(word.startswith("--seed_everything") for word in common):
+        raise InputError("--seeds gives the members' seeds: leave --seed_everything out")
     if given.study is not None:
         options = _of_study(given.study, given.entry, common, given.log_dir or "logs", resolve)
         common, given.ckpt_path = [], "auto"
@@ -73,6 +76,9 @@ def _of_seeds(given: str, name: str | None) -> list[list[str]]:
         seeds = [int(word) for word in given.split(",")] if "," in given else list(range(int(given)))
     except ValueError:
         raise InputError(f"--seeds is {given}: give a number, as 10, or a list, as 3,5,8") from None
+    for seed in seeds:
+        for where, wrong, expected in faults(RunSeed, seed, "--seeds"):
+            raise InputError(f"{where} has {wrong}: it must be {expected}")
     if len(set(seeds)) < 2 or len(set(seeds)) < len(seeds):
         raise InputError(f"--seeds is {given}: give two different seeds or more")
     return [

@@ -92,6 +92,7 @@ class Method(Evaluated, ABC):
 
     later_options: ClassVar[Mapping[str, Any]] = {"initializer": None, "activation": None, "cuda_graphs": False}
 
+    take_makers: ClassVar[tuple[str, ...]] = ("network",)
     needs = BatchNeeds()
     """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
     memory: tuple[str, ...] = ()

@@ -181,7 +181,7 @@ def refuse_empty_epochs(trainer: pl.Trainer, batches: int, trained: int) -> None
         InputError: it does not.
     """
     refuse_none_left(batches, trainer.limit_train_batches, "trainer.limit_train_batches")
-    every = trainer.val_check_interval
+    every = getattr(trainer, "val_check_interval", None)  # an interval of time is kept elsewhere
     if trained and isinstance(every, int) and every > trained and trainer.check_val_every_n_epoch is not None:
         raise InputError(
             f"trainer.val_check_interval is {every}, but an epoch has {trained} batches: give fewer, or "

@@ -132,7 +132,8 @@ class CRD(FeatureTaught):
         assert self.banks is not None
         rows = gather_rows(rows[seen])
         for bank, embedding in zip(self.banks, embeddings, strict=True):
-            bank[rows] = crd_rows(bank[rows], gather_rows(embedding.detach()[seen]), momentum=self.momentum)
+            new = crd_rows(bank[rows], gather_rows(embedding.detach()[seen]), momentum=self.momentum)
+            bank[rows] = new.to(bank.dtype)  # with precision bf16-true the bank is in bfloat16
 
 
 def embedded(layer: nn.Module, features: Tensor) -> Tensor:

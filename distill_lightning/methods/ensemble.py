@@ -31,13 +31,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.errors import InputError
 from distill_lightning.methods.evaluated import Unregistered
 from distill_lightning.methods.untrained import Untrained
 from distill_lightning.metrics import CalibrationError, MembersMetric, NegativeLogLikelihood, TemperatureMetric
 from distill_lightning.ranges import Finite
-from distill_lightning.teachers import FrozenNetwork
+from distill_lightning.teachers import FrozenNetwork, TrainedNetwork, as_list
 from distill_lightning.values import Batch
 
 
@@ -92,14 +91,14 @@ class Ensemble(Untrained):
 
     def __init__(
         self,
-        members: list[str | PlainNetwork],
+        members: list[TrainedNetwork],
         average: Literal["logits", "probs"] = "logits",
         class_bias: dict[str | int, Finite] | None = None,
     ) -> None:
         super().__init__(class_bias)
         if not members:
             raise InputError("Ensemble.members is an empty list: give one checkpoint or more")
-        self.given, self.average = members, average
+        self.given, self.average = as_list(members), average
         self._members_metric: Unregistered | None = None
         self._fitted: Unregistered | None = None
         self._calibrated: dict[str, Unregistered] = {}

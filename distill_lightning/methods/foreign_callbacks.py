@@ -97,4 +97,4 @@ def _may_log(one: Any) -> bool:
     made = one if isinstance(one, type) else type(one)
     theirs = [c for c in made.__mro__ if c.__module__.partition(".")[0] not in ("distill_lightning", "lightning")]
     code = [f.__code__ for c in theirs for f in vars(c).values() if isinstance(f, FunctionType)]
-    return any(name in one.co_names for one in code for name in ("log", "log_dict"))
+    return any(name in one.co_names for one in code for name in ("log", "log_dict", "log_metrics"))

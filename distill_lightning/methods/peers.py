@@ -13,6 +13,8 @@ from distill_lightning.methods.checks import refuse_misfit
 from distill_lightning.models.outputs import in_full, main_output
 from distill_lightning.networks import Network, maker, with_shape
 
+ALIKE = "give classes alone, or networks alone"
+
 
 class WithPeers(Method):
     """A method that trains a network and its peers.
@@ -29,20 +31,22 @@ class WithPeers(Method):
         InputError: ``peers`` is empty, or has a network twice.
     """
 
+    take_makers = ("network", "peers")
+
     def __init__(self, network: Network, peers: list[Network], **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         if not peers:
             raise InputError(f"{type(self).__name__}.peers is an empty list: give one network or more")
         self.given_peers = peers
+        if self.maker is not None and any(isinstance(peer, nn.Module) for peer in peers):
+            raise InputError(f"{type(self).__name__}.network is a class, but a peer is a network: {ALIKE}")
         if self.maker is None:
             self._set_peers([peer for peer in peers if isinstance(peer, nn.Module)])
 
     def _set_peers(self, peers: list[nn.Module]) -> None:
         name = type(self).__name__
         if len(peers) < len(self.given_peers):
-            raise InputError(
-                f"{name}.network is a network, but a peer is a class: give classes alone, or networks alone"
-            )
+            raise InputError(f"{name}.network is a network, but a peer is a class: {ALIKE}")
         if len({id(network) for network in (self.model, *peers)}) <= len(peers):
             raise InputError(f"{name} has a network twice: give copies with weights of their own")
         self.peers = nn.ModuleList(self.with_activation(peer).to(memory_format=self.memory_format) for peer in peers)

@@ -23,17 +23,14 @@ RESULT_OPTIONS_OF_TRAINER = {
     "max_epochs", "max_steps", "min_epochs", "min_steps", "precision", "accumulate_grad_batches",
     "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches", "deterministic",
     "sync_batchnorm", "fast_dev_run", "callbacks", "reload_dataloaders_every_n_epochs", "limit_val_batches",
-    "limit_test_batches",
+    "limit_test_batches", "plugins",
 }  # fmt: skip
 """Options of the trainer that can change the result. The others decide paths, logging, progress, devices and checks."""
 VALIDATION_OPTIONS = ("check_val_every_n_epoch", "val_check_interval")
 """Options of the trainer that decide which weights best.ckpt and rounds/round_NN.ckpt hold."""
 WATCHERS = {
-    f"lightning.pytorch.callbacks.{name}"
-    for name in (
-        "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
-        "ThroughputMonitor", "TQDMProgressBar",
-    )
+    "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "RichModelSummary", "RichProgressBar",
+    "ThroughputMonitor", "TQDMProgressBar",
 }  # fmt: skip
 """Lightning's callbacks that only show or log something. A run may be resumed with or without them."""
 OF_CALLBACK = re.compile(r"(?P<place>(made_in_python\.)?trainer\.callbacks\.)(?P<number>\d+)?")
@@ -316,7 +313,7 @@ def _without_watchers(flat: Mapping[str, Any], callbacks: Any) -> dict[str, Any]
         callbacks: the option trainer.callbacks.
     """
     every = callbacks if isinstance(callbacks, list) else [callbacks]
-    watches = [isinstance(one, dict) and one.get("class_path") in WATCHERS for one in every]
+    watches = [isinstance(one, dict) and _watches(str(one.get("class_path"))) for one in every]
     kept: dict[str, Any] = {}
     for key, value in flat.items():
         found = OF_CALLBACK.match(key)
@@ -328,6 +325,10 @@ def _without_watchers(flat: Mapping[str, Any], callbacks: Any) -> dict[str, Any]
             before = sum(watches[:number])
             kept[f"{place}{number - before}{key[found.end() :]}" if found["number"] else key] = value
     return kept
+
+
+def _watches(class_path: str) -> bool:
+    return class_path.startswith("lightning.pytorch.callbacks.") and class_path.rpartition(".")[2] in WATCHERS
 
 
 def dump(options: dict[str, Any]) -> str:

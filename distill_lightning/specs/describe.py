@@ -37,7 +37,8 @@ class Description:
             place: the full name of the option.
         """
         if isinstance(value, float):
-            return value + 0.0  # an object of Lightning may hold -0.0 where 0.0 was given
+            # not as a subclass, such as NumPy's; and an object of Lightning may hold -0.0 where 0.0 was given
+            return float(value) + 0.0
         if value is None or isinstance(value, bool | int | str):
             return value
         if isinstance(value, Path | timedelta | Enum):

@@ -1,7 +1,6 @@
 """Lightning's trainer with what every run of this program has."""
 
 import logging
-import numbers
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -170,7 +169,7 @@ def refuse_odd_numbers(options: Mapping[str, Any]) -> None:
         InputError: a number is out of its range.
     """
     for name, hint in RANGES.items():
-        if isinstance(given := options.get(name), numbers.Real):
+        if isinstance(given := options.get(name), int | float):
             for where, wrong, expected in faults(hint, given, f"trainer.{name}"):
                 raise InputError(f"{where} is {wrong}: it must be {expected}")
 

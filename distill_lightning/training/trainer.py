@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
@@ -64,10 +63,8 @@ class Trainer(Ranged):
     ) -> None:
         refuse_misfits(pl.Trainer, (), options)
         refuse_odd_numbers(options)
-        given = {"max_epochs": max_epochs, **options}
-        # numbers of NumPy are neither understood by Lightning nor written into config.yaml
-        self.options = {name: one.item() if isinstance(one, np.generic) else one for name, one in given.items()}
-        self.name, self.log_dir, self.seed = name, str(log_dir), seed
+        self.options = {"max_epochs": max_epochs, **options}
+        self.name, self.log_dir, self.seed = name and str(name), str(log_dir), seed
         self.checkpoint, self.doctor = checkpoint, doctor
         self.lightning: pl.Trainer | None = None
         """Lightning's trainer of the last call."""
@@ -97,6 +94,8 @@ class Trainer(Ranged):
             InputError: the parts do not fit together, or the run cannot be resumed.
         """
         _refuse_other_parts(method, data)
+        given = {"ckpt_path": ckpt_path, "start_from": start_from, "start_optimizer": start_optimizer}
+        refuse_misfits(Trainer.fit, (), given)
         refuse_odd_length(self.options, method.trains)
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():

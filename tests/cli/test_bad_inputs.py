@@ -79,6 +79,8 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("validate text.ckpt", ["text.ckpt"]),
     ("configs digits/dbl", ["digits/dbl", "did you mean digits/dlb?"]),
     ("study nowhere", ["there is no study", "nowhere"]),
+    ("members --seeds 2 --config digits/baseline --seed_everything 7", ["--seeds gives the members' seeds"]),
+    ("members --seeds 0,-1 --config digits/baseline", ["--seeds has -1", "from 0 to 4294967295"]),
     ("study quick --scheduler tcp://here:8786 --jobs 2", ["--jobs", "--scheduler", "leave it out"]),
     ("study quick --scheduler tcp://here:8786 --cluster slurm", ["--scheduler and --cluster", "one of them"]),
     ("study quick --cluster slrm", ["--cluster", "slrm", "slurm"]),

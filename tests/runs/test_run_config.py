@@ -142,3 +142,9 @@ def test_a_callback_made_in_python_keeps_its_place_among_those_that_count(tmp_pa
 def test_an_option_that_is_free_stays_free_behind_a_callback_that_watches(tmp_path):
     moved = TABLE | {"init_args": {"folder": "b", "views": 2}}
     refuse_changes(with_callbacks([BAR, OWN, TABLE]), with_callbacks([OWN, moved]), Run(tmp_path))
+
+
+def test_a_precision_that_is_given_as_a_plugin_counts():
+    double = {"class_path": "lightning.pytorch.plugins.DoublePrecision"}
+    one, other = (RunConfig({"model": {}, "data": {}, "trainer": {"plugins": given}}) for given in (None, [double]))
+    assert one.id() != other.id()

@@ -219,7 +219,7 @@ def test_callbacks_of_lightning_are_described():
         (lambda: quick(name="..").fit(baseline(), digits()), "name"),
         (lambda: quick().test(baseline(), digits()), "no network yet"),
         (lambda: quick().fit(baseline(), digits(), ckpt_path="last"), "there is no unfinished run"),
-        (lambda: dl.Baseline(3), "network is a int"),
+        (lambda: dl.Baseline(3), "Baseline.network is 3: it must be a network, a function or a text"),
         (lambda: dl.load("nowhere"), "nowhere"),
     ],
 )
