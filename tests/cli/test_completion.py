@@ -38,7 +38,7 @@ def script(tmp_path_factory) -> Path:
         (["fit", "--trainer.max_e"], ["--trainer.max_epochs"]),
         (["fit", "--data.aug"], ["--data.augment"]),
         (["fit", "--trainer.callbacks.rew"], ["--trainer.callbacks.rewind_to"]),
-        (["fit", "--model", "K"], ["KD"]),
+        (["fit", "--model", "K"], ["KD", "KDCL"]),
         (["fit", "--model.network", "LeN"], ["LeNet300100"]),
         (["fit", "--model.compile", "t"], ["true"]),
         (["fit", "--config", "digits/dl"], ["digits/dlb"]),
