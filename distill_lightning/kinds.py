@@ -38,7 +38,7 @@ def misplaced(hint: Any, value: Any, where: str) -> tuple[str, str, str] | None:
     if any(_fits(one, [value]) for one in lists):
         return where, shown(value), f"a list, as [{_as_code(value)}]"
     if isinstance(value, type):
-        made = any(isinstance(one, type) and issubclass(value, one) for one in _classes(hint))
+        made = any(_is_below(value, one) for one in _classes(hint))
         return where, shown(value), f"an object, as {value.__name__}(...)" if made else in_words(hint)
     return where, shown(value), in_words(hint)
 
@@ -91,8 +91,14 @@ def _is_unmade(hints: Sequence[Any], value: Any) -> bool:
     """Whether a value is a class of which an object is expected. It can be called, so it would pass for a function."""
     if not isinstance(value, type) or any(typing.get_origin(one) is type for one in hints):
         return False
-    kinds = [one for one in hints if inspect.isclass(one) and one not in (Any, object, nn.Module)]
-    return issubclass(value, tuple(kinds))
+    return any(_is_below(value, one) for one in hints if one not in (Any, object, nn.Module))
+
+
+def _is_below(value: type, kind: Any) -> bool:
+    try:
+        return inspect.isclass(kind) and issubclass(value, kind)
+    except TypeError:  # a protocol
+        return False
 
 
 def _alternatives(hint: Any) -> Sequence[Any]:

@@ -78,6 +78,7 @@ RunSeed = Annotated[int, Range(0, 2**32 - 1)]
 
 
 MakesNetwork = nn.Module | Callable[..., nn.Module] | str
+"""A network, or what makes one, for the type check at run time."""
 
 
 class Ranged:

@@ -148,6 +148,7 @@ def test_what_does_not_fit_is_named(hint, value, words):
         (typing.Callable, print),
         (Callable[[int], int] | None, nn.ReLU),
         (Shape, 3),
+        (Shape | Callable[[], int], nn.ReLU),
         (Fields, {"sides": 3}),
         (typing.TypeVar("T"), 3),
         ("Later", 3),
