@@ -48,7 +48,7 @@ def _fits(hint: Any, value: Any) -> bool:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if hint in (None, type(None)):
         return value is None
-    if _is_union(hint):
+    if is_union(hint):
         return not _is_unmade(inner, value) and any(_fits(one, value) for one in inner)
     if origin is typing.Literal:
         return any(type(one) is type(value) and one == value for one in inner)
@@ -83,7 +83,8 @@ def _bare(hint: Any) -> Any:
     return _bare(typing.get_args(hint)[0]) if typing.get_origin(hint) is typing.Annotated else hint
 
 
-def _is_union(hint: Any) -> bool:
+def is_union(hint: Any) -> bool:
+    """Whether a type hint is a union, written in either way."""
     return typing.get_origin(hint) in (typing.Union, types.UnionType)
 
 
@@ -103,7 +104,7 @@ def _is_below(value: type, kind: Any) -> bool:
 
 def _alternatives(hint: Any) -> Sequence[Any]:
     hint = _bare(hint)
-    return typing.get_args(hint) if _is_union(hint) else (hint,)
+    return typing.get_args(hint) if is_union(hint) else (hint,)
 
 
 def _is_list(hint: Any) -> bool:

@@ -8,8 +8,6 @@ YAML, from the command line and from Python.
 """
 
 import math
-import operator
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Self
 from torch import nn
 
 from distill_lightning.errors import InputError, nearest
-from distill_lightning.kinds import misplaced, shown
+from distill_lightning.kinds import is_union, misplaced, shown
 from distill_lightning.signatures import signature
 
 
@@ -113,13 +111,23 @@ def refuse_misfits(made: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapp
         hint, default = known.arguments[name].hint, known.arguments[name].default
         if value is default:  # a user's class may have one that does not fit its hint, as in x: int = None
             continue
-        for where, wrong, expected in faults(hint, value, name):
-            raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
+        place = f"{made.__name__}.{name}"
+        refuse_faults(hint, value, place)
         if name in getattr(made, "take_makers", ()):
             hint = list[MakesNetwork] if typing.get_origin(hint) is list else MakesNetwork
-        if fault := misplaced(hint, value, name):
+        if fault := misplaced(hint, value, place):
             where, wrong, expected = fault
-            raise InputError(f"{made.__name__}.{where} is {wrong}: it must be {expected}")
+            raise InputError(f"{where} is {wrong}: it must be {expected}")
+
+
+def refuse_faults(hint: Any, value: Any, where: str) -> None:
+    """Refuses a value with a number out of range. The arguments are those of ``faults``.
+
+    Raises:
+        InputError: there is such a number. The message names the first one.
+    """
+    for place, wrong, expected in faults(hint, value, where):
+        raise InputError(f"{place} is {wrong}: it must be {expected}")
 
 
 def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
@@ -144,9 +152,9 @@ def faults(hint: Any, value: Any, where: str) -> Iterator[tuple[str, Any, str]]:
             yield where, value, str(limits) if limits == Range() else f"finite, {limits}"
         elif number not in limits:
             yield where, value, str(limits)
-        elif inner[0] is int and not _is_whole(value):
+        elif inner[0] is int and not isinstance(value, int):
             yield where, value, f"a whole number, {limits}"
-    elif origin in (typing.Union, types.UnionType):
+    elif is_union(hint):
         if (fitting := _fitting(inner, value)) is not None:
             choices = [one for one in inner if limits_of(one) and typing.get_origin(one) is Annotated]
             for place, wrong, expected in faults(fitting, value, where):
@@ -183,14 +191,6 @@ def _number(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def _is_whole(value: Any) -> bool:
-    try:
-        operator.index(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _fitting(hints: tuple[Any, ...], value: Any) -> Any:

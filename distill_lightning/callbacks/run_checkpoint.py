@@ -134,12 +134,12 @@ class RunCheckpoint(Recorded, Checkpoint):
         others = [one for one in trainer.checkpoint_callbacks if isinstance(one, ModelCheckpoint) and one.save_last]
         if stage == "fit" and others:
             raise InputError("ModelCheckpoint.save_last: the run writes last.ckpt itself: leave save_last out")
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit" and self.folder is not None and isinstance(data, ImageData):
-            data.refuse_empty_test()
-        if stage == "fit" and self.folder is not None and trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            sweep(self.folder)
+        if stage == "fit" and self.folder is not None:
+            if isinstance(data := trainer.datamodule, ImageData):  # type: ignore[attr-defined]
+                data.refuse_empty_test()
+            if trainer.is_global_zero:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                sweep(self.folder)
         leave_signals_alone(trainer)
         if threading.current_thread() is threading.main_thread():
             self.handlers = {number: signal.signal(number, self._on_signal) for number in SIGNALS}

@@ -32,7 +32,7 @@ from distill_lightning.methods.foreign_callbacks import tags_of
 from distill_lightning.runs.declared import named_class
 from distill_lightning.specs import trusting
 from distill_lightning.studies import Resolved
-from distill_lightning.training.lean import quieted
+from distill_lightning.training.lean import listed, quieted
 from distill_lightning.training.parts import method_name
 from distill_lightning.training.range_test import RangeTest
 from distill_lightning.training.range_test import range_test as run_range_test
@@ -76,9 +76,8 @@ def resolve(args: list[str]) -> Resolved:
 def _val_tags(command: "_Resolver") -> frozenset[str] | None:
     if not command.method.trains:  # then more is logged, and nothing has to wait for it
         return None
-    callbacks = command.run_config.options["trainer"].get("callbacks") or []
-    every = callbacks if isinstance(callbacks, list) else [callbacks]
-    more = tags_of([command.method, *(named_class(callback["class_path"]) for callback in every)])
+    callbacks = listed(command.run_config.options["trainer"].get("callbacks"))
+    more = tags_of([command.method, *(named_class(callback["class_path"]) for callback in callbacks)])
     return None if more is None else frozenset(more | {f"val/{name}" for name in command.method.val_metrics})
 
 

@@ -47,6 +47,7 @@ from distill_lightning.training.lean import (
     DEFAULTS,
     LeanTrainer,
     equip,
+    listed,
     refuse_odd_length,
     refuse_odd_numbers,
     refuse_overfit,
@@ -218,8 +219,7 @@ class DistillCommand(CommandLine):
         trainer = vars(config.trainer)
         refuse_overfit(trainer)
         refuse_odd_numbers(trainer)
-        callbacks = trainer["callbacks"] if isinstance(trainer["callbacks"], list) else [trainer["callbacks"]]
-        refuse_foreign(named_class(callback.class_path) for callback in callbacks if callback is not None)
+        refuse_foreign(named_class(callback.class_path) for callback in listed(trainer["callbacks"]))
         if self.subcommand == "fit":
             refuse_odd_length(trainer, named_class(config.model.class_path).trains)
         data = _build_data(config.data)

@@ -22,7 +22,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.environment import versions
 from distill_lightning.errors import InputError, nearest
 from distill_lightning.files import atomic_write
-from distill_lightning.ranges import RunSeed, faults
+from distill_lightning.ranges import RunSeed, refuse_faults
 from distill_lightning.runs import RunConfig, start
 from distill_lightning.runs.declared import declared
 from distill_lightning.runs.metrics import write_metrics
@@ -104,8 +104,7 @@ def read(args: list[str]) -> Computation:
     given = parser.parse_args([_within(word, known) for word in args[1:]])
     values = [(argument.hint, given.of[name], name) for name, argument in known.items() if name in given.of]
     for hint, value, name in [*values, (RunSeed, given.seed_everything, "seed_everything")]:
-        for where, wrong, expected in faults(hint, value, name):
-            raise InputError(f"{where} is {wrong}: it must be {expected}")
+        refuse_faults(hint, value, name)
     options = yaml.safe_load(parser.dump(given))
     built = parser.instantiate_classes(given)
     arguments = vars(built.of)

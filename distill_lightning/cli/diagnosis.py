@@ -15,7 +15,7 @@ from distill_lightning import config_files
 from distill_lightning.cli import options
 from distill_lightning.errors import InputError, nearest, nearest_word
 from distill_lightning.files import parse_yaml
-from distill_lightning.ranges import faults
+from distill_lightning.ranges import refuse_faults
 from distill_lightning.runs import SHAPE
 from distill_lightning.signatures import Argument
 
@@ -251,8 +251,7 @@ class Follower:
             found = options.converted(hint, value)
         except ValueError:
             raise InputError(f"{place} is {shown}: expected {options.in_words(hint)}") from None
-        for where, wrong, expected in faults(hint, found, place):
-            raise InputError(f"{where} is {wrong}: it must be {expected}")
+        refuse_faults(hint, found, place)
 
     # What is missing
 

@@ -143,8 +143,12 @@ def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:
 
 def _without_arguments(spec: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
     """A specification without some arguments."""
-    parts = {key: spec[key] for key in ("init_args", "dict_kwargs") if isinstance(spec.get(key), dict)}
-    return spec | {key: {k: v for k, v in part.items() if k not in names} for key, part in parts.items()}
+    return spec | {key: {k: v for k, v in part.items() if k not in names} for key, part in _parts(spec).items()}
+
+
+def _parts(spec: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Copies of the parts of a specification that hold arguments, by their keys: the parser builds with both."""
+    return {key: dict(spec[key]) for key in ("init_args", "dict_kwargs") if isinstance(spec.get(key), dict)}
 
 
 def _without_looks(config: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +233,7 @@ class _Paths:
                 f"{self.where} has {type(spec).__name__} for a {kind.__name__}: it is damaged, or of another program"
             )
         found = lookup(spec["class_path"], kind)
-        parts = {key: dict(spec[key]) for key in ("init_args", "dict_kwargs") if spec.get(key)}
+        parts = _parts(spec)
         for arguments in parts.values():
             self._keep_allowed(arguments, found, kind)
         return {**spec, **parts}

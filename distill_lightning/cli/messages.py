@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from distill_lightning.cli import options
 from distill_lightning.errors import InputError, first_input_error, nearest
-from distill_lightning.ranges import faults
+from distill_lightning.ranges import refuse_faults
 from distill_lightning.runs import SHAPE
 from distill_lightning.runs.declared import named_class
 
@@ -102,8 +102,7 @@ def refuse_out_of_range(config: Namespace, verb: str) -> None:
     known = options.plain_options(verb)
     plain = [(name, (known[name].hint, config.get(name))) for name in known if name in config]
     for name, argument in [*plain, *_arguments(config)]:
-        for where, wrong, expected in faults(argument[0], argument[1], name):
-            raise InputError(f"{where} is {wrong}: it must be {expected}")
+        refuse_faults(argument[0], argument[1], name)
         if name in options.CHOICES and isinstance(argument[1], str):
             choices = options.CHOICES[name]()
             if argument[1] not in choices:

@@ -20,6 +20,7 @@ from distill_lightning.callbacks.reestimate_batch_norm import Pictures
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError, nearest
+from distill_lightning.kinds import is_union
 from distill_lightning.methods.base import Method
 from distill_lightning.ranges import Count, Range, RunSeed
 from distill_lightning.signatures import REQUIRED, Argument, signature
@@ -114,14 +115,14 @@ def _is_builtin(hint: type) -> bool:
 def takes_list(hint: Any) -> bool:
     """Whether a type hint takes a list of the classes that it names."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, types.UnionType) or origin is typing.Union:
+    if is_union(hint):
         return any(takes_list(one) for one in inner)
     return inspect.isclass(origin) and origin is not tuple and issubclass(origin, collections.abc.Iterable)
 
 
 def takes_one(hint: Any) -> bool:
     """Whether a type hint takes a single object of the classes that it names."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if is_union(hint):
         return any(takes_one(one) for one in typing.get_args(hint))
     return bool(kinds(hint)) and not takes_list(hint)
 
@@ -223,7 +224,7 @@ def in_words(hint: Any) -> str:
         return in_words(inner[0]) if inner[1] == Range() else f"{in_words(inner[0])}, {inner[1]}"
     if origin is typing.Literal:
         return f"one of {_listed(map(str, inner))}"
-    if origin is typing.Union or isinstance(hint, types.UnionType):
+    if is_union(hint):
         every = [one for one in alternatives(hint) if one is not Tensor]
         words = [
             str(word) for one in every if typing.get_origin(one) is typing.Literal for word in typing.get_args(one)
@@ -293,7 +294,7 @@ def required(made_by: Any, hint: Any, given: Mapping[str, Any]) -> list[str]:
 
 def alternatives(hint: Any) -> list[Any]:
     """The types of a union; the hint itself if it is none. None is left out."""
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
+    if is_union(hint):
         return [one for inner in typing.get_args(hint) for one in alternatives(inner) if one is not types.NoneType]
     return [hint]
 

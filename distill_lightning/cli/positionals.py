@@ -9,8 +9,9 @@ from pathlib import Path
 
 from distill_lightning.config_files import find
 from distill_lightning.errors import InputError
-from distill_lightning.exporting.opening import ENSEMBLE
+from distill_lightning.methods.base import Method
 from distill_lightning.runs import RunConfig
+from distill_lightning.specs import lookup
 
 WITHOUT_VALUE = ("--help", "-h", "--print_config", "--use_ema")
 LAST = Path("checkpoints", "last.ckpt")
@@ -74,7 +75,8 @@ def checkpoint_of(given: str) -> str:
         print(f"checkpoint: {path / LAST}", flush=True)
         return str(path / LAST)
     if (config := path / "config.yaml").is_file():
-        if (RunConfig.read(path).options["model"] or {}).get("class_path") == ENSEMBLE:
-            raise InputError(f"{path} is a run of Ensemble, which has no checkpoint: give --config {config}")
+        method = lookup(str(RunConfig.read(path).options["model"].get("class_path")), Method)
+        if method is not None and not method.leaves_checkpoint:
+            raise InputError(f"{path} is a run of {method.__name__}, which has no checkpoint: give --config {config}")
         raise InputError(f"{path} has no {LAST}: the run has saved none yet, or it was removed")
     raise InputError(f"{path} is no run's folder: expected a folder with {LAST}, or a checkpoint")

@@ -57,8 +57,7 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
         return plan_study(search.study({ENTRY: values}), given.log_dir, resolve, [*search.given]).runs
 
     first = [plan(values) for values in search.corners()]  # a wrong value is found before the first trial
-    for runs in first:
-        known = resolve([*runs[0].arguments]).val_tags
+    for known in (runs[0].val_tags for runs in first):
         if known is not None and search.metric not in known:
             raise InputError(f"{search.path}: metric is {search.metric}: give one of {', '.join(sorted(known))}")
     workers = workers_of(given, [run.resources for run in first[0]], gpus, folder)

@@ -38,15 +38,16 @@ class WithPeers(Method):
         if not peers:
             raise InputError(f"{type(self).__name__}.peers is an empty list: give one network or more")
         self.given_peers = peers
-        if self.maker is not None and any(isinstance(peer, nn.Module) for peer in peers):
-            raise InputError(f"{type(self).__name__}.network is a class, but a peer is a network: {ALIKE}")
-        if self.maker is None:
-            self._set_peers([peer for peer in peers if isinstance(peer, nn.Module)])
+        name, networks = type(self).__name__, [peer for peer in peers if isinstance(peer, nn.Module)]
+        if self.maker is None and len(networks) < len(peers):
+            raise InputError(f"{name}.network is a network, but a peer is a class: {ALIKE}")
+        if self.maker is not None and networks:
+            raise InputError(f"{name}.network is a class, but a peer is a network: {ALIKE}")
+        if networks:
+            self._set_peers(networks)
 
     def _set_peers(self, peers: list[nn.Module]) -> None:
         name = type(self).__name__
-        if len(peers) < len(self.given_peers):
-            raise InputError(f"{name}.network is a network, but a peer is a class: {ALIKE}")
         if len({id(network) for network in (self.model, *peers)}) <= len(peers):
             raise InputError(f"{name} has a network twice: give copies with weights of their own")
         self.peers = nn.ModuleList(self.with_activation(peer).to(memory_format=self.memory_format) for peer in peers)

@@ -159,7 +159,7 @@ class RunConfig:
         matters = {k: v for k, v in flatten(parts).items() if k not in self.declared.free}
         return _without_watchers(matters, trainer.get("callbacks"))
 
-    @cached_property
+    @property
     def flat_options(self) -> dict[str, Any]:
         """All options by full name, with the callbacks numbered as in ``result_options``."""
         return _without_watchers(flatten(self.options), (self.options.get("trainer") or {}).get("callbacks"))

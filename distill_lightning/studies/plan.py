@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class PlannedRun:
     """A run of another entry with the same configuration. If there is one, this run is not trained again."""
     resources: Resources = NOTHING_SAID
     """What the machine that trains it must have."""
+    val_tags: frozenset[str] | None = None
+    """See Resolved."""
 
     @property
     def name(self) -> str:
@@ -223,12 +225,13 @@ class _Planner:
         filled = substitute(options, paths)
         seed = filled.pop("seed_everything", None)
         given = self.given if entry.function is None else _of_data(self.given)
-        resolved, trains, stem = self.resolve_run(entry, options, paths, where)
+        resolved = self.resolve_run(entry, options, paths, where)
+        config = resolved.config
         if seed is not None and not any(word.startswith("--seed_everything") for word in given):
-            resolved = resolved.with_options(seed_everything=seed)
-        mark = resolved.id(lambda folder: self.identities.get(folder) or identity(folder))
+            config = config.with_options(seed_everything=seed)
+        mark = config.id(lambda folder: self.identities.get(folder) or identity(folder))
         name = re.sub(r"[^\w.=-]+", "_", run_name(entry.name, variables)).encode()[:LONGEST_NAME_BYTES]
-        folder = stem / f"{name.decode(errors='ignore')}-{mark[:8]}"
+        folder = resolved.stem / f"{name.decode(errors='ignore')}-{mark[:8]}"
         what = named(folder, mark)
         twins = self.by_identity.setdefault(what, [])
         if twin := next((twin for twin in twins if twin.entry == entry.name), None):
@@ -243,21 +246,19 @@ class _Planner:
         else:
             arguments = (*_begin(entry), *as_arguments(filled), *given)
             if seed is not None:  # put after any --config in ``given``, because that has a seed too
-                arguments += (f"--seed_everything={resolved.seed}",)
+                arguments += (f"--seed_everything={config.seed}",)
             arguments += ("--log_dir", self.log_dir, "--name", folder.name)
             arguments += () if entry.function else ("--ckpt_path", "auto")
             folder = self.finished.get(what, folder)
-        gpus = requested_gpus(resolved.options["trainer"].get("devices"))
-        of_entry = (first, entry.resources)
-        run = PlannedRun(entry.name, variables, arguments, mark, folder, trains, gpus, tuple(needs), *of_entry)
+        gpus = requested_gpus(config.options["trainer"].get("devices"))
+        more = (resolved.trains, gpus, tuple(needs), first, entry.resources, resolved.val_tags)
+        run = PlannedRun(entry.name, variables, arguments, mark, folder, *more)
         twins.append(run)
         self.identities[folder] = what
         return run
 
-    def resolve_run(
-        self, entry: Entry, options: Options, paths: dict[str, str | list[str]], where: str
-    ) -> tuple[RunConfig, bool, Path]:
-        """A run's configuration, whether it trains, and the folder that its folder lies in.
+    def resolve_run(self, entry: Entry, options: Options, paths: dict[str, str | list[str]], where: str) -> Resolved:
+        """What a run's options resolve to, without its seed.
 
         Resolving is slow. Runs that differ only in their seed and in the paths of references have the same
         configuration otherwise. So the options are resolved once, without the seed and with marks in place of paths,
@@ -278,7 +279,7 @@ class _Planner:
                 raise InputError(f"{where}: {message}") from error
         resolved = self.resolved[key]
         marked = {mark: paths[text] for text, mark in marks.items()}
-        return resolved.config.replaced(substitute(resolved.config.options, marked)), resolved.trains, resolved.stem
+        return replace(resolved, config=resolved.config.replaced(substitute(resolved.config.options, marked)))
 
     def find(self, reference: Reference, variables: Variables, where: str) -> tuple[tuple[PlannedRun, ...], bool]:
         """The runs that a reference selects, and whether it stands for a list of paths."""

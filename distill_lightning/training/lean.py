@@ -24,7 +24,7 @@ from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.methods.taught import Taught
-from distill_lightning.ranges import Count, CountOrZero, NonNegative, Positive, Range, faults
+from distill_lightning.ranges import Count, CountOrZero, NonNegative, Positive, Range, refuse_faults
 
 QUIET = r"(lightning|jsonargparse|torchmetrics|torch)\b"
 """Modules whose warnings the user cannot act on."""
@@ -107,7 +107,7 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
     plugins: list[Any] = [checkpoint_io]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
-    callbacks: list[Callback] = _listed(options.get("callbacks"))
+    callbacks: list[Callback] = listed(options.get("callbacks"))
     if isinstance(method, Taught) and method.teachers:
         if any(isinstance(callback, SoftTargets) for callback in callbacks):
             raise InputError(f"{type(method).__name__} has a teacher, and SoftTargets another one: leave one out")
@@ -123,11 +123,11 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
         "enable_progress_bar": any(isinstance(callback, ProgressBar) for callback in callbacks),
         # the program's own loggers need the run's folder, which is chosen later
         "logger": False,
-        "plugins": plugins + _listed(options.get("plugins")),
+        "plugins": plugins + listed(options.get("plugins")),
         "profiler": options.get("profiler") or NullProfiler(),
     }
     refuse_twins(callbacks)
-    loggers = [logger for logger in _listed(options.get("logger")) if not isinstance(logger, bool)]
+    loggers = [logger for logger in listed(options.get("logger")) if not isinstance(logger, bool)]
     return Equipment(added, checkpoint_io, loggers)
 
 
@@ -170,8 +170,7 @@ def refuse_odd_numbers(options: Mapping[str, Any]) -> None:
     """
     for name, hint in RANGES.items():
         if isinstance(given := options.get(name), int | float):
-            for where, wrong, expected in faults(hint, given, f"trainer.{name}"):
-                raise InputError(f"{where} is {wrong}: it must be {expected}")
+            refuse_faults(hint, given, f"trainer.{name}")
 
 
 def refuse_twins(callbacks: Sequence[Callback]) -> None:
@@ -197,5 +196,6 @@ def refuse_overfit(options: Mapping[str, Any]) -> None:
         raise InputError("trainer.overfit_batches does not work here: give data.train_part instead, say 64")
 
 
-def _listed(given: Any) -> list[Any]:
+def listed(given: Any) -> list[Any]:
+    """An option of the trainer that takes one object or several, as a list; empty for None."""
     return [one for one in (given if isinstance(given, list | tuple) else [given]) if one is not None]
