@@ -85,6 +85,7 @@ from .methods.nst import NST as NST
 from .methods.ofd import OFD as OFD
 from .methods.okddip import OKDDip as OKDDip
 from .methods.one import ONE as ONE
+from .methods.pcl import PCL as PCL
 from .methods.pkt import PKT as PKT
 from .methods.ps_kd import PSKD as PSKD
 from .methods.reviewkd import ReviewKD as ReviewKD

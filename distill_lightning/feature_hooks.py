@@ -14,22 +14,28 @@ class FeatureHook:
         in_eval: whether to hold it in eval mode, too.
         copies: whether to hold a copy of the input, made before the module is called. A module that changes its input
             in place, such as ReLU(inplace=True), needs it.
+        parts: into how many equal parts the rows of the output are cut, of which only the first is passed on to the
+            modules that follow. All rows are held.
     """
 
-    def __init__(self, inputs: bool = False, in_eval: bool = False, copies: bool = False) -> None:
-        self.inputs, self.in_eval, self.copies = inputs, in_eval, copies
+    def __init__(self, inputs: bool = False, in_eval: bool = False, copies: bool = False, parts: int = 1) -> None:
+        self.inputs, self.in_eval, self.copies, self.parts = inputs, in_eval, copies, parts
         self._held: Tensor | None = None
 
     def watch(self, module: nn.Module) -> RemovableHandle:
         """Registers this hook with a module. A deep copy of the module gets its own hook."""
         return module.register_forward_pre_hook(self) if self.copies else module.register_forward_hook(self)
 
-    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> None:
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> Tensor | None:
         if module.training or self.in_eval:
             if self.copies:
                 self._held = inputs[0].clone()
             else:
                 self._held = inputs[0] if self.inputs else output
+            if self.parts > 1:
+                assert output is not None
+                return output[: len(output) // self.parts]
+        return None
 
     def take(self) -> Tensor:
         """Returns the held tensor and releases it.
@@ -44,4 +50,4 @@ class FeatureHook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy or a pickle does not contain the held tensor
-        return FeatureHook, (self.inputs, self.in_eval, self.copies)
+        return FeatureHook, (self.inputs, self.in_eval, self.copies, self.parts)

@@ -56,6 +56,7 @@ from distill_lightning.methods.nst import NST
 from distill_lightning.methods.ofd import OFD
 from distill_lightning.methods.okddip import OKDDip
 from distill_lightning.methods.one import ONE
+from distill_lightning.methods.pcl import PCL
 from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.reviewkd import ReviewKD
@@ -84,6 +85,7 @@ CLASSES = {
     "reviewkd": ReviewKD, "simkd": SimKD, "crd": CRD, "seed": SEED, "vid": VID, "srrl": SRRL,
     "nst": NST, "cat_kd": CATKD,
     "nkd": NKD, "wsld": WSLD, "ctkd": CTKD, "ca_mkd": CAMKD, "branches": Branches, "one": ONE, "okddip": OKDDip,
+    "pcl": PCL,
 }  # fmt: skip
 METHODS = list(CLASSES)
 FEATURE_TAUGHT = (
@@ -92,7 +94,7 @@ FEATURE_TAUGHT = (
 """Those that learn from the features of a teacher."""
 TAUGHT = ("kd", "born_again", "tf_kd_self", "dkd", "dist", "nkd", "wsld", "ctkd", "ca_mkd", *FEATURE_TAUGHT)
 """Those that have a teacher."""
-BRANCHED = ("branches", "one", "okddip")
+BRANCHED = ("branches", "one", "okddip", "pcl")
 """Those that train a network in branches."""
 
 

@@ -190,6 +190,7 @@ CASES = [
     digits("mr_kd", "mr_kd", "--model.every_n_steps 3"),
     digits("nkd", "nkd", TAUGHT),
     digits("okddip", "okddip"),
+    digits("pcl", "pcl"),
     digits("one", "one"),
     digits("pkt", "pkt", TAUGHT),
     digits("vid", "vid", TAUGHT),

@@ -90,6 +90,7 @@ def test_every_yaml_runs(path, small, fitted):
     checkpoint = load(run)
     beside = {"DML": {"peers"}, "KDCL": {"peers"}, "BYOT": {"heads"}, "MrKD": {"fusion"}, "CTKD": {"raw_temperature"}}
     beside |= {"Branches": {"branches"}, "ONE": {"branches", "gate"}, "OKDDip": {"branches", "query", "key"}}
+    beside |= {"PCL": {"branches", "group"}}
     beside |= {name: {"adapters"} for name in ("FitNets", "OFD", "ReviewKD", "CRD", "SEED", "VID", "SRRL")}
     trained = {"model"} | beside.get(model.get("class_path"), set())
     assert {k.partition(".")[0] for k in checkpoint["state_dict"]} == trained

@@ -7,7 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import BRANCHED, CONFIGS, METHODS, TAUGHT, assert_same_run, distill, load, rows, rows_of_any_world, start
+
+import distill_lightning as dl
+from distill_lightning.data.digits import Digits
 
 NET = ["--model.network", "LeNet300100", "--model.optimizer.lr", 0.03, "--trainer.accelerator", "cpu"]
 OF_EACH = ("byot", "dist", "sp", "rkd", "pkt", "one", "fitnets", "ofd", "reviewkd", "simkd", "srrl")
@@ -118,6 +122,23 @@ def test_a_run_of_one_process_goes_on_with_two(more):
     assert [row[:2] for row in rows(one)] == [row[:2] for row in rows(two)]
     for (_, tag, a), (_, _, b) in zip(rows_of_any_world(one), rows_of_any_world(two), strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-4), tag
+
+
+def test_all_processes_evaluate_what_is_saved():
+    """Each process has seen other samples, so its batch norm has other statistics: those of the first one are saved."""
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", *SHORT, "--trainer.accelerator", "cpu"]
+    given += ["--trainer.callbacks", "EMA", "--trainer.callbacks.decay", 0.8]
+    run("two", *given, "--trainer.devices", 2)
+    data = Digits()
+    data.setup("test")
+    data.read_test_part()
+    measured = {tag: value for _, tag, value in rows(Path("logs/digits/baseline/two"))}
+    for use_ema in (False, True):
+        network = dl.load("logs/digits/baseline/two", use_ema=use_ema).network.eval()
+        with torch.no_grad():
+            logits = network(data.normaliser(data.test.source.images))
+        nll = torch.nn.functional.cross_entropy(logits, data.test.labels).item()
+        assert measured["test/nll_ema" if use_ema else "test/nll"] == pytest.approx(nll, rel=1e-5)
 
 
 def test_two_processes_resume_exactly():

@@ -39,6 +39,19 @@ def test_it_holds_nothing_in_evaluation():
     assert hook.take() is X
 
 
+def test_it_passes_on_the_first_part_of_the_rows():
+    hook = FeatureHook(parts=3)
+    network = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+    hook.watch(network[0])
+    other, its_hook = copy.deepcopy((network, hook))
+    for here, held in ((network, hook), (other, its_hook)):
+        assert here(X).equal(network[0].eval()(X[:1]).relu())
+        network[0].train()
+        assert held.take().equal(network.eval()[0](X))
+        network.train()
+    assert network.eval()(X).shape == (3, 4), "all of them in evaluation"
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])
 def test_a_copy_of_the_network_gives_it_nothing(duplicate):
     layer, hook = watched(False)

@@ -56,6 +56,21 @@ def test_kdcl():
     assert torch.allclose(s.grad, of_one.grad), "no gradient flows through the target"
 
 
+def test_pcl():
+    """Each member learns from the group, and from the means of the others, not from its own."""
+    means = [S.roll(1, 0), T.roll(1, 1), 2 * C]
+    assert losses.pcl([S, T, C], GROUP, means, temperature=3).item() == pytest.approx(5.383880794, abs=1e-8)
+    assert losses.pcl([S, T], S, [T, S], temperature=3).item() == pytest.approx(losses.kd(T, S, temperature=3).item())
+
+    def of_members(s, t):
+        return losses.pcl([s, t], GROUP, means[:2], temperature=3)
+
+    assert torch.autograd.gradcheck(of_members, leaves(S, T))
+    s, t, group, mean = leaves(S, T, GROUP, means[0])
+    losses.pcl([s, t], group, [mean, T], temperature=3).backward()
+    assert s.grad.abs().max() > 0 and group.grad is None and mean.grad is None
+
+
 def test_several_teachers_are_weighted_by_sample():
     teachers = torch.stack([T, T.roll(1, 1)])
     assert losses.ca_mkd(S, teachers, Y, temperature=4).item() == pytest.approx(0.721587945, abs=1e-8)

@@ -43,6 +43,7 @@ PURE = {
     "plots",
     "feature_hooks",
     "frozen_copies",
+    "moving_average",
 }
 DATA = GROUND | {"pillow_decoding", "models", "weights", "checkpoints", "data"}
 METHODS = (
@@ -88,6 +89,7 @@ MAY_IMPORT = {
     "depth_figures": set(),
     "feature_hooks": set(),
     "frozen_copies": set(),
+    "moving_average": set(),
     "optimizers": {"errors", "recorded"},
     "initializers": {"errors", "ranges", "recorded", "seeds"},
     "schedules": {"errors", "ranges", "recorded"},
@@ -218,6 +220,7 @@ PLAIN = [
     "schedules",
     "feature_hooks",
     "frozen_copies",
+    "moving_average",
 ]
 PLAIN += ["optimizers", "soft_targets", "weights"]
 HEAVY = {"lightning", "torchvision", "torchmetrics", "jsonargparse", "rich", "sklearn"}

@@ -58,7 +58,7 @@ def options(method: str, teacher: Path, mode: str = "online") -> list:
     return ["--config", CONFIGS / "digits" / f"{method}.yaml", *SMALL, *more]
 
 
-REMEMBER = ("kd", "dlb", "ps_kd", "mr_kd", "snapshot", "dml", "crd", "seed", "okddip")
+REMEMBER = ("kd", "dlb", "ps_kd", "mr_kd", "snapshot", "dml", "crd", "seed", "okddip", "pcl")
 """Methods that keep something between steps, have several networks, or read a table."""
 OTHER_CHECKPOINTS = [["--checkpoint.every_n_steps", 2], ["--trainer.val_check_interval", 3]]
 

@@ -4,7 +4,7 @@
 
 theta_n are the weights after n optimizer steps. The smaller d_n of the first steps lets the average leave the initial
 weights soon. Floating-point buffers (the running statistics of batch norm) are averaged in the same way; whole numbers,
-such as the count of batches, are copied.
+such as the count of batches, are copied. The average has float32 numbers, also where the weights have fewer bits.
 
 The average does not change training. Each validation and the test also evaluate the averaged network, and log its
 metrics with the ending ``_ema``. The average is in every checkpoint, so that a run is resumed exactly: under
@@ -25,6 +25,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.evaluation import METRICS
 from distill_lightning.lightning_internals import completes_no_step
 from distill_lightning.methods.base import Method
+from distill_lightning.moving_average import as_average, move_average
 from distill_lightning.ranges import OpenFraction
 from distill_lightning.recorded import Recorded
 from distill_lightning.values import TimelineGiver
@@ -59,9 +60,8 @@ class EMA(Recorded, Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         now = _network(pl_module).state_dict()
         kept = self.weights or now
-        self.weights = {name: kept[name].to(value.device, copy=True) for name, value in now.items()}
+        self.weights = as_average({name: kept[name].to(value.device) for name, value in now.items()})
 
-    @torch.no_grad()
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
@@ -69,11 +69,7 @@ class EMA(Recorded, Callback):
             return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, value in _network(pl_module).state_dict().items():
-            if value.is_floating_point():
-                self.weights[name].lerp_(value, 1 - decay)
-            else:
-                self.weights[name].copy_(value)
+        move_average(self.weights, _network(pl_module).state_dict(), decay)
 
     # Evaluation. It comes before that of the weights themselves, whose sums it would disturb
 

@@ -5,7 +5,7 @@ Hinton et al. is ``w_hard * cross_entropy(s, y) + w_soft * kd(s, t, temperature=
 beside the network (adapters, banks) is an argument.
 """
 
-from distill_lightning.losses.groups import kdcl, kdcl_target, okddip, one, ramp, weighted_logits
+from distill_lightning.losses.groups import kdcl, kdcl_target, okddip, one, pcl, ramp, weighted_logits
 from distill_lightning.losses.logits import (
     ca_mkd,
     cross_entropy,
@@ -92,6 +92,7 @@ __all__ = [
     "okddip",
     "one",
     "past_predictions",
+    "pcl",
     "pkt",
     "ramp",
     "rkd_angle",

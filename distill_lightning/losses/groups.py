@@ -82,6 +82,26 @@ def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target
     return one(logits, kdcl_target(logits, labels, target), temperature=temperature)
 
 
+def pcl(logits: Sequence[Tensor], group_logits: Tensor, mean_logits: Sequence[Tensor], *, temperature: float) -> Tensor:
+    """sum_m T^2 [ KL(p^T(z_g) || p^T(z_m)) + 1/(M-1) sum_{j != m} KL(p^T(t_j) || p^T(z_m)) ], PCL (Wu & Gong, AAAI
+    2021, arXiv:2006.04147).
+
+    The group teaches each member, and so do the other members with averaged weights. The gradient flows into z_1, ...,
+    z_M alone.
+
+    Args:
+        logits: z_1, ..., z_M, (B, K) each; M is 2 or more.
+        group_logits: z_g, (B, K).
+        mean_logits: t_1, ..., t_M, (B, K) each, of the members with averaged weights.
+        temperature: T.
+    """
+    terms = [one(logits, group_logits, temperature=temperature)]
+    for j, mean in enumerate(mean_logits):
+        others = [mine for m, mine in enumerate(logits) if m != j]
+        terms.append(one(others, mean, temperature=temperature) / len(others))
+    return torch.stack(terms).sum()
+
+
 def okddip(peers: Sequence[Tensor], attention: Tensor, leader: Tensor, *, temperature: float) -> Tensor:
     """sum_i T^2 KL(p^T(sum_j A_ij z_j) || p^T(z_i)) + T^2 KL(p^T(mean_j z_j) || p^T(z_l)), diverse peers and their
     leader (OKDDip: Chen et al., AAAI 2020, arXiv:1912.00350).

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from distill_lightning import masks as masking
 from distill_lightning.data.plans import BatchPlan
-from distill_lightning.distributed import from_first_into
 from distill_lightning.lottery.packing import latencies
 from distill_lightning.lottery.rewinding import copied, put
 from distill_lightning.methods.base import Method
@@ -49,9 +48,7 @@ def measure_round(
     """
     network, data, best = method.model, method.image_data, ending.best
     data.read_test_part()
-    # as DDP does before each forward pass: all processes take the running statistics of the first one
-    for buffer in network.buffers():
-        from_first_into(buffer)
+    method.share_buffers()  # before they are copied
     row: dict[str, Any] = {
         "round": ending.number,
         "density": masking.density(ending.masks),

@@ -1,13 +1,14 @@
 """The base class of the methods that train a network in branches."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.features import stage_ends
+from distill_lightning.features import last_linear, stage_ends
 from distill_lightning.methods.base import Method
 from distill_lightning.models.branched import new_branch, shared_channels
 from distill_lightning.models.outputs import in_full, main_output
@@ -36,19 +37,21 @@ class Branched(Method):
         InputError: M is 1, or the network has no stages and ``shared_layer`` is not given.
     """
 
+    separate_views: ClassVar = False
+    """Whether each branch gets a view of its own of the same samples."""
+
     def __init__(self, network: Network, branches: Count = 3, shared_layer: str | None = None, **kwargs: Any) -> None:
-        self.given_layer = shared_layer  # before the network is set
+        self.given_layer, self.number = shared_layer, branches  # before the network is set
         super().__init__(network, **kwargs)
         if branches < 2:
             name = type(self).__name__
             raise InputError(f"{name}.branches is {branches}: one branch is the plain network, give 2 or more")
-        self.number = branches
         self.branches = nn.ModuleList()
 
     def network_is_set(self, network: nn.Module) -> None:
         """Watches the shared layer of the network."""
         self.shared_layer = _last_shared(network) if self.given_layer is None else self.given_layer
-        self.at_layer = FeatureHook()
+        self.at_layer = FeatureHook(parts=self.number if self.separate_views else 1)
         modules = dict(network.named_modules())
         if self.shared_layer in modules:  # if not, the check before the fit says so
             self.at_layer.watch(modules[self.shared_layer])
@@ -73,12 +76,50 @@ class Branched(Method):
         for _ in range(self.number - 1):
             self.branches.append(new_branch(self.model, self.shared_layer).to(memory_format=self.memory_format))
 
+    def watch_heads(self, branches: Iterable[nn.Module]) -> tuple[list[FeatureHook], int]:
+        """Watches the input of the last linear layer of each of some branches.
+
+        Returns:
+            The hooks, and the width D of these inputs, which are (B, D).
+
+        Raises:
+            InputError: there is no linear layer.
+        """
+        heads = [last_linear(branch) for branch in branches]
+        hooks, widths = [FeatureHook(inputs=True) for _ in heads], []
+        for hook, head in zip(hooks, heads, strict=True):
+            if head is None:
+                name, network = type(self).__name__, type(self.model).__name__
+                raise InputError(f"{name} needs the inputs of linear layers, and {network} has none")
+            hook.watch(head)
+            widths.append(head.in_features)
+        return hooks, widths[0]
+
     def logits_of_branches(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The logits (B, K) of each branch, the network's own first, and the shared feature map (B, C, H, W)."""
-        own = self(images)
-        at_layer = self.at_layer.take()
-        others = [main_output(branch(at_layer)) for branch in self.branches]
-        return [own, *map(in_full, others)], at_layer
+        """The logits (B, K) of each branch, the network's own first, and the shared feature map (B, C, H, W).
+
+        With ``separate_views``, the pictures are M views of n samples, one view after the other, and the logits of each
+        branch are (n, K), of its own view.
+        """
+        return logits_of_branches(self, self.at_layer, self.branches, images)
+
+
+def logits_of_branches(
+    network: Callable[[Tensor], Tensor], at_layer: FeatureHook, branches: nn.ModuleList, images: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """The logits of all branches, see ``Branched.logits_of_branches``.
+
+    Args:
+        network: the network whose own end is the first branch.
+        at_layer: the hook at its shared layer.
+        branches: the other branches.
+        images: normalised pictures, (B, C, H, W).
+    """
+    own = in_full(main_output(network(images)))
+    shared = at_layer.take()
+    views = [shared] * (1 + len(branches)) if at_layer.parts == 1 else shared.chunk(at_layer.parts)
+    others = [main_output(branch(view)) for branch, view in zip(branches, views[1:], strict=True)]
+    return [own, *map(in_full, others)], shared
 
 
 def _last_shared(network: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Independent branches: the control of ONE and OKDDip.
+"""Independent branches: the control of ONE, OKDDip and PCL.
 
     L = sum_m CE(y, z_m)
 

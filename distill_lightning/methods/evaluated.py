@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill_lightning.confusion import draw
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import EvalLoader, limited
-from distill_lightning.distributed import say
+from distill_lightning.distributed import from_first_into, say
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import METRICS, Evaluation
 from distill_lightning.lightning_internals import LeanModule
@@ -168,6 +168,22 @@ class Evaluated(Recorded, LeanModule):
             metrics = self.metrics_for(logits)
             metrics.update(metrics.biased(logits), batch.labels)
 
+    def share_buffers(self) -> None:
+        """Gives the network of each process the buffers of the first one, which are those that are saved.
+
+        Otherwise each process would evaluate with the running statistics of its own samples.
+        """
+        for buffer in self.model.buffers():
+            from_first_into(buffer)
+
+    def on_validation_start(self) -> None:
+        """See ``share_buffers``."""
+        self.share_buffers()
+
+    def on_test_start(self) -> None:
+        """See ``share_buffers``."""
+        self.share_buffers()
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
         self.evaluate(as_batch(batch))
@@ -188,6 +204,7 @@ class Evaluated(Recorded, LeanModule):
             The metrics over all processes, by name.
         """
         batches = limited(len(loader), limit)
+        self.share_buffers()
         training, precision = self.training, self.trainer.precision_plugin
         self.eval()
         with precision.forward_context():

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.features import last_linear
 from distill_lightning.losses import okddip, ramp
 from distill_lightning.methods.branched import Branched
 from distill_lightning.models.outputs import input_type
@@ -76,13 +75,7 @@ class OKDDip(Branched):
             InputError: the network ends in no linear layer.
         """
         super().build(info)
-        heads = [head for peer in self.branches if (head := last_linear(peer)) is not None]
-        if len(heads) < len(self.branches):
-            raise InputError(f"OKDDip compares the inputs of linear layers, and {type(self.model).__name__} has none")
-        self.pooled = [FeatureHook(inputs=True) for _ in heads]
-        for hook, head in zip(self.pooled, heads, strict=True):
-            hook.watch(head)
-        width = heads[0].in_features
+        self.pooled, width = self.watch_heads(self.branches)
         self.query, self.key = (
             nn.Linear(width, max(1, width // 8), bias=False).to(*input_type(self.model)) for _ in range(2)
         )

@@ -129,7 +129,7 @@ class Gate(Ranged, nn.Module):
 class BranchEnsemble(Ranged, nn.Module):
     """All branches of a network that was trained in branches: the mean of their logits, or the mean that a gate weighs.
 
-    Its weights come from a checkpoint of ONE, OKDDip or Branches.
+    Its weights come from a checkpoint of ONE, OKDDip, PCL or Branches.
 
     Args:
         network: the network that was trained in branches. Its own weights are not used.

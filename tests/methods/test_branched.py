@@ -13,10 +13,11 @@ from torch import nn
 import distill_lightning as dl
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
-from distill_lightning.losses import kd, ramp, weighted_logits
+from distill_lightning.losses import kd, pcl, ramp, weighted_logits
 from distill_lightning.methods.branches import Branches
 from distill_lightning.methods.okddip import OKDDip
 from distill_lightning.methods.one import ONE
+from distill_lightning.methods.pcl import PCL
 from distill_lightning.models import VGG16, BranchEnsemble, ConvNet, LeNet300100, ResNet8
 from distill_lightning.models.branched import layers_after, new_branch, shared_channels
 from distill_lightning.models.early_exit import trunk
@@ -80,7 +81,7 @@ def test_a_trunk_and_a_branch_are_the_network(network, layer, size):
         assert parameter.ndim < 2 or not fresh[name].equal(parameter)
 
 
-@pytest.mark.parametrize("method", [Branches, ONE, OKDDip])
+@pytest.mark.parametrize("method", [Branches, ONE, OKDDip, PCL])
 def test_the_deployed_network_is_plain_and_branches_differ(method):
     built = made(method)
     keys = built.state_dict().keys()
@@ -89,7 +90,11 @@ def test_the_deployed_network_is_plain_and_branches_differ(method):
     assert {k.split(".")[1] for k in keys if k.startswith("branches.")} == {str(m) for m in range(number)}
     (own, *others), at_layer = built.logits_of_branches(IMAGES)
     assert at_layer.shape == (6, 32, 4, 4)
-    assert len(others) == number and own.equal(built.model(IMAGES))
+    assert len(others) == number
+    if method is PCL:  # each branch has two rows of its own
+        assert [len(z) for z in (own, *others)] == [2, 2, 2]
+        return
+    assert own.equal(built.model(IMAGES))
     assert all(not a.allclose(b) for a in others for b in (own, *others) if a is not b)
 
 
@@ -138,6 +143,58 @@ def test_okddip_is_its_equation():
     assert terms["soft"].item() == pytest.approx(expected.item(), rel=1e-4)
     gradients = torch.autograd.grad(terms["soft"], [method.query.weight, method.key.weight])
     assert all(gradient.abs().max() > 0 for gradient in gradients)
+
+
+def test_pcl_is_its_equation():
+    """Each branch gets a view of its own; batch norm in the shared stages has the rows of all views."""
+    method = made(PCL, temperature=2, ramp_epochs=10)
+    assert method.needs.views == 3 and not method.needs.allows_mixing
+    labels = torch.tensor([3, 5])
+    views = batch_of(IMAGES, labels.repeat(3), num_new=2)
+    plain = ConvNet()
+    plain.load_state_dict(method.model.state_dict())
+    ends = [layers_after(plain, "5"), *method.branches]
+    shared = trunk(plain, "5")(IMAGES)
+    heads = [dict(end.named_modules())["12"] for end in ends]
+    held = []
+    for head in heads:
+        head.register_forward_hook(lambda module, inputs, output: held.append(inputs[0]))
+    logits = [end(view) for end, view in zip(ends, shared.split(2), strict=True)]
+    group = torch.cat(held[:3], 1) @ method.group.weight.T + method.group.bias
+    terms = method.training_loss(views, at(epoch=5)).terms  # before the first step the averages are the weights
+    assert terms["ce"].item() == pytest.approx(sum(nn.functional.cross_entropy(z, labels) for z in logits).item())
+    assert terms["ce_group"].item() == pytest.approx(nn.functional.cross_entropy(group, labels).item(), rel=1e-5)
+    soft = ramp(5, 10) * pcl(logits, group, logits, temperature=2)
+    assert terms["soft"].item() == pytest.approx(soft.item(), rel=1e-4)
+    learners = method.group.parameters()
+    assert torch.autograd.grad(terms["soft"], learners, allow_unused=True, retain_graph=True) == (None,) * 2
+    assert torch.autograd.grad(terms["ce_group"], [method.group.weight])[0].abs().max() > 0
+    assert not any("averages" in name for name in method.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_averages_of_pcl(dtype):
+    """The mean of the weights at first, once a step; in float32, where 0.999 leaves bfloat16 as it is."""
+    method = made(PCL, decay=0.75).to(dtype)
+    views = batch_of(IMAGES.to(dtype), torch.arange(2).repeat(3), num_new=2)
+    name = "1.12.weight"
+    weight = method.branches[0].get_submodule("12").weight
+    seen = [weight.detach().float().clone()]
+    expected = seen[0]
+    for step in range(1, 7):
+        weight.data.add_(torch.randn_like(weight))
+        seen.append(weight.detach().float().clone())
+        expected = sum(seen[1:]) / step if step <= 4 else 0.75 * expected + 0.25 * seen[-1]
+        if step == 1:
+            assert method.training_loss(views, at(step=0)).terms["soft"].isfinite()
+            assert method.averages[name].equal(seen[-1]) and method.averages[name].dtype == torch.float32
+        for _ in range(2):  # the second batch only accumulates gradients
+            method.training_loss(views, at(step=step))
+        torch.testing.assert_close(method.averages[name], expected)
+        used = method._averaged[2][0].get_submodule("12").weight
+        assert used.equal(method.averages[name].to(dtype))
+        assert used.dtype == dtype and not used.requires_grad
+    assert not used.float().equal(weight.float())
 
 
 def test_what_is_deployed_is_what_was_measured(capsys):
@@ -209,8 +266,11 @@ def test_what_is_built_beside_the_network_loads_from_python():
         (lambda: ONE(Bypass()), "what follows first in Bypass needs more than the output of first"),
         (lambda: ONE(InPlace()), "what follows first in InPlace needs more than the output of first"),
         (lambda: OKDDip(nn.Sequential(nn.Conv2d(1, 10, 1), nn.Conv2d(10, 10, 8), nn.Flatten()), shared_layer="0"),
-         "OKDDip compares the inputs of linear layers, and Sequential has none"),
+         "OKDDip needs the inputs of linear layers, and Sequential has none"),
         (lambda: ONE(last_channels(), shared_layer="2"), r"ONE's gate reads maps .C, H, W., and 2 of Sequential gives"),
+        (lambda: PCL(nn.Sequential(nn.Conv2d(1, 10, 1), nn.Conv2d(10, 10, 8), nn.Flatten()), shared_layer="0"),
+         "PCL needs the inputs of linear layers, and Sequential has none"),
+        (lambda: PCL(ConvNet(), decay=1.0), "PCL.decay is 1.0"),
         (lambda: Branches(ConvNet(), fine_tuning=FineTuning(frozen=["0"])), "leave fine_tuning out"),
     ],
 )  # fmt: skip

@@ -21,6 +21,7 @@ NEEDS_MORE = {
     "cs_kd": "a second picture of each class",
     "ddgsd": "2 views of each picture",
     "kdcl": "2 views of each picture",
+    "pcl": "3 views of each picture",
     "byot": "a description of the data",
     "mr_kd": "a description of the data",
     "ps_kd": "a description of the data",
