@@ -39,6 +39,8 @@ PARTS: dict[str, tuple[type, ...]] = {
     "pytorch-lightning_version": (str,),
 }
 """The types of the parts of a checkpoint. Each part may be missing."""
+AVERAGED = "averaged"
+"""The part that ``with_averaged_weights`` adds."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -145,17 +147,25 @@ def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None
         checkpoint: the content of the checkpoint.
         network: the network to load. If it has a method ``weights_in``, that finds the weights; otherwise they are
             those under ``model.``.
+
+    Raises:
+        InputError: the weights are averaged, and the network has parts that are not.
     """
     weights = checkpoint["state_dict"]
     weights_in: Any = getattr(network, "weights_in", None)
     if weights_in is not None:
         found: dict[str, Tensor] = weights_in(weights)
+        if checkpoint.get(AVERAGED) and network is not None and found.keys() != network.state_dict().keys():
+            raise InputError(
+                f"the callback EMA averages the deployed network alone, and {type(network).__name__} has other parts, "
+                "too: leave use_ema out"
+            )
         return found
     return of_model(weights)
 
 
 def with_averaged_weights(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
-    """A checkpoint in which the network has the weights that the callback EMA has averaged.
+    """A checkpoint in which the network has the weights that the callback EMA has averaged. It has no other weights.
 
     Args:
         checkpoint: the content of the checkpoint. It is not changed.
@@ -173,7 +183,7 @@ def with_averaged_weights(checkpoint: dict[str, Any], where: str) -> dict[str, A
     own = {name: value.shape for name, value in checkpoint["state_dict"].items() if name.startswith("model.")}
     if not _are_weights(averaged) or {f"model.{name}": value.shape for name, value in averaged.items()} != own:
         raise InputError(f"{where} has averaged weights of another network: it is damaged")
-    return checkpoint | {"state_dict": checkpoint["state_dict"] | {f"model.{k}": v for k, v in averaged.items()}}
+    return checkpoint | {"state_dict": {f"model.{name}": value for name, value in averaged.items()}, AVERAGED: True}
 
 
 def open_network(path: str | Path, checkpoint: dict[str, Any] | None = None) -> nn.Module:

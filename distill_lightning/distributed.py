@@ -98,7 +98,10 @@ def from_first(value: T) -> T:
 def from_first_into(values: Tensor) -> Tensor:
     """Overwrites a tensor with the values of the first process, and returns it."""
     if process_count() > 1:
-        dist.broadcast(values, 0)
+        sent = values.contiguous()  # of others, a part would not be sent
+        dist.broadcast(sent, 0)
+        if sent is not values:
+            values.copy_(sent)
     return values
 
 

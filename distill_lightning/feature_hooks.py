@@ -1,5 +1,7 @@
 """Hooks that store the input or the output of a module."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,12 +16,11 @@ class FeatureHook:
         in_eval: whether to hold it in eval mode, too.
         copies: whether to hold a copy of the input, made before the module is called. A module that changes its input
             in place, such as ReLU(inplace=True), needs it.
-        parts: into how many equal parts the rows of the output are cut, of which only the first is passed on to the
-            modules that follow. All rows are held.
     """
 
-    def __init__(self, inputs: bool = False, in_eval: bool = False, copies: bool = False, parts: int = 1) -> None:
-        self.inputs, self.in_eval, self.copies, self.parts = inputs, in_eval, copies, parts
+    def __init__(self, inputs: bool = False, in_eval: bool = False, copies: bool = False) -> None:
+        self.inputs, self.in_eval, self.copies = inputs, in_eval, copies
+        self._parts = 1
         self._held: Tensor | None = None
 
     def watch(self, module: nn.Module) -> RemovableHandle:
@@ -32,10 +33,21 @@ class FeatureHook:
                 self._held = inputs[0].clone()
             else:
                 self._held = inputs[0] if self.inputs else output
-            if self.parts > 1:
+            if self._parts > 1:
                 assert output is not None
-                return output[: len(output) // self.parts]
+                return output[: len(output) // self._parts]
         return None
+
+    @contextmanager
+    def passing_on_first_of(self, parts: int) -> Iterator[None]:
+        """Within this block, only the first of ``parts`` equal parts of the rows of an output is passed on to the
+        modules that follow. All rows are held.
+        """
+        self._parts = parts
+        try:
+            yield
+        finally:
+            self._parts = 1
 
     def take(self) -> Tensor:
         """Returns the held tensor and releases it.
@@ -50,4 +62,4 @@ class FeatureHook:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy or a pickle does not contain the held tensor
-        return FeatureHook, (self.inputs, self.in_eval, self.copies, self.parts)
+        return FeatureHook, (self.inputs, self.in_eval, self.copies)

@@ -40,16 +40,18 @@ def test_it_holds_nothing_in_evaluation():
 
 
 def test_it_passes_on_the_first_part_of_the_rows():
-    hook = FeatureHook(parts=3)
+    hook = FeatureHook()
     network = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
     hook.watch(network[0])
     other, its_hook = copy.deepcopy((network, hook))
     for here, held in ((network, hook), (other, its_hook)):
-        assert here(X).equal(network[0].eval()(X[:1]).relu())
-        network[0].train()
-        assert held.take().equal(network.eval()[0](X))
-        network.train()
-    assert network.eval()(X).shape == (3, 4), "all of them in evaluation"
+        whole = here(X)
+        with held.passing_on_first_of(3):
+            assert copy.deepcopy(here)(X).shape == (3, 4), "a copy knows nothing of it"
+            assert here(X).equal(whole[:1])
+            assert held.take().relu().equal(whole)
+            assert here.eval()(X).equal(whole), "all of them in evaluation"
+        assert here.train()(X).equal(whole)
 
 
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))])

@@ -194,6 +194,8 @@ def _loss_of_labels(series: Mapping[str, Series], config: RunConfig) -> dict[str
             weight = _number(arguments.get("hard_weight")) or weight
         elif {f"{prefix}_self", f"{prefix}_virtual"} & found.keys():
             weight = 1 - (_number(arguments.get("alpha")) or 0.0) or weight
+        elif f"{prefix}_views" in found:  # DDGSD's is the sum over two views
+            weight = 2.0
         found[prefix] = Series(labels.steps, labels.values / weight)
         for name in ("max", "std"):  # they are of the whole loss: as wide for the labels, relative to its mean
             if (other := found.get(f"{prefix}_{name}")) is not None and len(other) == len(total):

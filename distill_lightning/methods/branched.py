@@ -37,21 +37,22 @@ class Branched(Method):
         InputError: M is 1, or the network has no stages and ``shared_layer`` is not given.
     """
 
-    separate_views: ClassVar = False
+    separate_views: ClassVar[bool] = False
     """Whether each branch gets a view of its own of the same samples."""
 
     def __init__(self, network: Network, branches: Count = 3, shared_layer: str | None = None, **kwargs: Any) -> None:
-        self.given_layer, self.number = shared_layer, branches  # before the network is set
+        self.given_layer = shared_layer  # before the network is set
         super().__init__(network, **kwargs)
         if branches < 2:
             name = type(self).__name__
             raise InputError(f"{name}.branches is {branches}: one branch is the plain network, give 2 or more")
+        self.number = branches
         self.branches = nn.ModuleList()
 
     def network_is_set(self, network: nn.Module) -> None:
         """Watches the shared layer of the network."""
         self.shared_layer = _last_shared(network) if self.given_layer is None else self.given_layer
-        self.at_layer = FeatureHook(parts=self.number if self.separate_views else 1)
+        self.at_layer = FeatureHook()
         modules = dict(network.named_modules())
         if self.shared_layer in modules:  # if not, the check before the fit says so
             self.at_layer.watch(modules[self.shared_layer])
@@ -85,15 +86,16 @@ class Branched(Method):
         Raises:
             InputError: there is no linear layer.
         """
-        heads = [last_linear(branch) for branch in branches]
-        hooks, widths = [FeatureHook(inputs=True) for _ in heads], []
-        for hook, head in zip(hooks, heads, strict=True):
+        hooks, width = [], 0
+        for branch in branches:
+            head = last_linear(branch)
             if head is None:
                 name, network = type(self).__name__, type(self.model).__name__
                 raise InputError(f"{name} needs the inputs of linear layers, and {network} has none")
+            hook, width = FeatureHook(inputs=True), head.in_features
             hook.watch(head)
-            widths.append(head.in_features)
-        return hooks, widths[0]
+            hooks.append(hook)
+        return hooks, width
 
     def logits_of_branches(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The logits (B, K) of each branch, the network's own first, and the shared feature map (B, C, H, W).
@@ -101,11 +103,15 @@ class Branched(Method):
         With ``separate_views``, the pictures are M views of n samples, one view after the other, and the logits of each
         branch are (n, K), of its own view.
         """
-        return logits_of_branches(self, self.at_layer, self.branches, images)
+        return logits_of_branches(self, self.at_layer, self.branches, images, self.separate_views)
 
 
 def logits_of_branches(
-    network: Callable[[Tensor], Tensor], at_layer: FeatureHook, branches: nn.ModuleList, images: Tensor
+    network: Callable[[Tensor], Tensor],
+    at_layer: FeatureHook,
+    branches: nn.ModuleList,
+    images: Tensor,
+    separate_views: bool,
 ) -> tuple[list[Tensor], Tensor]:
     """The logits of all branches, see ``Branched.logits_of_branches``.
 
@@ -114,10 +120,13 @@ def logits_of_branches(
         at_layer: the hook at its shared layer.
         branches: the other branches.
         images: normalised pictures, (B, C, H, W).
+        separate_views: whether the pictures are a view for each branch.
     """
-    own = in_full(main_output(network(images)))
+    number = 1 + len(branches)
+    with at_layer.passing_on_first_of(number if separate_views else 1):  # the network's own end gets the first view
+        own = in_full(main_output(network(images)))
     shared = at_layer.take()
-    views = [shared] * (1 + len(branches)) if at_layer.parts == 1 else shared.chunk(at_layer.parts)
+    views = shared.chunk(number) if separate_views else [shared] * number
     others = [main_output(branch(view)) for branch, view in zip(branches, views[1:], strict=True)]
     return [own, *map(in_full, others)], shared
 

@@ -184,6 +184,10 @@ class Evaluated(Recorded, LeanModule):
         """See ``share_buffers``."""
         self.share_buffers()
 
+    def on_predict_start(self) -> None:
+        """See ``share_buffers``."""
+        self.share_buffers()
+
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """See ``evaluate``."""
         self.evaluate(as_batch(batch))

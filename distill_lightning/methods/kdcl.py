@@ -24,8 +24,6 @@ State between steps: none.
 
 from typing import Any
 
-import torch
-
 from distill_lightning import losses
 from distill_lightning.losses.groups import KDCLTarget
 from distill_lightning.methods.peers import WithPeers
@@ -65,12 +63,10 @@ class KDCL(WithPeers):
         self.target, self.temperature, self.weight = target, temperature, weight
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """The terms ``ce`` (labels, all networks) and ``group`` (the group's soft targets, all networks)."""
-        n = batch.num_new
-        logits = self.logits_of_all(batch.images.split(n))
-        terms = {
-            "ce": len(logits) * self.cross_entropy(torch.cat(logits), batch),
-            "group": self.weight
-            * losses.kdcl(logits, batch.labels[:n], temperature=self.temperature, target=self.target),
-        }
+        """The terms ``ce_i`` (labels) for each network, and ``group`` (the group's soft targets, all networks)."""
+        labels = batch.labels[: batch.num_new]
+        logits = self.logits_of_all(batch.images.split(batch.num_new))
+        of_labels = [losses.cross_entropy(z, labels, class_weights=batch.class_weights) for z in logits]
+        terms = {f"ce_{number}": term for number, term in enumerate(of_labels)}
+        terms["group"] = self.weight * losses.kdcl(logits, labels, temperature=self.temperature, target=self.target)
         return StepOutput(terms, logits[0])

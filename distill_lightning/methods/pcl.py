@@ -6,27 +6,30 @@
     z_m    logits of branch m for view m of the samples, (n, K); all branches share the first stages of the network
     z_g    logits of the group, (n, K): W (h_1, ..., h_M) + b, where h_m, (n, D), is the input of the linear layer of
            branch m. No gradient in KL, so W and b learn from CE(y, z_g) alone
-    t_j    logits of branch j with averaged weights for view j, (n, K), no gradient
+    t_j    logits of branch j with mean weights for view j, (n, K), no gradient
     r(e)   exp(-5 (1 - min(e / E, 1))^2), the weight of the group in epoch e, from 0
     y      labels, (n,)                                                                     p^T(z) = softmax(z / T)
 
-The average of the weights, those of the shared stages included, after optimizer step s:
+The mean weights, those of the shared stages included, after optimizer step s:
 
-    a_s = d_s a_{s-1} + (1 - d_s) theta_s,    d_s = min(decay, 1 - 1/s)
+    a_0 = theta_0,    a_s = d_s a_{s-1} + (1 - d_s) theta_s,    d_s = min(decay, 1 - 1/s)
 
-So it is the mean of theta_1, ..., theta_s at first. The averaged networks are in training mode, as in the programs for
-Mean Teacher (Tarvainen & Valpola 2017): batch norm uses the statistics of the batch.
+So they are the mean of theta_1, ..., theta_s at first. The branches with mean weights are in training mode, as in the
+program of Mean Teacher (Tarvainen & Valpola 2017): batch norm uses the statistics of the batch. Other buffers are those
+of the branches themselves.
 
 M = 3 and E = 80 of 300 epochs in the paper. No code of the authors is known. T = 3, decay = 0.999 and the form of the
-sum over j are those of a program of others, whose r(e) differs: it divides e by 1, not by 80.
+sum over j are those of the program shaoeric/Peer-Collaborative-Learning-for-Online-Knowledge-Distillation, whose r(e)
+differs: it divides e by 1, not by 80.
 
-The first branch is evaluated and deployed: it is the plain network. The authors deploy its averaged weights; add the
-callback ``EMA`` to evaluate them beside it, and deploy them with ``use_ema``. The control is ``Branches``.
+The first branch is evaluated and deployed: it is the plain network. The authors deploy it with mean weights; add the
+callback ``EMA`` to evaluate these beside it, and deploy them with ``use_ema``. ``BranchEnsemble`` gives the
+mean of the logits of all branches, not z_g. The control is ``Branches``.
 
 A step costs M + M/3 steps of the baseline, and augments M views.
 
-State between steps: the averaged weights, which are equal on all processes. The checkpoint contains them, the branches
-under ``branches.``, and the group's layer under ``group.``.
+State between steps: the mean weights, which are equal on all processes. The checkpoint contains them, the branches
+under ``branches.``, and W and b under ``group.``.
 """
 
 import copy
@@ -36,24 +39,27 @@ import torch
 from torch import Tensor, nn
 
 from distill_lightning import losses
+from distill_lightning.data.base import ImageData
+from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
+from distill_lightning.features import last_linear
 from distill_lightning.methods.branched import Branched, logits_of_branches
 from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.moving_average import as_average, move_average
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, CountOrZero, OpenFraction, Positive
-from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
+from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput, TimelineGiver
 
 
 class PCL(Branched):
-    """Branches that learn from their joined features and from the averaged weights of each other.
+    """Branches that learn from their joined features and from the mean weights of each other.
 
     Args:
         network: the network; see Branched for it and for further options.
         branches: M, the number of branches, each with a view of its own.
         temperature: T, by which logits are divided before the softmax.
         ramp_epochs: E, the number of epochs in which the weight of the teaching grows to 1.
-        decay: the largest d_s, the weight of the old average in each step, in (0, 1).
+        decay: the largest d_s, the weight of the old mean in each step, in (0, 1).
         kwargs: see Branched.
 
     Raises:
@@ -61,7 +67,7 @@ class PCL(Branched):
     """
 
     separate_views = True
-    shared_memory = ("averages", "averaged_until")
+    shared_memory = ("mean_weights", "mean_steps")
 
     def __init__(
         self,
@@ -76,10 +82,28 @@ class PCL(Branched):
         self.needs = BatchNeeds(views=branches, allows_mixing=False)
         self.temperature, self.ramp_epochs, self.decay = temperature, ramp_epochs, decay
         self.group: nn.Linear | None = None
-        self.pooled: list[FeatureHook] = []
-        self.averages: dict[str, Tensor] = {}
-        self.averaged_until = 0  # the number of optimizer steps
-        self._averaged: tuple[nn.Module, FeatureHook, nn.ModuleList] | None = None  # not in the state dict
+        self.of_others: list[FeatureHook] = []
+        self.mean_weights: dict[str, Tensor] = {}
+        self.mean_steps = 0  # s
+        self._with_means = _Copies()
+
+    def network_is_set(self, network: nn.Module) -> None:
+        """See Branched; watches the input of the last linear layer, too."""
+        super().network_is_set(network)
+        self.pooled = FeatureHook(inputs=True)
+        if (head := last_linear(network)) is not None:  # if there is none, ``build`` says so
+            self.pooled.watch(head)
+
+    def check_networks(self, data: ImageData) -> None:
+        """See Branched.
+
+        Raises:
+            InputError: see Branched; or there is a callback that goes back to earlier weights.
+        """
+        super().check_networks(data)
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.trainer.state.fn == "fit" and any(isinstance(callback, TimelineGiver) for callback in callbacks):
+            raise InputError("PCL would teach with means over the rounds of Lottery: leave one of the two out")
 
     def build(self, info: DataInfo) -> None:
         """See Branched; makes the group's layer.
@@ -88,56 +112,66 @@ class PCL(Branched):
             InputError: see Branched; or the network ends in no linear layer.
         """
         super().build(info)
-        self.pooled, width = self.watch_heads([self.model, *self.branches])
+        self.of_others, width = self.watch_heads(self.branches)
         self.group = nn.Linear(self.number * width, info.num_classes).to(*input_type(self.model))
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """The terms ``ce`` (labels, all branches), ``ce_group`` and ``soft``; branch 0 is the one that is evaluated."""
+        """The terms ``ce_m`` for each branch, ``ce_group``, and ``soft``; branch 0 is the one that is evaluated."""
         assert self.group is not None
+        means = self.mean_logits(batch.images, position.step)
         logits, _ = self.logits_of_branches(batch.images)
-        group = in_full(self.group(torch.cat([hook.take() for hook in self.pooled], 1)))
-        means = self.averaged_logits(batch.images, position.step)
+        joined = torch.cat([hook.take() for hook in (self.pooled, *self.of_others)], 1)
+        group, targets = in_full(self.group(joined)), batch.targets[: batch.num_new]
+        of_labels = [losses.cross_entropy(z, targets, class_weights=batch.class_weights) for z in (*logits, group)]
+        terms = {f"ce_{m}": term for m, term in enumerate(of_labels[:-1])}
+        terms["ce_group"] = of_labels[-1]
         weight = losses.ramp(position.epoch, self.ramp_epochs)
-        targets = batch.targets[: batch.num_new]
-        terms = {
-            "ce": self.number * self.cross_entropy(torch.cat(logits), batch),
-            "ce_group": losses.cross_entropy(group, targets, class_weights=batch.class_weights),
-            "soft": weight * losses.pcl(logits, group, means, temperature=self.temperature),
-        }
+        terms["soft"] = weight * losses.pcl(logits, group, means, temperature=self.temperature)
         return StepOutput(terms, logits[0])
 
     @torch.no_grad()
-    def averaged_logits(self, images: Tensor, step: int) -> list[Tensor]:
-        """t_1, ..., t_M, (n, K) each, of the weights averaged until now.
+    def mean_logits(self, images: Tensor, step: int) -> list[Tensor]:
+        """t_1, ..., t_M, (n, K) each, after the mean weights have been moved towards the weights of now.
 
         Args:
             images: M views of n samples, (M n, C, H, W), one view after the other.
             step: s, the number of optimizer steps until now.
         """
-        now = parameters_of(self.model, self.branches)
-        averages = self.averages or as_average(now)
-        self.averages = {name: value.to(self.device) for name, value in averages.items()}  # on the CPU in a checkpoint
-        if step > self.averaged_until:  # not in each batch, where gradients are accumulated
-            move_average(self.averages, now, min(self.decay, 1 - 1 / step))
-            self.averaged_until = step
-        network, at_layer, branches = self._networks()
-        for name, parameter in parameters_of(network, branches).items():
-            parameter.copy_(self.averages[name])
-        layout = self.memory_format
-        return logits_of_branches(network, at_layer, branches, images.contiguous(memory_format=layout))[0]
+        now = nn.ModuleList([self.model, *self.branches])
+        weights = dict(now.named_parameters())
+        means = self.mean_weights or as_average(weights)
+        self.mean_weights = {name: value.to(self.device) for name, value in means.items()}  # resumed, on the CPU
+        if step > self.mean_steps:  # not in each batch, where gradients are accumulated
+            move_average(self.mean_weights, weights, min(self.decay, 1 - 1 / step))
+            self.mean_steps = step
+        network, at_layer, branches = self._with_means.of(self.model, self.at_layer, self.branches)
+        copied = nn.ModuleList([network, *branches])
+        for name, parameter in copied.named_parameters():
+            parameter.copy_(self.mean_weights[name])
+        for mine, own in zip(copied.buffers(), now.buffers(), strict=True):
+            mine.copy_(own)
+        images = images.contiguous(memory_format=self.memory_format)
+        return logits_of_branches(network, at_layer, branches, images, separate_views=True)[0]
 
-    def _networks(self) -> tuple[nn.Module, FeatureHook, nn.ModuleList]:
-        """A copy of the network, the hook at its shared layer, and copies of the branches."""
-        made = self._averaged
-        if made is None or next(made[0].parameters()).device != self.device:
-            made = copy.deepcopy((self.model, self.at_layer, self.branches))
+
+class _Copies:
+    """A copy of a branched network, in training mode and without gradient. It is made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._of: nn.Module | None = None
+        self._made: tuple[nn.Module, FeatureHook, nn.ModuleList] | None = None
+
+    def of(
+        self, network: nn.Module, at_layer: FeatureHook, branches: nn.ModuleList
+    ) -> tuple[nn.Module, FeatureHook, nn.ModuleList]:
+        """Copies of the arguments, where the hook is at the same layer of the copy."""
+        made = self._made
+        if made is None or self._of is not network or input_type(made[0]) != input_type(network):
+            made = copy.deepcopy((network, at_layer, branches))
             for part in (made[0], made[2]):
                 part.train().requires_grad_(False)
-            self._averaged = made
+            self._of, self._made = network, made
         return made
 
-
-def parameters_of(network: nn.Module, branches: nn.ModuleList) -> dict[str, nn.Parameter]:
-    """The parameters of all branches, the network's own first, by the number of the branch and their name in it."""
-    parts = (network, *branches)
-    return {f"{m}.{name}": value for m, part in enumerate(parts) for name, value in part.named_parameters()}
+    def __deepcopy__(self, memo: object) -> "_Copies":
+        return _Copies()

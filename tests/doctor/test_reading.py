@@ -100,6 +100,14 @@ def test_a_run_says_its_classes_and_its_loss_of_labels(tmp_path):
     assert curves.settings["model.network.dropout"] == 0.2
 
 
+def test_the_loss_of_labels_of_ddgsd_is_the_sum_over_two_views(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": {"class_path": "DDGSD"}, "data": {}, "trainer": {}}))
+    terms = {"loss_ce": 3.0, "loss_views": 0.5, "loss_features": 0.5, "loss": 4.0}
+    table = [(step, f"train/{name}", term) for step in range(10, 110, 10) for name, term in terms.items()]
+    write_long(tmp_path / "metrics.csv", table)
+    assert read(tmp_path).loss.values[0] == pytest.approx(1.5)
+
+
 @pytest.mark.parametrize("terms", [{"simkd": 1.0, "hard": 0.0}, {"feature": 1.0}])
 def test_a_loss_without_labels_is_not_judged(tmp_path, capsys, terms):
     """SimKD teaches by features alone: its loss has no ln K, though the network is better than it says."""

@@ -1,5 +1,6 @@
 """Branched networks: what is shared, what is deployed, what a branch learns, and what cannot be branched."""
 
+import copy
 import json
 import re
 
@@ -93,8 +94,8 @@ def test_the_deployed_network_is_plain_and_branches_differ(method):
     assert len(others) == number
     if method is PCL:  # each branch has two rows of its own
         assert [len(z) for z in (own, *others)] == [2, 2, 2]
-        return
-    assert own.equal(built.model(IMAGES))
+    else:
+        assert own.equal(built.model(IMAGES))
     assert all(not a.allclose(b) for a in others for b in (own, *others) if a is not b)
 
 
@@ -145,56 +146,93 @@ def test_okddip_is_its_equation():
     assert all(gradient.abs().max() > 0 for gradient in gradients)
 
 
+def views_of(images):
+    """Three views of two samples."""
+    return batch_of(images, torch.tensor([3, 5]).repeat(3), num_new=2)
+
+
 def test_pcl_is_its_equation():
     """Each branch gets a view of its own; batch norm in the shared stages has the rows of all views."""
     method = made(PCL, temperature=2, ramp_epochs=10)
     assert method.needs.views == 3 and not method.needs.allows_mixing
-    labels = torch.tensor([3, 5])
-    views = batch_of(IMAGES, labels.repeat(3), num_new=2)
-    plain = ConvNet()
+    plain, labels = ConvNet(), torch.tensor([3, 5])
     plain.load_state_dict(method.model.state_dict())
-    ends = [layers_after(plain, "5"), *method.branches]
+    ends = [layers_after(plain, "5"), *copy.deepcopy(method.branches)]
     shared = trunk(plain, "5")(IMAGES)
-    heads = [dict(end.named_modules())["12"] for end in ends]
     held = []
-    for head in heads:
-        head.register_forward_hook(lambda module, inputs, output: held.append(inputs[0]))
+    for end in ends:
+        end.get_submodule("12").register_forward_hook(lambda module, inputs, output: held.append(inputs[0]))
     logits = [end(view) for end, view in zip(ends, shared.split(2), strict=True)]
-    group = torch.cat(held[:3], 1) @ method.group.weight.T + method.group.bias
-    terms = method.training_loss(views, at(epoch=5)).terms  # before the first step the averages are the weights
-    assert terms["ce"].item() == pytest.approx(sum(nn.functional.cross_entropy(z, labels) for z in logits).item())
-    assert terms["ce_group"].item() == pytest.approx(nn.functional.cross_entropy(group, labels).item(), rel=1e-5)
-    soft = ramp(5, 10) * pcl(logits, group, logits, temperature=2)
+    assert all(not a.allclose(b) for a in logits for b in logits if a is not b)
+    group = torch.cat(held, 1) @ method.group.weight.T + method.group.bias
+    method.training_loss(views_of(IMAGES), at())  # the means are the first weights
+    with torch.no_grad():
+        for parameter in (*method.model.parameters(), *method.branches.parameters()):
+            parameter.mul_(1.5)
+    method.mean_steps = 9  # so that they do not move now
+    terms = method.training_loss(views_of(IMAGES), at(epoch=5, step=9)).terms
+    now, _ = method.logits_of_branches(IMAGES)
+    assert not now[0].allclose(logits[0], atol=1e-2)
+    expected = [nn.functional.cross_entropy(z, labels).item() for z in now]
+    assert [terms[f"ce_{m}"].item() for m in range(3)] == pytest.approx(expected, rel=1e-5)
+    joined = torch.cat([hook.take() for hook in (method.pooled, *method.of_others)], 1)
+    new_group = joined @ method.group.weight.T + method.group.bias
+    assert not new_group.allclose(group, atol=1e-3)
+    assert terms["ce_group"].item() == pytest.approx(nn.functional.cross_entropy(new_group, labels).item(), rel=1e-5)
+    soft = ramp(5, 10) * pcl(now, new_group, logits, temperature=2)
     assert terms["soft"].item() == pytest.approx(soft.item(), rel=1e-4)
     learners = method.group.parameters()
     assert torch.autograd.grad(terms["soft"], learners, allow_unused=True, retain_graph=True) == (None,) * 2
     assert torch.autograd.grad(terms["ce_group"], [method.group.weight])[0].abs().max() > 0
-    assert not any("averages" in name for name in method.state_dict())
+    assert not any("mean" in name for name in method.state_dict() if "running" not in name)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_averages_of_pcl(dtype):
-    """The mean of the weights at first, once a step; in float32, where 0.999 leaves bfloat16 as it is."""
+def test_the_mean_weights_of_pcl(dtype):
+    """The mean over the steps at first, moved once a step; in float32, where bfloat16 would round small moves away."""
     method = made(PCL, decay=0.75).to(dtype)
-    views = batch_of(IMAGES.to(dtype), torch.arange(2).repeat(3), num_new=2)
-    name = "1.12.weight"
+    images, name = IMAGES.to(dtype), "1.12.weight"
     weight = method.branches[0].get_submodule("12").weight
-    seen = [weight.detach().float().clone()]
-    expected = seen[0]
+    method.training_loss(views_of(images), at(step=0))
+    assert method.mean_weights[name].equal(weight.float())
+    seen, expected = [], 0
     for step in range(1, 7):
         weight.data.add_(torch.randn_like(weight))
         seen.append(weight.detach().float().clone())
-        expected = sum(seen[1:]) / step if step <= 4 else 0.75 * expected + 0.25 * seen[-1]
-        if step == 1:
-            assert method.training_loss(views, at(step=0)).terms["soft"].isfinite()
-            assert method.averages[name].equal(seen[-1]) and method.averages[name].dtype == torch.float32
+        expected = sum(seen) / step if step <= 4 else 0.75 * expected + 0.25 * seen[-1]
         for _ in range(2):  # the second batch only accumulates gradients
-            method.training_loss(views, at(step=step))
-        torch.testing.assert_close(method.averages[name], expected)
-        used = method._averaged[2][0].get_submodule("12").weight
-        assert used.equal(method.averages[name].to(dtype))
-        assert used.dtype == dtype and not used.requires_grad
-    assert not used.float().equal(weight.float())
+            method.training_loss(views_of(images), at(step=step))
+        assert method.mean_weights[name].dtype == torch.float32
+        torch.testing.assert_close(method.mean_weights[name], expected)
+        copied = method._with_means.of(method.model, method.at_layer, method.branches)
+        used = copied[2][0].get_submodule("12").weight
+        assert used.equal(method.mean_weights[name].to(dtype)) and not used.requires_grad
+
+
+@pytest.mark.parametrize("network", [ConvNet, ConvNet()])
+def test_pcl_is_trained_again_and_in_another_precision(network):
+    method = PCL(network)
+    for precision in ("32-true", "64-true"):
+        options = {"precision": precision, "limit_train_batches": 2, "accelerator": "cpu"}
+        dl.Trainer(1, name=precision, **options).fit(method, Digits())
+        assert method.mean_steps == 1
+        dtype = torch.float32 if precision == "32-true" else torch.float64
+        assert {value.dtype for value in method.mean_weights.values()} == {dtype}
+
+
+def test_a_pass_that_is_not_pcl_s_has_all_rows():
+    """As in the bench, and where LSUV draws the first weights."""
+    method = made(PCL)
+    assert method.model.train()(IMAGES).shape == (6, 10)
+    assert copy.deepcopy(method.model).train()(IMAGES).shape == (6, 10)
+    method.training_loss(views_of(IMAGES), at())
+    assert method.model(IMAGES).shape == (6, 10)
+
+
+def test_pcl_is_not_pruned_in_rounds():
+    lottery = dl.Lottery(rounds=1)
+    with pytest.raises(InputError, match="PCL would teach with means over the rounds of Lottery"):
+        bare_trainer(max_epochs=1, callbacks=[lottery]).fit(PCL(ConvNet()), datamodule=Digits())
 
 
 def test_what_is_deployed_is_what_was_measured(capsys):
@@ -242,6 +280,18 @@ def test_what_is_deployed_is_what_was_measured(capsys):
     accuracy = (by_hand.argmax(1) == labels).float().mean().item()
     shown = re.search(r"accuracy +│ ([\d.]+)", capsys.readouterr().out)
     assert float(shown[1]) == pytest.approx(accuracy, abs=6e-5)
+
+
+def test_the_average_of_ema_is_that_of_the_deployed_network_alone(capsys):
+    run = fit("digits/pcl.yaml", "--trainer.max_epochs", 1)
+    assert type(dl.load(run, use_ema=True).network) is ConvNet
+    group = ["BranchEnsemble", "--model.network.network", "ConvNet", "--model.network.branches", 3]
+    asked = ["--model.network", *group, "--model.network.shared_layer", 5, "--use_ema"]
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--ckpt_path", run / "checkpoints/last.ckpt"]
+    capsys.readouterr()
+    assert distill("test", *given, *asked) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("and BranchEnsemble has other parts, too: leave use_ema out")
 
 
 def test_what_is_built_beside_the_network_loads_from_python():
