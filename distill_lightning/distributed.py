@@ -51,6 +51,22 @@ def gather_objects(mine: T) -> list[T]:
     return everyones
 
 
+def refuse_different(what: str, mine: object) -> None:
+    """Checks that all processes have the same. All must call it.
+
+    Args:
+        what: what some have if not, for the error: "other pictures".
+        mine: what this process has.
+
+    Raises:
+        InputError: a process has something else.
+    """
+    everyones = gather_objects(mine)
+    for rank, theirs in enumerate(everyones):
+        if theirs != everyones[0]:
+            raise InputError(f"process {rank} has {what} than process 0: give the same files to all")
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenates the rows (n, ...) of all processes. The number n may differ between processes."""
     return torch.cat(gather_all_tensors(rows)) if process_count() > 1 else rows

@@ -1,8 +1,10 @@
 """Two processes give the same results as one."""
 
+import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -139,6 +141,74 @@ def test_all_processes_evaluate_what_is_saved():
             logits = network(data.normaliser(data.test.source.images))
         nll = torch.nn.functional.cross_entropy(logits, data.test.labels).item()
         assert measured["test/nll_ema" if use_ema else "test/nll"] == pytest.approx(nll, rel=1e-5)
+
+
+FITS = """
+import sys
+import distill_lightning as dl
+
+quiet = {{"accelerator": "cpu", "enable_progress_bar": False, "limit_train_batches": 2}}
+for name, devices in {fits}:
+    result = dl.Trainer(1, name=name, devices=devices, **quiet).fit(dl.Baseline(dl.models.LeNet300100), dl.Digits())
+    print(name, result.metrics["test/accuracy"], flush=True)
+"""
+
+
+def of_script(*fits: tuple[str, int]) -> tuple[int, str]:
+    Path("fits.py").write_text(FITS.format(fits=list(fits)))
+    process = start(program=[sys.executable, "fits.py"])
+    try:
+        out, err = process.communicate(timeout=200)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out + err
+
+
+def test_each_fit_of_a_script_has_its_own_run():
+    """All processes run the whole script, the second fit included."""
+    status, said = of_script(("a", 2), ("b", 2))
+    assert status == 0, said
+    one, two = (json.loads((Path("logs/digits/baseline") / name / "summary.json").read_text()) for name in "ab")
+    assert one["processes"] == two["processes"] == 2
+    assert one["metrics"] == two["metrics"]
+    assert len(list(Path("logs/digits/baseline").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("fits", "words"),
+    [
+        ([("a", 2), ("b", 1)], "the 2 processes of an earlier fit all run this one, which is for 1"),
+        ([("a", 1), ("b", 2)], "new processes run the script from its top, so they would repeat the fit before"),
+    ],
+)
+def test_a_fit_that_the_processes_of_a_script_cannot_run_is_refused(fits, words):
+    status, said = of_script(*fits)
+    assert status == 1 and f"InputError: {words}" in said, said
+    (only,) = Path("logs/digits/baseline").iterdir()
+    assert only.name == "a" and load(only)["global_step"] == 2 and (only / "summary.json").exists()
+
+
+OWN = """
+from distill_lightning import Baseline, InputError
+
+class Own(Baseline):
+    def training_loss(self, batch, position):
+        if position.step == 2 and self.trainer.global_rank == 1:
+            raise InputError("3.png is truncated: replace or remove it")
+        return super().training_loss(batch, position)
+"""
+
+
+def test_an_error_that_only_another_process_meets_is_shown():
+    """A picture of its share, for example. The run's folder is the first one's to remove."""
+    Path("own.py").write_text(OWN)
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--model", "own.Own", *SHORT, "--name", "run"]
+    process = start("fit", *given, "--trainer.accelerator", "cpu", "--trainer.devices", 2)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode != 0
+    assert "distill: process 1: 3.png is truncated: replace or remove it" in err.splitlines(), out + err
+    assert [*Path("logs").glob("*/*/run/config.yaml")]
 
 
 def test_two_processes_resume_exactly():

@@ -52,6 +52,14 @@ mean = d.mean_over_processes(rows, 1.0 - rank)  # the second has nothing to do
 mean.sum().backward()
 said["mean_of_one"], said["gradient_of_one"] = mean.tolist(), rows.grad.flatten().tolist()
 
+sliced = torch.full((3, 4), float(rank))
+said["into_a_slice"] = d.from_first_into(sliced[:, 1:3]).tolist(), sliced.tolist()
+d.refuse_different("other pictures", [1, "a"])
+try:
+    d.refuse_different("other pictures", ["a", rank])
+except InputError as refused:
+    said["different"] = str(refused)
+
 asked = []
 def decide():
     asked.append(rank)
@@ -77,6 +85,8 @@ def test_two_processes():
     assert (first.pop("kept"), second.pop("kept")) == ([1.0, 5.0], [1.0, 0.0])  # what is given is not overwritten
     assert (first.pop("asked"), second.pop("asked")) == ([0], [])
     assert (first.pop("itself"), second.pop("itself")) == (True, False)
+    assert first.pop("into_a_slice") == [[[0.0] * 2] * 3, [[0.0] * 4] * 3]
+    assert second.pop("into_a_slice") == [[[0.0] * 2] * 3, [[1.0, 0.0, 0.0, 1.0]] * 3]
     # of (1 + 2 + 2) / 3, squared: each row has 2/3 of the mean, and each process asks for it
     assert first.pop("gradient") == pytest.approx([2 * 2 / 3 * 5 / 3])
     assert second.pop("gradient") == pytest.approx([2 * 2 / 3 * 5 / 3] * 2)
@@ -87,6 +97,7 @@ def test_two_processes():
     assert first["rows"] == [[0, 1], [10, 11], [12, 13]]
     assert (first["sum"], first["largest"]) == ([2.0, 5.0], [1.0, 5.0])
     assert (first["from_first"], first["into"]) == ("of 0", [0.0, 0.0])
+    assert first["different"] == "process 1 has other pictures than process 0: give the same files to all"
     assert first["mean"] == pytest.approx([5 / 3]) and first["mean_of_one"] == [1.0]
     assert first["decided"] == {"rank": 0}
     assert first["refused"] == "InputError: refused"

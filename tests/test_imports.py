@@ -264,7 +264,8 @@ SHARED_BY_METHODS = {
 
 
 OF_METHODS = {
-    "base", "branched", "checks", "classifier_taught", "evaluated", "feature_taught", "peers", "taught", "untrained",
+    "base", "branched", "checks", "classifier_taught", "evaluated", "feature_taught", "memory", "peers", "taught",
+    "untrained",
 }  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from distill_lightning.distributed import gather_rows
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.memory import put_rows
 from distill_lightning.recorded import Recorded
 from distill_lightning.values import Batch
 
@@ -71,7 +72,8 @@ class Consistency(Recorded, Callback):
         before, seen = self.log_probs[index], self.seen[index]
         divergence = (before.exp() * (before - now)).sum(1)
         self.sums += torch.stack([(divergence * seen).sum(), seen.sum()]).double()
-        self.log_probs[index], self.seen[index] = now, True
+        put_rows(self.log_probs, index, now)
+        self.seen[index] = True
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         total, count = self.sums.tolist()

@@ -285,7 +285,8 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         self.round, (_, first) = 0, first_masks(dict(method.model.named_parameters()), self.rates, found)
         if self.at_start is not None:
             assert self.rule.density is not None
-            first = masks_at_start(self.at_start, method.model, first, self.rule.density, batch)
+            seen = batch._replace(images=method.preprocessed(batch.images))  # as the network sees them
+            first = masks_at_start(self.at_start, method.model, first, self.rule.density, seen)
         self.masks = {**found, **first}
         if self.opened and self.start_weights == "rewound":
             put(method.model.state_dict(), self.opened.weights)

@@ -93,6 +93,7 @@ class RunCheckpoint(Recorded, Checkpoint):
         self.max_time_s: float | None = None  # the longest training time of one start; the trainer sets it
         self.out_of_time = False
         self.stepping = False
+        self.began = False  # whether this process has begun to train
         self.writing = False
         self.handlers: dict[int, Any] = {}
         self.parent = int(os.environ.get(OF_STUDY, 0))
@@ -207,7 +208,7 @@ class RunCheckpoint(Recorded, Checkpoint):
                 f"validation after every {interval} batches falls between the {together} of accumulate_grad_batches: "
                 f"make trainer.val_check_interval a multiple of {together if interval % together else per_epoch}"
             )
-        self.stepping = True
+        self.stepping = self.began = True
         self.saved_at = time.monotonic()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

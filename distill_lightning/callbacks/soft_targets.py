@@ -24,7 +24,7 @@ from distill_lightning.callbacks.insights import draw_soft_targets
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.digests import tensors_digest
-from distill_lightning.distributed import first_decides
+from distill_lightning.distributed import first_decides, refuse_different
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.ranges import Count
@@ -92,6 +92,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         same = needs.teacher_logits
         self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher", same) for given in self.teacher])
         self.digests = [member.digest for member in self.teachers.members]
+        refuse_different("other teachers", self.digests)
         if self.mode == "table" and (data.augment or data.mix) and self.views % needs.views_per_epoch:
             raise InputError(
                 f"SoftTargets.views is {self.views}, but {name} shows {needs.views_per_epoch} views of a sample in an "

@@ -80,10 +80,16 @@ class PruningRule:
             if not module.weight.requires_grad:
                 continue  # frozen parts are left alone
             rates.setdefault(first_names[id(module.weight)], rate)
-        for name in [*(set(self.leave_out) - matched), *(self.also.keys() - known.keys())]:
-            raise InputError(
-                f"Lottery: {type(network).__name__} has nothing named {name}: it has {', '.join([*known][:6])} ..."
-            )
+        modules = [name for name, _ in network.named_modules() if name]
+        for option, kind, missing, there in (
+            ("leave_out", "module", set(self.leave_out) - matched, modules),
+            ("also", "parameter", self.also.keys() - known.keys(), [*known]),
+        ):
+            if missing:
+                raise InputError(
+                    f"Lottery.{option}: {type(network).__name__} has no {kind} named {min(missing)}: it has "
+                    f"{', '.join(there[:6])} ..."
+                )
         return {**rates, **self.also}
 
     def ranked_together(self, rates: Rates) -> list[list[str]]:

@@ -22,7 +22,7 @@ from distill_lightning.checkpoints import trained_on
 from distill_lightning.data.base import ImageData
 from distill_lightning.data.loaders import limited
 from distill_lightning.data.provenance import refuse_other
-from distill_lightning.distributed import gather_objects
+from distill_lightning.distributed import gather_objects, refuse_different
 from distill_lightning.errors import InputError
 from distill_lightning.initializers import Initializer, initialise
 from distill_lightning.lightning_internals import completes_no_step, synchronises_batch_norm
@@ -221,6 +221,7 @@ class Method(Evaluated, ABC):
         data = self.image_data
         self.check_networks(data)
         if stage == "fit":
+            refuse_different("other pictures", data.fingerprint)
             self.data_info = data.info
             self._find_givers(data)
             needs_two = type(self).__name__ if self.needs.repeats_last_batch else None

@@ -35,6 +35,7 @@ from distill_lightning.distributed import gather_rows, mean_over_processes
 from distill_lightning.errors import InputError
 from distill_lightning.losses import crd, crd_rows, crd_similarity
 from distill_lightning.methods.feature_taught import FeatureTaught, through
+from distill_lightning.methods.memory import put_rows
 from distill_lightning.networks import Network
 from distill_lightning.ranges import BelowOne, Count, NonNegative, Positive
 from distill_lightning.seeds import BUILD, CONTRAST, hash_names, run_seed, seed_for, seed_of_order
@@ -133,7 +134,7 @@ class CRD(FeatureTaught):
         rows = gather_rows(rows[seen])
         for bank, embedding in zip(self.banks, embeddings, strict=True):
             new = crd_rows(bank[rows], gather_rows(embedding.detach()[seen]), momentum=self.momentum)
-            bank[rows] = new.to(bank.dtype)  # with precision bf16-true the bank is in bfloat16
+            put_rows(bank, rows, new.to(bank.dtype))  # with precision bf16-true the bank is in bfloat16
 
 
 def embedded(layer: nn.Module, features: Tensor) -> Tensor:

@@ -6,7 +6,21 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+
+def put_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
+    """Overwrites rows of a table. If an index is there several times, its last row counts, on every device.
+
+    Args:
+        table: (N, ...), which is changed.
+        index: (n,) int64, on the device of the table. Balanced batches have a sample several times.
+        rows: (n, ...), on the device of the table.
+    """
+    places, inverse = index.unique(return_inverse=True)
+    order = torch.arange(len(index), device=index.device)
+    last = torch.zeros_like(places).scatter_reduce_(0, inverse, order, "amax", include_self=False)
+    table[places] = rows[last]
 
 
 class Memory:

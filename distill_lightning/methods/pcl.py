@@ -23,8 +23,8 @@ sum over j are those of the program shaoeric/Peer-Collaborative-Learning-for-Onl
 differs: it divides e by 1, not by 80.
 
 The first branch is evaluated and deployed: it is the plain network. The authors deploy it with mean weights; add the
-callback ``EMA`` to evaluate these beside it, and deploy them with ``use_ema``. ``BranchEnsemble`` gives the
-mean of the logits of all branches, not z_g. The control is ``Branches``.
+callback ``EMA`` to evaluate these beside it, and deploy them with ``use_ema``. ``BranchEnsemble`` gives the mean of the
+logits of all branches, not z_g. The control is ``Branches``.
 
 A step costs M + M/3 steps of the baseline, and augments M views.
 

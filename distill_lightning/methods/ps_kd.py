@@ -25,6 +25,7 @@ from torch import Tensor
 from distill_lightning.distributed import gather_rows
 from distill_lightning.losses import past_predictions
 from distill_lightning.methods.base import Method
+from distill_lightning.methods.memory import put_rows
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
@@ -82,4 +83,4 @@ class PSKD(Method):
         table = self.past_probs
         assert table is not None
         index, probs = gather_rows(index), gather_rows(probs)  # processes may have different numbers of rows
-        table[index.to(table.device)] = probs.to(table.device)
+        put_rows(table, index.to(table.device), probs.to(table.device))

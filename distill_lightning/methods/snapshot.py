@@ -62,6 +62,7 @@ class Snapshot(Method):
         """The term ``ce`` (labels) and, from the second cycle on, ``snapshot`` (teacher)."""
         cycle = int(position.progress * self.cycles + 1e-9)
         if cycle != self.cycle:
+            self.share_buffers()  # between accumulated batches, each process has its own
             self.cycle, self.snapshot = cycle, {k: v.clone() for k, v in self.model.state_dict().items()}
         logits = self(batch.images)
         ce = self.cross_entropy(logits, batch)

@@ -1,6 +1,7 @@
 """A fit: chooses the folder of a run, trains, tests, and writes the summary."""
 
 import shutil
+import sys
 
 import lightning.pytorch as pl
 
@@ -9,7 +10,7 @@ from distill_lightning.callbacks.start_from import Start, StartFrom
 from distill_lightning.distributed import from_first
 from distill_lightning.doctor import LIKELY, examine
 from distill_lightning.errors import InputError, first_input_error
-from distill_lightning.files import read_json
+from distill_lightning.files import printable, read_json
 from distill_lightning.loggers import TensorBoard
 from distill_lightning.runs import Run, RunConfig, identity, resume, start
 from distill_lightning.runs.config import file_to_start_from
@@ -39,8 +40,7 @@ def fit(parts: Parts, ckpt_path: str | None) -> Result:
     try:
         metrics, finished = _train_and_test(parts, run)
     except Exception as error:
-        if first_input_error(error) and ckpt_path in (None, "auto") and not list(run.checkpoints.glob("*.ckpt")):
-            shutil.rmtree(run.folder, ignore_errors=True)  # nothing is saved: a corrected command gets the same name
+        _after_input_error(parts, run, first_input_error(error), ckpt_path in (None, "auto"))
         raise
     finally:
         run.release()
@@ -145,6 +145,19 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
             write_confusion(run.folder, data.class_names, method.confusion)
         write_summary(run.summary, summary)
     return from_first(record.latest), True
+
+
+def _after_input_error(parts: Parts, run: Run, error: InputError | None, is_new: bool) -> None:
+    """Removes a new run in which nothing is saved, so that a corrected command gets the same name. Another process than
+    the first says what it alone may have met: a picture of its share that cannot be read, for example.
+    """
+    if error is None:
+        return
+    if not parts.trainer.is_global_zero:
+        if parts.checkpoint.began:  # before, all processes meet the same, and the first one says it
+            print(f"distill: process {parts.trainer.global_rank}: {printable(str(error))}", file=sys.stderr, flush=True)
+    elif is_new and not list(run.checkpoints.glob("*.ckpt")):
+        shutil.rmtree(run.folder, ignore_errors=True)
 
 
 def _ask_doctor(run: Run, board: TensorBoard, step: int) -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 import lightning.pytorch as pl
 
 from distill_lightning.callbacks.run_checkpoint import CHILD, end_children
-from distill_lightning.distributed import first_decides
+from distill_lightning.distributed import first_decides, process_count
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import cluster_environment
 from distill_lightning.runs import Run
+
+_begun: list[int] = []
+"""The number of processes of each fit that was begun here."""
 
 
 def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
@@ -22,11 +25,20 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
         decide: chooses the run. It is called in the first process only.
 
     Raises:
-        InputError: ``decide`` raised it; or there are several machines whose processes no launcher has started.
+        InputError: ``decide`` raised it; there are several machines whose processes no launcher has started; or an
+            earlier fit of this script had another number of processes.
     """
-    if CHILD in os.environ:  # the first process has chosen the run, and then started this process
-        folder, _, resume_from = os.environ[CHILD].partition("\n")
+    there, is_first_fit = process_count(), not _begun
+    _begun.append(trainer.world_size)
+    chosen = os.environ.pop(CHILD, None)  # not for a later fit of the same script
+    if chosen is not None:  # the first process has chosen the run, and then started this process
+        folder, _, resume_from = chosen.partition("\n")
         return Run(Path(folder), Path(resume_from) if resume_from else None)
+    if there > 1 and trainer.world_size != there:
+        raise InputError(
+            f"the {there} processes of an earlier fit all run this one, which is for {trainer.world_size}: give all "
+            "fits as many devices, or use a script for each"
+        )
     if trainer.world_size == 1:
         return decide()
     # with one process on each of several machines, the user has started each by hand, with NODE_RANK set
@@ -39,14 +51,19 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
             f"trainer.num_nodes is {trainer.num_nodes}, with {trainer.num_devices} processes on each: start them with "
             "torchrun or SLURM, so that all of them use one run folder"
         )
+    launcher = trainer.strategy.launcher
+    if not is_first_fit and launcher is not None and not launcher.is_interactive_compatible:
+        raise InputError(
+            "new processes run the script from its top, so they would repeat the fit before this one: give several "
+            "devices to the first fit, too, or start the script with torchrun"
+        )
     return decide()
 
 
 @contextmanager
 def children(trainer: pl.Trainer, run: Run | None = None) -> Iterator[None]:
     """Within this block, processes that the trainer starts use the same run. They are killed if this process fails."""
-    # with one process there are no children, and other runs may be in it; or the first process has started this one
-    if trainer.world_size == 1 or CHILD in os.environ:
+    if trainer.world_size == 1:  # there are no children, and other runs may be in this process
         yield
         return
     os.environ[CHILD] = f"{run.folder}\n{run.resume_from or ''}" if run else "\n"

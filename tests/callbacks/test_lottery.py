@@ -25,15 +25,18 @@ from helpers import (
 )
 
 from distill_lightning import masks as masking
+from distill_lightning.callbacks import lottery as callback
 from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.checkpoints import open_network
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
+from distill_lightning.lottery.at_start import masks_at_start
 from distill_lightning.lottery.packing import load_packed
 from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.preprocessing import GCN
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
@@ -88,8 +91,9 @@ OPTIMIZERS = {
         ({"density": 0}, "Lottery.density is 0: it must be above 0 and below 1"),
         ({"rounds": 0}, "1 or more"),
         ({"mask": "random"}, "give a ticket"),
-        ({"leave_out": ["head"]}, "nothing named head"),
-        ({"also": {"1.bais": 0.1}}, "nothing named 1.bais"),
+        ({"leave_out": ["head"]}, r"Lottery.leave_out: \w+ has no module named head: it has \w+, "),
+        ({"leave_out": ["1.weight"]}, r"Lottery.leave_out: \w+ has no module named 1.weight: it has 0, 1, "),
+        ({"also": {"1.bais": 0.1}}, r"Lottery.also: \w+ has no parameter named 1.bais: it has \d+.weight, "),
         ({"rewind_to": "9 steps"}, "a round has 8 steps"),
         ({"rewind_to": "some"}, "give words"),
         ({"length": "1.5 steps"}, "give words"),
@@ -196,6 +200,25 @@ def test_pruned_before_training_and_saved_as_a_ticket(kind):
     again = Lottery(rounds=0, ticket="ticket.pt")
     train(again)
     assert same(again.masks, lottery.masks) and again.table[0]["test_nll"] == lottery.table[0]["test_nll"]
+
+
+def test_the_scores_at_the_start_are_of_preprocessed_pictures(monkeypatch):
+    """As the network sees them."""
+    seen = {}
+
+    def record(kind, network, first, density, batch):
+        seen["scored"] = batch.images
+        return masks_at_start(kind, network, first, density, batch)
+
+    class Sees(Baseline):
+        def training_loss(self, batch, position):
+            seen.setdefault("trained", batch.images)
+            return super().training_loss(batch, position)
+
+    monkeypatch.setattr(callback, "masks_at_start", record)
+    data = Digits(batch_size=100, train_part=400, preprocess=GCN())
+    train(Lottery(rounds=0, at_start="snip", density=0.1), Sees(ConvNet(width=4), optimizer=sgd), 1, data=data)
+    assert seen["scored"].equal(seen["trained"])
 
 
 def test_the_smallest_of_the_last_weights_go():

@@ -17,6 +17,7 @@ from distill_lightning.methods.cs_kd import CSKD
 from distill_lightning.methods.ddgsd import DDGSD
 from distill_lightning.methods.dml import DML
 from distill_lightning.methods.kdcl import KDCL
+from distill_lightning.methods.memory import put_rows
 from distill_lightning.methods.mr_kd import MrKD
 from distill_lightning.methods.ps_kd import PSKD
 from distill_lightning.methods.snapshot import Snapshot
@@ -370,6 +371,27 @@ def test_what_is_built_beside_the_network_loads_from_python(cls, prefix):
     assert all(value.equal(saved[name]) for name, value in method.state_dict().items())
     data = Digits()
     bare_trainer().test(cls(ConvNet()), datamodule=data, ckpt_path=path, verbose=False)
+
+
+def test_snapshot_copies_the_buffers_of_the_first_process(monkeypatch):
+    """Between accumulated batches, each process has its own."""
+    method = Snapshot(ConvNet(), cycles=4)
+    monkeypatch.setattr(method, "share_buffers", lambda: [buffer.fill_(7) for buffer in method.model.buffers()])
+    method.training_loss(batch_of(torch.randn(4, 1, 8, 8), torch.arange(4)), at(progress=0.3))
+    assert all(method.snapshot[name].eq(7).all() for name, _ in method.model.named_buffers())
+
+
+def test_a_row_that_comes_twice_is_the_last_one():
+    """In any order, as in balanced batches; what the device would do with two writes to one place is not defined."""
+    generator = torch.Generator().manual_seed(0)
+    index, rows = torch.randint(20, (500,), generator=generator), torch.randn(500, 3, generator=generator)
+    table, expected = torch.zeros(30, 3), torch.zeros(30, 3)
+    put_rows(table, index, rows)
+    for place, row in zip(index, rows, strict=True):
+        expected[place] = row
+    assert table.equal(expected) and not table[20:].any()
+    put_rows(table, index[:0], rows[:0])
+    assert table.equal(expected)
 
 
 def test_snapshot_teaches_with_what_it_remembers():
