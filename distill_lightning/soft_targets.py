@@ -103,8 +103,12 @@ class SoftTargetTable:
     # Generation
 
     def alone(self) -> AbstractContextManager[None]:
-        """A context in which one run at a time generates this table. Other runs wait and then find it complete."""
-        return locked(self.folder / "lock")
+        """A context in which one run at a time generates this table. Other runs find it complete afterwards.
+
+        Raises:
+            BlockingIOError: another run is in it.
+        """
+        return locked(self.folder / "lock", wait=False)
 
     def missing(self) -> list[tuple[int, int]]:
         """The pairs (view, block) that are not written yet."""

@@ -8,8 +8,9 @@ every epoch.
 """
 
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -32,6 +33,9 @@ from distill_lightning.recorded import Recorded
 from distill_lightning.soft_targets import SoftTargetTable
 from distill_lightning.teachers import FrozenNetwork, Teachers, TrainedNetwork, as_list
 from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
+
+WAIT_S = 0.5
+"""The time between two attempts to be the one who generates a table."""
 
 
 class SoftTargets(Recorded, Callback, TeacherGiver):
@@ -178,8 +182,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             "seed": data.seed if data.augment or data.mix else None,
         }
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(index), data.num_classes)
-        first = trainer.is_global_zero
-        with table.alone() if first else nullcontext():
+        with self._alone():
             first_decides(table.create)
             table.open()
             self._generate(trainer, data)
@@ -191,6 +194,15 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
             self.logits = self.logits.to(device)
         self.index = index.to(device)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Within this block, no other run generates the table. All processes must enter it."""
+        with ExitStack() as held:
+            while not first_decides(lambda: _is_entered(held, self.table.alone())):
+                # all of them wait here: if only the first did, the others' wait for it could reach a time limit
+                time.sleep(WAIT_S)
+            yield
 
     def _generate(self, trainer: pl.Trainer, data: ImageData) -> None:
         # blocks are shared out by their fixed number: the list of missing blocks changes while other processes write
@@ -235,6 +247,15 @@ def _method(pl_module: pl.LightningModule) -> Method:
     if not isinstance(pl_module, Method):
         raise InputError(f"SoftTargets works with the methods of this program, not with {type(pl_module).__name__}")
     return pl_module
+
+
+def _is_entered(held: ExitStack, context: AbstractContextManager[None]) -> bool:
+    """Whether a context could be entered; if so, it is left with ``held``."""
+    try:
+        held.enter_context(context)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _in_words(transform: Any) -> str:

@@ -121,30 +121,36 @@ def _train_and_test(parts: Parts, run: Run) -> tuple[dict[str, float], bool]:
             try:
                 trainer.fit(method, datamodule=data, ckpt_path=run.resume_from)
             except OutOfTimeError:
-                return record.latest, False
+                return from_first(record.latest), False
         else:
             parts.checkpoint.start_clock()
             trainer.validate(method, datamodule=data, verbose=False)
         data.read_test_part()
         if data.test is not None:
             trainer.test(method, datamodule=data, verbose=False)
-    if method.leaves_checkpoint and not method.trains:
+        if method.leaves_checkpoint and not method.trains:
+            if trainer.is_global_zero:
+                run.checkpoints.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(run.checkpoints / "last.ckpt")
         if trainer.is_global_zero:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-        trainer.save_checkpoint(run.checkpoints / "last.ckpt")
-    if trainer.is_global_zero:
-        for logger in trainer.loggers:
-            logger.save()
-        summary = summarise(parts, config, record.latest)
-        outcome = {k: v for k, v in record.latest.items() if k.partition("/")[0] in ("val", "test")}
-        board.log_outcome(config.settings(), outcome)
-        if method.trains and parts.config.options.get("doctor", True):
-            _ask_doctor(run, board, trainer.global_step)
-        board.save()
-        if method.confusion:
-            write_confusion(run.folder, data.class_names, method.confusion)
-        write_summary(run.summary, summary)
-    return from_first(record.latest), True
+            _finish(parts, run, config, board, record.latest)
+        return from_first(record.latest), True
+
+
+def _finish(parts: Parts, run: Run, config: RunConfig, board: TensorBoard, latest: dict[str, float]) -> None:
+    """Writes what a finished run leaves. ``latest`` is the last value of each tag."""
+    trainer, method = parts.trainer, parts.method
+    for logger in trainer.loggers:
+        logger.save()
+    summary = summarise(parts, config, latest)
+    outcome = {tag: value for tag, value in latest.items() if tag.partition("/")[0] in ("val", "test")}
+    board.log_outcome(config.settings(), outcome)
+    if method.trains and parts.config.options.get("doctor", True):
+        _ask_doctor(run, board, trainer.global_step)
+    board.save()
+    if method.confusion:
+        write_confusion(run.folder, parts.data.class_names, method.confusion)
+    write_summary(run.summary, summary)
 
 
 def _after_input_error(parts: Parts, run: Run, error: InputError | None, is_new: bool) -> None:

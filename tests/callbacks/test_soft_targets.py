@@ -1,6 +1,8 @@
 """Teachers: their input, their output, and which teachers are refused."""
 
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -12,6 +14,7 @@ from distill_lightning.checkpoints import PlainNetwork, open_network
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
+from distill_lightning.files import locked
 from distill_lightning.losses import kd
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
@@ -186,3 +189,22 @@ def test_views_must_come_round_with_the_epochs_of_a_method_that_shows_several():
 def test_a_method_that_reads_no_teacher_refuses_one():
     with pytest.raises(InputError, match="DLB reads no teacher's logits"):
         run(PlainNetwork(teacher(1)), method=DLB)
+
+
+def test_a_run_waits_for_another_that_generates_the_table(monkeypatch):
+    """All its processes wait together: none of them is left in a collective operation, which has a time limit."""
+    before = run(teacher(0), mode="table", epochs=1)
+    (lock,) = Path("tables").glob("*/lock")
+    other, waits = ExitStack(), []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            other.close()
+
+    monkeypatch.setattr("distill_lightning.callbacks.soft_targets.time", SimpleNamespace(sleep=sleep))
+    with other:
+        other.enter_context(locked(lock))
+        after = run(teacher(0), mode="table", epochs=1)
+    assert len(waits) == 2
+    assert all(a.teacher.logits.equal(b.teacher.logits) for a, b in zip(before, after, strict=True))
