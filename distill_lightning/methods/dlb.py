@@ -36,7 +36,7 @@ from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
 
 
 class DLB(Method):
-    """The soft targets are the network's own logits from the last step.
+    """Learns from its own soft targets of the last step.
 
     Args:
         network: see Method.

@@ -52,7 +52,7 @@ from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, Step
 
 
 class PCL(Branched):
-    """Branches that learn from their joined features and from the mean weights of each other.
+    """Branches that learn from all together and from their means.
 
     Args:
         network: the network; see Branched for it and for further options.

@@ -46,7 +46,7 @@ DEPLOYED = f"{ReusedClassifier.__module__}.{ReusedClassifier.__name__}"
 
 
 class SimKD(ClassifierTaught):
-    """Learns to give the teacher's classifier the features that it knows.
+    """Learns the features that the teacher's classifier knows.
 
     Args:
         network: the student; see Method. Its own classifier is not used.

@@ -1,5 +1,6 @@
 """Lets all processes of a run use one run folder, whether the first process or a launcher has started them."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +14,8 @@ from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import cluster_environment
 from distill_lightning.runs import Run
 
-_begun: list[int] = []
-"""The number of processes of each fit that was begun here."""
+_fits = itertools.count()
+"""Numbers the fits that are begun in this process."""
 
 
 def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
@@ -28,8 +29,7 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
         InputError: ``decide`` raised it; there are several machines whose processes no launcher has started; or an
             earlier fit of this script had another number of processes.
     """
-    there, is_first_fit = process_count(), not _begun
-    _begun.append(trainer.world_size)
+    there, is_first_fit = process_count(), next(_fits) == 0
     chosen = os.environ.pop(CHILD, None)  # not for a later fit of the same script
     if chosen is not None:  # the first process has chosen the run, and then started this process
         folder, _, resume_from = chosen.partition("\n")
