@@ -1,6 +1,6 @@
 """The base class of the methods that train a network in branches."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -103,13 +103,13 @@ class Branched(Method):
         With ``separate_views``, the pictures are M views of n samples, one view after the other, and the logits of each
         branch are (n, K), of its own view.
         """
-        return logits_of_branches(self, self.at_layer, self.branches, images, self.separate_views)
+        return logits_of_branches(self, self.at_layer, [*self.branches], images, self.separate_views)
 
 
 def logits_of_branches(
-    network: Callable[[Tensor], Tensor],
+    network: Callable[[Tensor], Any],
     at_layer: FeatureHook,
-    branches: nn.ModuleList,
+    branches: Sequence[Callable[[Tensor], Any]],
     images: Tensor,
     separate_views: bool,
 ) -> tuple[list[Tensor], Tensor]:

@@ -20,6 +20,7 @@ from torch import nn
 from distill_lightning.distributed import mean_over_processes
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
+from distill_lightning.features import last_linear
 from distill_lightning.losses import symmetric_kl
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
@@ -60,11 +61,11 @@ class DDGSD(Method):
         Raises:
             InputError: there is none.
         """
-        linears = [module for module in network.modules() if isinstance(module, nn.Linear)]
-        if not linears:
+        head = last_linear(network)
+        if head is None:
             raise InputError(f"DDGSD needs a network with a linear layer at its end: {type(network).__name__} has none")
         self.features = FeatureHook(inputs=True)
-        self.features.watch(linears[-1])
+        self.features.watch(head)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce`` (labels, both views), ``views`` (divergences) and ``features`` (MMD)."""

@@ -32,17 +32,17 @@ State between steps: the mean weights, which are equal on all processes. The che
 under ``branches.``, and W and b under ``group.``.
 """
 
-import copy
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from distill_lightning import losses
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
-from distill_lightning.features import last_linear
 from distill_lightning.methods.branched import Branched, logits_of_branches
 from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.moving_average import as_average, move_average
@@ -85,14 +85,15 @@ class PCL(Branched):
         self.of_others: list[FeatureHook] = []
         self.mean_weights: dict[str, Tensor] = {}
         self.mean_steps = 0  # s
-        self._with_means = _Copies()
 
     def network_is_set(self, network: nn.Module) -> None:
-        """See Branched; watches the input of the last linear layer, too."""
+        """See Branched; watches the input of the last linear layer, too.
+
+        Raises:
+            InputError: there is none.
+        """
         super().network_is_set(network)
-        self.pooled = FeatureHook(inputs=True)
-        if (head := last_linear(network)) is not None:  # if there is none, ``build`` says so
-            self.pooled.watch(head)
+        (self.pooled,), self.width = self.watch_heads([network])
 
     def check_networks(self, data: ImageData) -> None:
         """See Branched.
@@ -106,14 +107,10 @@ class PCL(Branched):
             raise InputError("PCL would teach with means over the rounds of Lottery: leave one of the two out")
 
     def build(self, info: DataInfo) -> None:
-        """See Branched; makes the group's layer.
-
-        Raises:
-            InputError: see Branched; or the network ends in no linear layer.
-        """
+        """See Branched; makes the group's layer."""
         super().build(info)
-        self.of_others, width = self.watch_heads(self.branches)
-        self.group = nn.Linear(self.number * width, info.num_classes).to(*input_type(self.model))
+        self.of_others, _ = self.watch_heads(self.branches)
+        self.group = nn.Linear(self.number * self.width, info.num_classes).to(*input_type(self.model))
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce_m`` for each branch, ``ce_group``, and ``soft``; branch 0 is the one that is evaluated."""
@@ -137,41 +134,19 @@ class PCL(Branched):
             images: M views of n samples, (M n, C, H, W), one view after the other.
             step: s, the number of optimizer steps until now.
         """
-        now = nn.ModuleList([self.model, *self.branches])
-        weights = dict(now.named_parameters())
+        parts = [self.model, *self.branches]
+        weights = dict(nn.ModuleList(parts).named_parameters())
         means = self.mean_weights or as_average(weights)
         self.mean_weights = {name: value.to(self.device) for name, value in means.items()}  # resumed, on the CPU
         if step > self.mean_steps:  # not in each batch, where gradients are accumulated
             move_average(self.mean_weights, weights, min(self.decay, 1 - 1 / step))
             self.mean_steps = step
-        network, at_layer, branches = self._with_means.of(self.model, self.at_layer, self.branches)
-        copied = nn.ModuleList([network, *branches])
-        for name, parameter in copied.named_parameters():
-            parameter.copy_(self.mean_weights[name])
-        for mine, own in zip(copied.buffers(), now.buffers(), strict=True):
-            mine.copy_(own)
+        network, *branches = (functools.partial(self._with_means, m, part) for m, part in enumerate(parts))
         images = images.contiguous(memory_format=self.memory_format)
-        return logits_of_branches(network, at_layer, branches, images, separate_views=True)[0]
+        return logits_of_branches(network, self.at_layer, branches, images, separate_views=True)[0]
 
-
-class _Copies:
-    """A copy of a branched network, in training mode and without gradient. It is made when it is first needed."""
-
-    def __init__(self) -> None:
-        self._of: nn.Module | None = None
-        self._made: tuple[nn.Module, FeatureHook, nn.ModuleList] | None = None
-
-    def of(
-        self, network: nn.Module, at_layer: FeatureHook, branches: nn.ModuleList
-    ) -> tuple[nn.Module, FeatureHook, nn.ModuleList]:
-        """Copies of the arguments, where the hook is at the same layer of the copy."""
-        made = self._made
-        if made is None or self._of is not network or input_type(made[0]) != input_type(network):
-            made = copy.deepcopy((network, at_layer, branches))
-            for part in (made[0], made[2]):
-                part.train().requires_grad_(False)
-            self._of, self._made = network, made
-        return made
-
-    def __deepcopy__(self, memo: object) -> "_Copies":
-        return _Copies()
+    def _with_means(self, m: int, part: nn.Module, inputs: Tensor) -> Any:
+        """The output of branch m with its mean weights. What it writes into buffers is dropped."""
+        means = {name: self.mean_weights[f"{m}.{name}"].to(own.dtype) for name, own in part.named_parameters()}
+        buffers = {name: own.clone() for name, own in part.named_buffers()}
+        return functional_call(part, means | buffers, (inputs,))

@@ -192,7 +192,9 @@ def test_the_mean_weights_of_pcl(dtype):
     """The mean over the steps at first, moved once a step; in float32, where bfloat16 would round small moves away."""
     method = made(PCL, decay=0.75).to(dtype)
     images, name = IMAGES.to(dtype), "1.12.weight"
-    weight = method.branches[0].get_submodule("12").weight
+    head, passed = method.branches[0].get_submodule("12"), []
+    head.register_forward_hook(lambda module, inputs, output: passed.append(module.weight))
+    weight = head.weight
     method.training_loss(views_of(images), at(step=0))
     assert method.mean_weights[name].equal(weight.float())
     seen, expected = [], 0
@@ -204,8 +206,8 @@ def test_the_mean_weights_of_pcl(dtype):
             method.training_loss(views_of(images), at(step=step))
         assert method.mean_weights[name].dtype == torch.float32
         torch.testing.assert_close(method.mean_weights[name], expected)
-        copied = method._with_means.of(method.model, method.at_layer, method.branches)
-        used = copied[2][0].get_submodule("12").weight
+        used, trained = passed[-2:]
+        assert trained is weight
         assert used.equal(method.mean_weights[name].to(dtype)) and not used.requires_grad
 
 
