@@ -44,7 +44,10 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     words = "Train the runs of a study that are not finished, in order, and make its tables."
     parser = parser_of("study", "studies", "quick", words)
     script = "print the plan as a script, or with --cluster the script of a job, and train nothing"
-    parser.add_argument("--dry_run", action="store_true", help=script)
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--dry_run", action="store_true", help=script)
+    tables_only = "make the tables from the runs that are finished, and train nothing"
+    instead.add_argument("--tables_only", action="store_true", help=tables_only)
     parser.add_argument(
         "--records",
         type=Path,
@@ -53,13 +56,16 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     )
     given, options, file = parsed(parser, args)
     study = read_study(file)
-    plan = plan_study(study, given.log_dir, resolve, options, given.records)
+    plan = plan_study(study, given.log_dir, resolve, options, given.records, will_train=not given.tables_only)
     checker = SpecChecker(study.path, plan.variables)
     tables, figures = checker.tables(study.tables), checker.figures(study.figures)
     folder = Path(given.log_dir) / "studies" / given.file.stem
     needed = [run.resources for run in plan.runs]
     if given.dry_run:
         print(job_script(queue_of(given, needed, folder)) if given.cluster else plan.script())
+        return 0
+    if given.tables_only:
+        print(write_tables(plan, tables, figures, folder))
         return 0
 
     def record(run: PlannedRun) -> None:

@@ -111,7 +111,12 @@ class StudyPlan:
 
 
 def plan_study(
-    study: Study, log_dir: str, resolve: Resolve, given: list[str], records: Path | None = None
+    study: Study,
+    log_dir: str,
+    resolve: Resolve,
+    given: list[str],
+    records: Path | None = None,
+    will_train: bool = True,
 ) -> StudyPlan:
     """Plans every run of a study.
 
@@ -121,6 +126,7 @@ def plan_study(
         resolve: resolves the arguments of a command, and raises InputError if they are wrong.
         given: arguments from the command line for every run.
         records: the folder of records. A run that has one is finished, unless a run that must be trained needs it.
+        will_train: whether the missing runs will be trained. If not, every run that has a record is finished.
 
     Raises:
         InputError: a reference or an option is wrong.
@@ -134,7 +140,7 @@ def plan_study(
         plan = StudyPlan(study.path, planner.entries)
         without_weights = set(recorded.values())
         needed = {need.folder for run in plan.runs if not run.finished() for need in run.needs if run.same_as is None}
-        if not needed & without_weights:
+        if not will_train or not needed & without_weights:
             return plan
         # these are trained again, and so is what they need themselves
         recorded = {what: folder for what, folder in recorded.items() if folder not in needed}

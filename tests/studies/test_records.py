@@ -1,5 +1,6 @@
 """Records: the results of finished runs without weights, which a study counts as finished."""
 
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +53,12 @@ def test_a_study_goes_on_from_records(capsys):
     (student,) = (one for one in kept if "temperature4" in one.name)
     teacher = next(one for one in kept if "teacher" in one.name)
     shutil.rmtree(student)
+    # the tables are made without it, and keep the teacher's row
+    assert distill("study", path, "--records", "results", "--tables_only") == 0
+    assert not Path("logs/digits").exists()
+    now, row = Path("logs/studies/small/tables.md").read_text(), r"(\w+) \| +([\d.]+).* (\d+) \|"
+    (of_teacher, of_students), (same, of_one) = re.findall(row, table), re.findall(row, now)
+    assert same == of_teacher and (of_students[2], of_one[2]) == ("2", "1")
     before = (teacher / "summary.json").read_bytes()
     assert distill("study", path, "--records", "results") == 0
     trained = {run.name for run in Path("logs/digits").glob("*/*")}
