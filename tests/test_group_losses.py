@@ -176,6 +176,46 @@ def test_half_precision_is_left():
     assert value.dtype == torch.float32 and value.item() == pytest.approx(exact.item(), rel=1e-3)
 
 
+def test_targets_of_peers_that_nearly_agree_keep_their_digits():
+    """Under autocast the product of attention and logits would be in bfloat16, and what is left of the term would be
+    rounding.
+    """
+    torch.manual_seed(0)
+    common = 5 * torch.randn(64, 10)
+    peers = [common + 0.05 * torch.randn(64, 10) for _ in range(3)]
+    attention, leader = torch.randn(64, 3, 3).softmax(2), common + 0.05 * torch.randn(64, 10)
+    given = [one.requires_grad_() for one in (*peers, attention, leader)]
+    exact = [one.detach().double().requires_grad_() for one in given]
+    with torch.autocast("cpu", torch.bfloat16):
+        losses.okddip(given[:3], given[3], given[4], temperature=3).backward()
+    losses.okddip(exact[:3], exact[3], exact[4], temperature=3).backward()
+    for mine, right in zip(given, exact, strict=True):
+        assert (mine.grad - right.grad).norm() < 0.01 * right.grad.norm()
+
+
+@pytest.mark.parametrize("name", ["one", "pcl", "kdcl", "okddip", "mutual", "symmetric_kl", "kd", "cross_entropy"])
+def test_every_loss_computes_in_full_precision(name):
+    """In another program's loop the logits may be in bfloat16."""
+    torch.manual_seed(0)
+    logits = [torch.randn(16, 10).bfloat16() for _ in range(3)]
+    labels = torch.randint(0, 10, (16,))
+
+    def value(z, attention):
+        arguments = {
+            "one": (z, z[0]), "pcl": (z, z[0], z), "kdcl": (z, labels), "okddip": (z, attention, z[0]), "mutual": (z,),
+            "cross_entropy": (z[0], labels),
+        }.get(name, z[:2])  # fmt: skip
+        more = {} if name in ("mutual", "cross_entropy") else {"temperature": 2.0}
+        found = getattr(losses, name)(*arguments, **more)
+        return sum(found) if isinstance(found, list) else found
+
+    weights = torch.rand(16, 3, 3).softmax(2).bfloat16()
+    exact = value([one.double() for one in logits], weights.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = value(logits, weights)
+    assert found.dtype == torch.float32 and found.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
 def test_the_soft_targets_of_wsld_stop_where_the_student_is_better():
     sure, wrong = torch.tensor([[9.0, 0, 0]]), torch.tensor([[0.0, 9, 0]])
     label = torch.tensor([0])

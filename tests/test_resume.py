@@ -156,7 +156,7 @@ def test_every_precision_keeps_its_digits(method, more, teacher, monkeypatch):
     assert same(whole, killed)
 
 
-@pytest.mark.parametrize("method", ["crd", "dlb", "seed"])
+@pytest.mark.parametrize("method", ["crd", "dlb", "ps_kd", "seed"])
 def test_memory_in_half_precision(method, teacher, monkeypatch):
     """The weights are in bfloat16, and so is what is kept of them."""
     given = [*options(method, teacher), "--trainer.precision", "bf16-true", "--checkpoint.every_n_steps", 1]

@@ -6,6 +6,9 @@ summary.json, metrics.csv if there are curves, and the files that the function h
 """
 
 import importlib
+import inspect
+import pkgutil
+import textwrap
 import time
 import typing
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import torch
 import yaml
 
 from distill_lightning.cli.messages import Parser
-from distill_lightning.cli.verbs import OTHER_VERBS
+from distill_lightning.cli.verbs import COLUMNS, OTHER_VERBS
 from distill_lightning.data.base import ImageData
 from distill_lightning.environment import versions
 from distill_lightning.errors import InputError, nearest
@@ -64,6 +67,9 @@ def main(args: list[str]) -> int:
     Raises:
         InputError: there is no such function, or an argument is wrong.
     """
+    if args[:1] in (["-h"], ["--help"]):
+        print(_help())
+        return 0
     made = read(args)
     name = made.name or f"{made.function.__name__}-seed{made.config.seed}"
     run = start(made.stem, name, made.config, once=made.name is not None)
@@ -93,7 +99,7 @@ def read(args: list[str]) -> Computation:
         InputError: there is no such function, or an argument is wrong.
     """
     parser = Parser(prog="distill compute FUNCTION", description=OTHER_VERBS["compute"], allow_abbrev=False)
-    if not args or args[0] in ("-h", "--help"):
+    if not args:
         raise InputError(f"distill compute needs a function, for example {ROOM}.gaussian_inputs.figure_4")
     function = _function(args[0])
     parser.add_argument("--seed_everything", type=int, default=0, help="The seed.")
@@ -142,21 +148,38 @@ def _function(dotted: str) -> Callable[..., Computed]:
     module, _, name = dotted.rpartition(".")
     if module.startswith(f"{ROOM}.") and module.count(".") == 2:
         try:
-            inside = vars(importlib.import_module(module))
+            found = _functions(module)
         except ModuleNotFoundError as error:
             raise InputError(f"there is no module {module} in this program: check the name of the function") from error
-        found = {
-            key: value
-            for key, value in inside.items()
-            if callable(value)
-            and getattr(value, "__module__", "") == module
-            and typing.get_type_hints(value).get("return") is Computed
-        }
         if name in found:
-            function: Callable[..., Computed] = found[name]
-            return function
+            return found[name]
         raise InputError(f"{module} has no function {name} that computes results{nearest(name, found)}")
     raise InputError(f"{dotted[:80]} is no function of {ROOM}: give one, for example {ROOM}.gaussian_inputs.figure_4")
+
+
+def _functions(module: str) -> dict[str, Callable[..., Computed]]:
+    """The functions of a module that compute results, by name.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
+    return {
+        key: value
+        for key, value in vars(importlib.import_module(module)).items()
+        if inspect.isfunction(value)
+        and value.__module__ == module
+        and typing.get_type_hints(value).get("return") is Computed
+    }
+
+
+def _help() -> str:
+    """The help of the command: the functions that can be called."""
+    lines = ["usage: distill compute FUNCTION [--option VALUE ...]", "", OTHER_VERBS["compute"], "", "The functions:"]
+    for found in pkgutil.iter_modules(importlib.import_module(ROOM).__path__, f"{ROOM}."):
+        for name, function in _functions(found.name).items():
+            about = (inspect.getdoc(function) or "").partition("\n")[0]
+            lines += [f"  {found.name}.{name}", textwrap.indent(textwrap.fill(about, COLUMNS - 6), " " * 6)]
+    return "\n".join([*lines, "", "distill compute FUNCTION --help explains the options of a function."])
 
 
 def _write(folder: Path, computed: Computed, config: RunConfig, seconds: float) -> None:

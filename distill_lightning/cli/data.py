@@ -29,6 +29,7 @@ def main(args: list[str], resolve: Callable[[list[str]], ImageData]) -> int:
     parser = LineParser(
         prog="distill data",
         description="Show parts, classes, counts, sizes and suspicious things, and draw a sheet of training pictures.",
+        epilog="With a configuration, any option of distill fit can be given, for example --data.root DIR.",
         allow_abbrev=False,
     )
     parser.add_argument("config", help="a configuration; or a folder, zip or tar file of pictures")

@@ -63,7 +63,8 @@ def of_verb(verb: str) -> str:
     known = options.of_verb(verb)
     usage = {"predict": "RUN|FILE [PICTURES ...] "}.get(verb, "RUN|FILE ") if verb != "fit" else ""
     trainer = options.GROUPS["trainer"]
-    shown = [_option(f"--{name}", known[name], options.HELP[name]) for name in known if name in options.HELP]
+    used = [name for name in known if name in options.HELP and (verb == "fit" or name not in options.FOR_FIT)]
+    shown = [_option(f"--{name}", known[name], options.HELP[name]) for name in used]
     parts = [
         _wrapped(f"usage: distill {verb} {usage}[--config FILE ...] [--OPTION VALUE ...]", "       "),
         _wrapped(VERBS[verb]),
@@ -163,7 +164,7 @@ def _options(path: str, made_by: Any, names: Iterable[str] | None = None, short:
 
 def _option(name: str, argument: Argument, about: str) -> str:
     """The lines of an option: name and type, then its description with its default."""
-    words = "" if name == "--print_config" else options.in_words(argument.hint)
+    words = "" if name.removeprefix("--") in options.FLAGS else options.in_words(argument.hint)
     ending = "required" if argument.default is REQUIRED else _default(argument.default)
     if name.rpartition(".")[2] in SHAPE and name.count(".") > 1:
         ending = "" if "from the data" in about else "from the data"

@@ -53,6 +53,8 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
         raise InputError("--study and --entry belong together: the study, and which of its entries")
     if given.seeds is not None and any(word.startswith("--seed_everything") for word in common):
         raise InputError("--seeds gives the members' seeds: leave --seed_everything out")
+    if given.seeds is not None and not any(word.partition("=")[0] in ("--config", "--model") for word in common):
+        raise InputError("distill members needs --config FILE: the runs that differ in their seed, as digits/baseline")
     if given.study is not None:
         options = _of_study(given.study, given.entry, common, given.log_dir or "logs", resolve)
         common, given.ckpt_path = [], "auto"

@@ -42,8 +42,10 @@ HELP = {
     "trust": "A class or function of yours that a file may use, as my_package.Net. May be given several times.",
     "print_config": "Print the resolved options, and train nothing.",
     "reestimate_batch_norm": "The number of training pictures on which batch norm's statistics are estimated first.",
+    "use_ema": "Take the weights that the callback EMA has averaged.",
     "turns": "How often each part is timed.",
     "steps": "The number of steps in each turn.",
+    "stages": "Time the stages of the data path instead of a step: decode, transfer, augment, train.",
 }
 PLAIN: dict[str, tuple[Any, Any]] = {
     "config": (str | None, None),
@@ -64,9 +66,19 @@ CHOICES: dict[str, Callable[[], list[str]]] = {
     "trainer.profiler": lambda: ["simple", "advanced", "pytorch", "xla"],
 }
 """Options of Lightning's trainer that take any text by their type hint, but few words in fact."""
-OF_BENCH: dict[str, tuple[Any, Any]] = {"turns": (Count, 20), "steps": (Count, 20)}
-
-OF_EVALUATION: dict[str, tuple[Any, Any]] = {"reestimate_batch_norm": (Pictures | None, None)}
+FLAGS = ("print_config", "use_ema")
+"""Options without a value."""
+USE_EMA: dict[str, tuple[Any, Any]] = {"use_ema": (bool, None)}
+OF_EVALUATION = USE_EMA | {"reestimate_batch_norm": (Pictures | None, None)}
+OF_ONE_VERB: dict[str, dict[str, tuple[Any, Any]]] = {
+    "validate": OF_EVALUATION,
+    "test": OF_EVALUATION,
+    "predict": USE_EMA,
+    "bench": {"turns": (Count, 20), "steps": (Count, 20), "stages": (bool, False)},
+}
+"""Options that not every verb has."""
+FOR_FIT = ("name", "start_from", "start_optimizer", "doctor")
+"""Options that every verb takes, since a run's config.yaml has them, and that only fit uses."""
 
 
 def of_verb(verb: str) -> dict[str, Argument]:
@@ -81,7 +93,7 @@ def of_verb(verb: str) -> dict[str, Argument]:
 
 def plain_options(verb: str) -> dict[str, Argument]:
     """The options of a verb that belong to none of its parts, by name."""
-    plain = PLAIN | (OF_BENCH if verb == "bench" else OF_EVALUATION if verb in ("validate", "test") else {})
+    plain = PLAIN | OF_ONE_VERB.get(verb, {})
     return {name: Argument(hint, default, None) for name, (hint, default) in plain.items()}
 
 

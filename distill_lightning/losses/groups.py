@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.losses.logits import kd
+from distill_lightning.losses.precision import in_full_precision
 
 KDCLTarget = Literal["min_logit", "naive"]
 
@@ -27,6 +28,7 @@ def ramp(epoch: float, epochs: float) -> float:
     return math.exp(-5 * (1 - min(epoch / epochs, 1.0)) ** 2) if epochs else 1.0
 
 
+@in_full_precision
 def weighted_logits(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
     """sum_m g_m z_m, (B, K). The gradient flows into both arguments.
 
@@ -37,6 +39,7 @@ def weighted_logits(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
     return (torch.stack(list(logits), 2) * weights[:, None, :]).sum(2)
 
 
+@in_full_precision
 def one(logits: Sequence[Tensor], group_logits: Tensor, *, temperature: float) -> Tensor:
     """sum_m T^2 KL(p^T(z_g) || p^T(z_m)), the group teaches its members (ONE: Lan et al., NeurIPS 2018,
     arXiv:1806.04606, equations 5 and 6).
@@ -52,6 +55,7 @@ def one(logits: Sequence[Tensor], group_logits: Tensor, *, temperature: float) -
 
 
 @torch.no_grad()
+@in_full_precision
 def kdcl_target(logits: Sequence[Tensor], labels: Tensor, target: KDCLTarget) -> Tensor:
     """z, (B, K), the logits of the group (KDCL: Guo et al., CVPR 2020), without a gradient.
 
@@ -68,6 +72,7 @@ def kdcl_target(logits: Sequence[Tensor], labels: Tensor, target: KDCLTarget) ->
     return stacked[cross_entropy.argmin(0), torch.arange(len(labels), device=labels.device)]
 
 
+@in_full_precision
 def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target: KDCLTarget = "min_logit") -> Tensor:
     """sum_m T^2 KL(p^T(z) || p^T(z_m)), the best of the group teaches its members (KDCL: Guo et al., CVPR 2020).
 
@@ -82,6 +87,7 @@ def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target
     return one(logits, kdcl_target(logits, labels, target), temperature=temperature)
 
 
+@in_full_precision
 def pcl(logits: Sequence[Tensor], group_logits: Tensor, mean_logits: Sequence[Tensor], *, temperature: float) -> Tensor:
     """sum_m T^2 [ KL(p^T(z_g) || p^T(z_m)) + 1/(M-1) sum_{j != m} KL(p^T(t_j) || p^T(z_m)) ], PCL (Wu & Gong, AAAI
     2021, arXiv:2006.04147).
@@ -102,6 +108,7 @@ def pcl(logits: Sequence[Tensor], group_logits: Tensor, mean_logits: Sequence[Te
     return torch.stack(terms).sum()
 
 
+@in_full_precision
 def okddip(peers: Sequence[Tensor], attention: Tensor, leader: Tensor, *, temperature: float) -> Tensor:
     """sum_i T^2 KL(p^T(sum_j A_ij z_j) || p^T(z_i)) + T^2 KL(p^T(mean_j z_j) || p^T(z_l)), diverse peers and their
     leader (OKDDip: Chen et al., AAAI 2020, arXiv:1912.00350).

@@ -14,6 +14,7 @@ from torch import Tensor
 from distill_lightning.losses.precision import in_full_precision
 
 
+@in_full_precision
 def cross_entropy(
     logits: Tensor, target: Tensor, label_smoothing: float = 0.0, class_weights: Tensor | None = None
 ) -> Tensor:
@@ -35,6 +36,7 @@ def cross_entropy(
     return F.cross_entropy(logits, target, label_smoothing=label_smoothing)
 
 
+@in_full_precision
 def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0) -> Tensor:
     """KL(p^T(t) || p^T(s)), summed over classes, mean over the batch.
 
@@ -56,6 +58,7 @@ def kl_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float 
     )
 
 
+@in_full_precision
 def standardised(logits: Tensor) -> Tensor:
     """(z - mean(z)) / (std(z) + 1e-7), for each row: logit standardisation (Sun et al., CVPR 2024, arXiv:2403.01427).
 
@@ -73,6 +76,7 @@ def _standardised_if(standardise: bool, *logits: Tensor) -> tuple[Tensor, ...]:
     return tuple(standardised(z) for z in logits) if standardise else logits
 
 
+@in_full_precision
 def kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float, standardise: bool = False) -> Tensor:
     """T^2 KL(p^T(t) || p^T(s)), the soft term of distillation (Hinton et al. 2015, section 2).
 

@@ -8,8 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_lightning.losses.logits import cross_entropy, kd, kl_divergence
+from distill_lightning.losses.precision import in_full_precision
 
 
+@in_full_precision
 def symmetric_kl(logits_a: Tensor, logits_b: Tensor, *, temperature: float) -> Tensor:
     """T^2 [KL(p^T(a) || p^T(b)) + KL(p^T(b) || p^T(a))], between two views (DDGSD: Xu & Liu, AAAI 2019).
 
@@ -25,6 +27,7 @@ def symmetric_kl(logits_a: Tensor, logits_b: Tensor, *, temperature: float) -> T
     return temperature**2 * both.sum(1).mean()
 
 
+@in_full_precision
 def mutual(logits: Sequence[Tensor]) -> list[Tensor]:
     """For each network i the term 1 / (M - 1) sum_{j != i} KL(p(s_j) || p(s_i)) (DML: Zhang et al., CVPR 2018). The
     gradient of term i flows into the logits of network i alone.
@@ -38,6 +41,7 @@ def mutual(logits: Sequence[Tensor]) -> list[Tensor]:
     ]
 
 
+@in_full_precision
 def virtual_teacher(
     logits: Tensor, labels: Tensor, *, temperature: float, right: float, form: Literal["paper", "code"] = "paper"
 ) -> Tensor:
@@ -60,6 +64,7 @@ def virtual_teacher(
     return kl_divergence(logits, probs / temperature)
 
 
+@in_full_precision
 def past_predictions(
     logits: Tensor, label_probs: Tensor, past_probs: Tensor, *, alpha: float, class_weights: Tensor | None = None
 ) -> Tensor:
@@ -76,6 +81,7 @@ def past_predictions(
     return cross_entropy(logits, targets, class_weights=class_weights)
 
 
+@in_full_precision
 def softened_teacher(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
     """KL(p^T(t) || p(s)): the temperature acts on the teacher alone (snapshot distillation: Yang et al., CVPR 2019).
 
@@ -102,6 +108,7 @@ def adjusted(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, answer, of_label).scatter(1, labels[:, None], most)
 
 
+@in_full_precision
 def feature_distance(features: Tensor, teacher_features: Tensor) -> Tensor:
     """||f - f'||^2, mean over the batch (BYOT: Zhang et al., ICCV 2019).
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.losses.logits import cross_entropy
+from distill_lightning.losses.precision import in_full_precision
 
 
 def dustbin_correction(special: int, total: int, share: float = 0.5) -> float:
@@ -38,6 +39,7 @@ def dustbin_correction(special: int, total: int, share: float = 0.5) -> float:
     return math.log((total - special) / special * share / (1 - share))
 
 
+@in_full_precision
 def dustbin_logits(logits: Tensor, classes: Tensor) -> Tensor:
     """The logits of a specialist's classes and, as the last column, of its dustbin.
 
@@ -59,6 +61,7 @@ def dustbin_labels(labels: Tensor, classes: Tensor) -> Tensor:
     return torch.where(matches.any(1), matches.long().argmax(1), len(classes))
 
 
+@in_full_precision
 def dustbin_cross_entropy(logits: Tensor, labels: Tensor, classes: Tensor, correction: float = 0.0) -> Tensor:
     """Cross-entropy over a specialist's classes and its dustbin, mean over the batch.
 

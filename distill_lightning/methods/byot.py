@@ -28,7 +28,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import feature_distance, kd
 from distill_lightning.methods.base import Method
 from distill_lightning.models.early_exit import ExitHead, exit_names, feature_shapes, pooled
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Fraction, NonNegative, Positive
 from distill_lightning.values import Batch, DataInfo, Position, StepOutput
@@ -78,10 +78,10 @@ class BYOT(Method):
         """The term ``ce``, and ``ce_i``, ``soft_i`` and ``features_i`` for each earlier exit i = 1 .. C - 1."""
         deepest = self(batch.images)
         *at_exits, last = (hook.take() for hook in self.exits)
-        of_deepest = pooled(last).detach().float()
+        of_deepest = in_full(pooled(last).detach())
         terms = {"ce": self.cross_entropy(deepest, batch)}
         for number, (head, at_exit) in enumerate(zip(self.heads, at_exits, strict=True), 1):
-            logits, features = (part.float() for part in head(at_exit))
+            logits, features = map(in_full, head(at_exit))
             soft = kd(logits, deepest, temperature=self.temperature)
             terms[f"ce_{number}"] = (1 - self.alpha) * self.cross_entropy(logits, batch)
             terms[f"soft_{number}"] = self.alpha * soft

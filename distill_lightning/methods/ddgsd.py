@@ -23,6 +23,7 @@ from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.features import last_linear
 from distill_lightning.losses import symmetric_kl
 from distill_lightning.methods.base import Method
+from distill_lightning.models.outputs import in_full
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput
@@ -72,7 +73,7 @@ class DDGSD(Method):
         n = batch.num_new
         logits = self(batch.images)
         first, second = logits.split(n)
-        f_a, f_b = (mean_over_processes(part, batch.weight) for part in self.features.take().float().split(n))
+        f_a, f_b = (mean_over_processes(part, batch.weight) for part in in_full(self.features.take()).split(n))
         terms = {
             "ce": 2 * self.cross_entropy(logits, batch),
             "views": self.weight * symmetric_kl(first, second, temperature=self.temperature),

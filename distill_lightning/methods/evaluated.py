@@ -100,7 +100,7 @@ class Evaluated(Recorded, LeanModule):
                 say(f"{type(self.model).__name__} returns a {type(output).__name__}: only its logits are used")
             self._said_main = True
         elif self.training and torch.is_grad_enabled():
-            self.auxiliary += [logits.float() for logits in auxiliary_outputs(output)]
+            self.auxiliary += map(in_full, auxiliary_outputs(output))
         return main_output(output)
 
     @property

@@ -15,12 +15,12 @@ def put_rows(table: Tensor, index: Tensor, rows: Tensor) -> None:
     Args:
         table: (N, ...), which is changed.
         index: (n,) int64, on the device of the table. Balanced batches have a sample several times.
-        rows: (n, ...), on the device of the table.
+        rows: (n, ...), on the device of the table, of any precision.
     """
     places, inverse = index.unique(return_inverse=True)
     order = torch.arange(len(index), device=index.device)
     last = torch.zeros_like(places).scatter_reduce_(0, inverse, order, "amax", include_self=False)
-    table[places] = rows[last]
+    table[places] = rows[last].to(table.dtype)
 
 
 class Memory:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import adjusted, kd
 from distill_lightning.methods.base import Method
-from distill_lightning.models.outputs import input_type, main_output
+from distill_lightning.models.outputs import in_full, input_type, main_output
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, Position, StepOutput
@@ -82,16 +82,16 @@ class MrKD(Method):
         terms = {"ce": self.cross_entropy(logits, batch)}
         with torch.no_grad():
             teachers = [
-                main_output(teacher(batch.images)).float()
+                in_full(main_output(teacher(batch.images)))
                 for teacher in self.frozen.networks(self.model, [*self.copies.values()])
             ]
         if len(teachers) == self.most_copies:
             dtype = next(self.fusion.parameters()).dtype
-            fused = self.fusion(torch.cat(teachers, 1).to(dtype)).float()
+            fused = in_full(self.fusion(torch.cat(teachers, 1).to(dtype)))
             terms["fusion"] = self.cross_entropy(fused, batch)
             teachers.append(fused.detach())
         else:  # DDP expects that each step uses all parameters
-            terms["fusion"] = 0 * torch.stack([p.sum() for p in self.fusion.parameters()]).sum()
+            terms["fusion"] = in_full(0 * torch.stack([p.sum() for p in self.fusion.parameters()]).sum())
         if teachers:
             soft = [kd(logits, adjusted(t, labels), temperature=self.temperature) for t in teachers]
             terms["memory"] = self.weight * torch.stack(soft).mean()

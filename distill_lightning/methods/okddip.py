@@ -32,7 +32,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.feature_hooks import FeatureHook
 from distill_lightning.losses import okddip, ramp
 from distill_lightning.methods.branched import Branched
-from distill_lightning.models.outputs import input_type
+from distill_lightning.models.outputs import in_full, input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, CountOrZero, Positive
 from distill_lightning.values import Batch, DataInfo, Position, StepOutput
@@ -84,13 +84,12 @@ class OKDDip(Branched):
         """A, (B, M - 1, M - 1), from the features (B, D) of each peer."""
         assert self.query is not None and self.key is not None
         stacked = torch.stack(features, 1)
-        attention: Tensor = (self.query(stacked) @ self.key(stacked).mT).softmax(2)
-        return attention
+        return in_full(self.query(stacked) @ self.key(stacked).mT).softmax(2)
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The terms ``ce_m`` for each branch, and ``soft``; branch 0 is the leader, which is evaluated."""
         (leader, *peers), _ = self.logits_of_branches(batch.images)
-        attention = self.attention([hook.take() for hook in self.pooled]).to(leader.dtype)
+        attention = self.attention([hook.take() for hook in self.pooled])
         terms = {f"ce_{m}": self.cross_entropy(z, batch) for m, z in enumerate((leader, *peers))}
         weight = ramp(position.epoch, self.ramp_epochs)
         terms["soft"] = weight * okddip(peers, attention, leader, temperature=self.temperature)

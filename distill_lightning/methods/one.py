@@ -84,7 +84,7 @@ class ONE(Branched):
         """The terms ``ce_m`` for each branch, ``ce_group``, and ``soft``; branch 0 is the one that is evaluated."""
         assert self.gate is not None
         logits, at_layer = self.logits_of_branches(batch.images)
-        group = weighted_logits(logits, self.gate(at_layer).to(logits[0].dtype))
+        group = weighted_logits(logits, self.gate(at_layer))
         terms = {f"ce_{m}": self.cross_entropy(z, batch) for m, z in enumerate(logits)}
         terms["ce_group"] = self.cross_entropy(group, batch)
         weight = ramp(position.epoch, self.ramp_epochs)

@@ -73,7 +73,8 @@ class PSKD(Method):
         ``labels`` (B, K).
         """
         if self.past_probs is None:
-            self.past_probs = torch.zeros(self.shape)  # a row of zeros means that there is no prediction yet
+            # a row of zeros means that there is no prediction yet
+            self.past_probs = torch.zeros(self.shape, dtype=torch.float32)
         if self.past_probs.nbytes <= LARGE:
             self.past_probs = self.past_probs.to(index.device)
         past = self.past_probs[index.to(self.past_probs.device)].to(labels.device)

@@ -23,6 +23,7 @@ from torch import Tensor
 from distill_lightning.frozen_copies import FrozenCopies
 from distill_lightning.losses import softened_teacher
 from distill_lightning.methods.base import Method
+from distill_lightning.models.outputs import in_full, main_output
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Positive, Range
 from distill_lightning.schedules import CosineCycles
@@ -70,6 +71,6 @@ class Snapshot(Method):
             return StepOutput({"ce": ce}, logits)
         (teacher,) = self.frozen.networks(self.model, [self.snapshot])
         with torch.no_grad():
-            of_teacher = teacher(batch.images).float()
+            of_teacher = in_full(main_output(teacher(batch.images)))
         soft = softened_teacher(logits, of_teacher, temperature=self.temperature)
         return StepOutput({"ce": (1 + 1 / self.temperature) * ce, "snapshot": soft}, logits)

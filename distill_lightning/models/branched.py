@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.models.early_exit import pooled, trunk
-from distill_lightning.models.outputs import dry_pictures, main_output
+from distill_lightning.models.outputs import dry_pictures, in_full, main_output
 from distill_lightning.ranges import Count, Ranged
 from distill_lightning.weights import of_model
 
@@ -122,8 +122,7 @@ class Gate(Ranged, nn.Module):
 
     def forward(self, at_layer: Tensor) -> Tensor:
         """Weights (B, M) for shared feature maps (B, C, H, W)."""
-        weights: Tensor = torch.relu(self.norm(self.linear(pooled(at_layer)))).softmax(1)
-        return weights
+        return in_full(torch.relu(self.norm(self.linear(pooled(at_layer))))).softmax(1)
 
 
 class BranchEnsemble(Ranged, nn.Module):

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers import FEATURE_TAUGHT, METHODS, batch_of, data_info, distill, fit, make, train_loader, write_pictures
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix, f1_score
 from torch import nn
 
@@ -81,16 +82,25 @@ def test_every_method_weighs_its_labels(name):
     teacher = TeacherOutput(torch.randn(6 * views, 10, generator=rng), (), torch.randn(2, 6 * views, 10, generator=rng))
     batch = batch_of(images, labels, num_new=6, view=torch.zeros_like(labels), teacher=teacher)
 
-    def terms(weights):
+    def terms(weights, plugin=None):
         torch.manual_seed(0)
-        one = copy.deepcopy(method)
-        return one.training_loss(batch._replace(class_weights=weights), at()).terms
+        one, given = copy.deepcopy(method), batch._replace(class_weights=weights)
+        if plugin is None:
+            return one.training_loss(given, at()).terms
+        with plugin.forward_context():
+            one, given = plugin.convert_module(one), plugin.convert_input(given)
+            return one.training_loss(given, at()).terms
 
     plain = terms(None)
     ones, doubled = terms(torch.ones(10)), terms(torch.full((10,), 2.0))
     for key, value in plain.items():
         assert ones[key].item() == pytest.approx(value.item(), rel=1e-5)
     assert any(doubled[key].item() == pytest.approx(2 * value.item(), rel=1e-4) for key, value in plain.items())
+    double, half = terms(torch.ones(10), DoublePrecision()), terms(torch.ones(10), HalfPrecision("bf16-true"))
+    for key, value in plain.items():
+        assert double[key].dtype == torch.float64 and half[key].dtype == torch.float32
+        assert double[key].item() == pytest.approx(value.item(), rel=1e-4, abs=1e-6)
+        assert half[key].item() == pytest.approx(value.item(), rel=0.1, abs=0.1)
 
 
 def test_the_balanced_order_shows_all_classes_equally_often():
