@@ -54,12 +54,16 @@ class Evaluation:
         self.metrics.update(logits, labels)
         self.confusion_matrix.update(logits, labels)
 
+    def reset(self) -> None:
+        """Forgets the added batches."""
+        self.metrics.reset()
+        self.confusion_matrix.reset()
+
     def compute(self) -> dict[str, float]:
         """The metrics over all added batches. Resets the sums."""
         results = {name: float(value) for name, value in self.metrics.compute().items()}
-        self.metrics.reset()
         confusion = self.confusion_matrix.compute().cpu()
-        self.confusion_matrix.reset()
+        self.reset()
         self.confusion = confusion.tolist()
         return results | over_classes(confusion)
 

@@ -123,7 +123,7 @@ class FrozenNetwork(nn.Module):
                 if role == "teacher":
                     image_size = trained_on.info.image_size
         else:
-            network, own, image_size = given.network, _normaliser_of(given, normaliser), given.image_size
+            network, own, image_size = _copied(given.network), _normaliser_of(given, normaliser), given.image_size
         if image_size == data.image_size:
             image_size = None
         if own is not None and not len(own.mean) == len(own.std) == data.channels:
@@ -187,13 +187,16 @@ class Teachers:
                     "the teacher has a mean or std of its own, but how plain batches are normalised is not known: "
                     "leave mean and std out, and normalise for the teacher"
                 )
-            network, trained_on = _open_checkpoint(one, "teacher") if isinstance(one, str) else (one, None)
+            plain = one.network if isinstance(one, PlainNetwork) else one
+            network, trained_on = (
+                _open_checkpoint(plain, "teacher") if isinstance(plain, str) else (_copied(plain), None)
+            )
             if trained_on is not None and trained_on.preprocessing is not None:
                 raise InputError(
                     f"the teacher {one} needs {trained_on.preprocessing.words}, but how plain batches are normalised "
                     "is not known: use a data module of distill_lightning"
                 )
-            members.append(FrozenNetwork(network.network if isinstance(network, PlainNetwork) else network))
+            members.append(FrozenNetwork(network))
         return cls(members)
 
     def prepare(self, trainer: pl.Trainer) -> None:
@@ -269,6 +272,14 @@ class Teachers:
 
 def _normaliser_of(plain: PlainNetwork, given: Normaliser) -> Normaliser:
     return Normaliser(given.mean if plain.mean is None else plain.mean, given.std if plain.std is None else plain.std)
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy of a user's network. A frozen network is frozen, and may be moved or rounded to the precision of a run."""
+    try:
+        return copy.deepcopy(network)
+    except (RuntimeError, TypeError):  # torch's old weight_norm keeps a tensor that cannot be copied
+        return network
 
 
 def _open_checkpoint(path: str, role: str) -> tuple[nn.Module, TrainedOn | None]:

@@ -14,9 +14,12 @@ from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger
 
+from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import continue_tracker
 
 FILE = "trackers.jsonl"
+OWNER = "_distill_run"
+"""The attribute of a logger that names the folder of its run."""
 
 
 def attach_trackers(loggers: Sequence[Logger], folder: Path, step: int, settings: dict[str, Any]) -> None:
@@ -27,7 +30,16 @@ def attach_trackers(loggers: Sequence[Logger], folder: Path, step: int, settings
         folder: the folder of the run.
         step: the step of the checkpoint from which the run is resumed; -1 if there is none.
         settings: the options of the run, by name. A logger that begins gets them as hyperparameters.
+
+    Raises:
+        InputError: a logger belongs to another run.
     """
+    for logger in loggers:
+        if vars(logger).setdefault(OWNER, folder) != folder:
+            raise InputError(
+                f"this {type(logger).__name__} belongs to the run {vars(logger)[OWNER]}, and would mix two runs: "
+                "give each run a logger of its own"
+            )
     path = folder / FILE
     lines = _read(path)
     for number, logger in enumerate(loggers):

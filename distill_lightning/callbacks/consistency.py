@@ -58,12 +58,12 @@ class Consistency(Recorded, Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Method) and pl_module.data_info is not None
+        assert isinstance(pl_module, Method) and pl_module.trained_on is not None
         new = batch.num_new if batch.weight else 0  # a process without samples of its own repeats one with weight 0
         index = gather_rows(batch.index[:new])
         now = gather_rows(outputs["logits"][:new].float().log_softmax(1))
         if self.log_probs is None or self.seen is None:
-            count = pl_module.data_info.num_samples
+            count = pl_module.trained_on.info.num_samples
             self.log_probs = torch.zeros(count, now.shape[1])
             self.seen = torch.zeros(count, dtype=torch.bool)
         place = "cpu" if self.log_probs.nbytes > LARGE else now.device

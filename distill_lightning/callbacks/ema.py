@@ -48,6 +48,8 @@ class EMA(Recorded, Callback):
         self.decay = decay
         self.steps = 0
         self.weights: dict[str, Tensor] = {}
+        self._of: nn.Module | None = None
+        """The network that they are of; None if they are of a checkpoint."""
         self.results: dict[str, float] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -55,9 +57,14 @@ class EMA(Recorded, Callback):
             return
         if any(isinstance(callback, TimelineGiver) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise InputError("EMA would average over the rounds of Lottery: leave one of the two out")
-        self.steps, self.weights = 0, {}  # drops what an earlier fit left; a checkpoint is loaded after this
+        self.steps, self.weights, self._of = (
+            0,
+            {},
+            None,
+        )  # drops what an earlier fit left; a checkpoint is loaded after this
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._of = _network(pl_module)
         now = _network(pl_module).state_dict()
         kept = self.weights or now
         self.weights = as_average({name: kept[name].to(value.device) for name, value in now.items()})
@@ -82,7 +89,8 @@ class EMA(Recorded, Callback):
         self._log(pl_module, "val")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.results = self._measure(pl_module, "test", trainer.limit_test_batches) if self.weights else {}
+        are_its_own = self.weights and self._of in (None, _network(pl_module))  # one trainer may test several networks
+        self.results = self._measure(pl_module, "test", trainer.limit_test_batches) if are_its_own else {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._log(pl_module, "test")
@@ -117,7 +125,7 @@ class EMA(Recorded, Callback):
         return {"steps": self.steps, "weights": {name: value.cpu() for name, value in self.weights.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.weights = state["steps"], dict(state["weights"])
+        self.steps, self.weights, self._of = state["steps"], dict(state["weights"]), None
 
 
 @torch.no_grad()

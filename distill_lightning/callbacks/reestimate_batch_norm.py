@@ -71,6 +71,9 @@ class ReestimateBatchNorm(Recorded, Callback):
         if trainer.state.fn == "validate":
             self._put_back(pl_module)
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._put_back(pl_module)
+
     def _replace(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, Method)
         layers = _own_batch_norms(pl_module)
@@ -89,8 +92,11 @@ class ReestimateBatchNorm(Recorded, Callback):
         say(f"batch norm: the statistics of {len(layers)} layers are those of {count:,} training pictures")
 
     def _put_back(self, pl_module: pl.LightningModule) -> None:
+        if not self.own:  # there was an error before they were replaced
+            return
         for layer, own in zip(batch_norms(pl_module.model), self.own, strict=True):  # type: ignore[arg-type]
             layer.load_state_dict(own, strict=False)
+        self.own = []
 
 
 def _own_batch_norms(pl_module: pl.LightningModule) -> list[BatchNorm]:

@@ -6,6 +6,7 @@ checkpoint contains no state of the sample order: a batch is a function of the s
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from distill_lightning.data.options import DataOptions
 from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import FileSource, Pictures, read_pictures
 from distill_lightning.data.predicted_files import Predicted, find_pictures
-from distill_lightning.data.provenance import refuse_seen
+from distill_lightning.data.provenance import differ, refuse_seen
 from distill_lightning.data.rendering import Normaliser, Renderer
 from distill_lightning.data.sources import Source
 from distill_lightning.data.splits import Split
@@ -59,6 +60,7 @@ class ImageData(DataOptions):
     test: Split | None = None
     normaliser: Normaliser | None = None
     preprocessing: Fitted | None = None
+    _own_preprocessing: Fitted | None = None
     needs = BatchNeeds()
     timeline: Timeline | None = None
     view_cycle: int | None = None
@@ -126,6 +128,27 @@ class ImageData(DataOptions):
             unlabelled="" if self.unlabelled_part is None else self.unlabelled_part.digest,
         )
 
+    def as_trained_on(self) -> TrainedOn:
+        """What a checkpoint says about these data. Raises InputError as ``training_part`` does."""
+        return TrainedOn(self.info, self.held_out, self.preprocessing)
+
+    def for_network_of(self, trained_on: TrainedOn | None) -> Self:
+        """These data as a network was trained to see them: with its classes, size and normalisation. It is the same
+        object if it reads them so already.
+
+        Args:
+            trained_on: what the network was trained on; None if it is unknown.
+
+        Raises:
+            InputError: the network was trained on other classes.
+        """
+        if trained_on is None or (self.part is not None and self.info == trained_on.info):
+            return self
+        self.refuse_other_classes(trained_on.info.class_names, "the network")
+        fresh = type(self)(**self.given_arguments)
+        fresh.trained_on = trained_on
+        return fresh
+
     # Reading
 
     def setup(self, stage: str) -> None:
@@ -157,13 +180,33 @@ class ImageData(DataOptions):
             self._normalise_as(self.trained_on)
         else:
             self.normaliser = Normaliser(self.training_part.mean, self.training_part.std)
-            if self.preprocessing is None and self.preprocess:
-                self.preprocessing = fit_preprocessing(self.training_part, self.preprocess)
+            if self._own_preprocessing is None and self.preprocess:
+                self._own_preprocessing = fit_preprocessing(self.training_part, self.preprocess)
+            self.preprocessing = self._own_preprocessing
         if stage == "test" or (stage == "predict" and self.pictures is None):
             self.read_test_part()
         shows = self.root_names_the_pictures or self.unlabelled is not None
         if stage == "fit" and self.trainer is not None and shows and is_first():
             print("\n".join(self.overview()), flush=True)
+
+    def evaluate_as(self, trained_on: TrainedOn, stage: str) -> None:
+        """Normalises as a network was trained, which these data did not know of when they were read.
+
+        Args:
+            trained_on: what the network was trained on.
+            stage: Lightning's "validate", "test" or "predict".
+
+        Raises:
+            InputError: the network was trained on other classes, or on validation pictures.
+        """
+        if self.trained_on is not None:
+            return
+        theirs, ours = trained_on.info.class_names, self.class_names
+        if list(theirs) != ours and not (stage == "predict" and self.pictures is not None):
+            raise InputError(f"the network was trained on other classes than {self.name} has: {differ(theirs, ours)}")
+        if stage == "validate":
+            refuse_seen(self.info, self.held_out, trained_on, "the network")
+        self._normalise_as(trained_on)
 
     def _normalise_as(self, trained_on: TrainedOn) -> None:
         info = trained_on.info

@@ -138,7 +138,7 @@ class DataOptions(Recorded, pl.LightningDataModule, ABC):
         for right, mistaken in (noise_map or {}).items():
             if str(right) == str(mistaken):
                 raise InputError(f"in noise_map the class {right} is mistaken for itself: give another class")
-        self.root = root
+        self.root = str(root)  # in Python it may be a Path
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.val_size, self.split_seed = val_size, split_seed
         self.train_part, self.leave_out = train_part, leave_out or []

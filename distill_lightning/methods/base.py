@@ -61,6 +61,7 @@ from distill_lightning.values import (
     TeacherGiver,
     Timeline,
     TimelineGiver,
+    TrainedOn,
 )
 
 
@@ -135,9 +136,11 @@ class Method(Evaluated, ABC):
         self.class_bias = class_bias or {}
         self.means = RunningMeans()
         self.timeline: Timeline | None = None
-        self.data_info: DataInfo | None = None
+        self.trained_on: TrainedOn | None = None
+        """The data of the fit, or of the last one."""
         self._teacher: TeacherGiver | None = None
-        self._built = False
+        self._built_for: tuple[int, ...] | None = None
+        """The number of classes and the shape of a picture that the modules beside the network are for."""
         self._memory: Memory | None = None
 
     # For subclasses
@@ -200,6 +203,7 @@ class Method(Evaluated, ABC):
             return {}
         made_by = with_shape(self.maker, shape, data)
         self.set_network(self.with_activation(made_by()), **self.layout)
+        self._built_for = None  # what was built beside an earlier network is not for this one
         return {"network": made_by}
 
     def setup(self, stage: str) -> None:
@@ -219,10 +223,12 @@ class Method(Evaluated, ABC):
             self._set_up_plain(stage)
             return
         data = self.image_data
+        if stage != "fit" and self.trained_on is not None:
+            data.evaluate_as(self.trained_on, stage)
         self.check_networks(data)
         if stage == "fit":
             refuse_different("other pictures", data.fingerprint)
-            self.data_info = data.info
+            self.trained_on = data.as_trained_on()
             self._find_givers(data)
             needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
             refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
@@ -248,11 +254,15 @@ class Method(Evaluated, ABC):
             raise InputError("class_bias needs the names of the classes: use a data module of distill_lightning")
         if stage == "fit":
             refuse_unmet(self.needs, type(self).__name__, builds=type(self).build is not Method.build)
-            self.timeline, self._teacher = TrainerTimeline(self.trainer), None
+            self.timeline, self._teacher, self.trained_on = TrainerTimeline(self.trainer), None, None
             self.find_plain_teacher()
             self.initialise()
             self.optimization.freeze(self.model)
             self._forget()
+
+    def teardown(self, stage: str) -> None:
+        """Leaves the network to other methods as it was: what this one froze can be trained again."""
+        self.optimization.unfreeze()
 
     def find_plain_teacher(self) -> None:
         """Prepares the teacher for plain batches. Only ``Taught`` can have one of its own."""
@@ -338,13 +348,23 @@ class Method(Evaluated, ABC):
         data.begin_fit(self.needs, self.timeline, self._teacher.view_cycle if self._teacher else None)
 
     def build_once(self, info: DataInfo) -> None:
-        """Calls ``build`` at most once. The random numbers depend only on the seed of the run, not on earlier draws."""
-        if self._built:
+        """Calls ``build`` once for each network. The random numbers depend only on the seed of the run, not on earlier
+        draws.
+
+        Raises:
+            InputError: the network was given ready-made, and what is built beside it is for data of another shape.
+        """
+        wanted = (info.num_classes, *info.shape)
+        if self._built_for is not None and type(self).build is not Method.build and self._built_for != wanted:
+            raise InputError(
+                f"this {type(self).__name__} was fitted to data of another shape: make a new one for {info.name}"
+            )
+        if self._built_for == wanted:
             return
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(BUILD, run_seed()))
             self.build(info)
-        self._built = True
+        self._built_for = wanted
 
     def _forget(self) -> None:
         """Resets the memory of an earlier fit of the same object. A checkpoint is loaded after this."""
@@ -488,11 +508,10 @@ class Method(Evaluated, ABC):
         memory = self._memory or Memory(self, self.memory, self.shared_memory)
         everyones = gather_objects(memory.own() | {"account": memory.on_cpu(self.means.state_dict())})
         checkpoint["method"] = {"of_ranks": everyones, "shared": memory.shared()} | self.optimization.state()
-        data = self.trainer.datamodule if self.has_trainer else None  # type: ignore[attr-defined]
-        if self.data_info is not None and isinstance(data, ImageData):
-            checkpoint["data"] = {"info": self.data_info.as_dict(), "held_out": data.held_out}
-            if data.preprocessing is not None:
-                checkpoint["data"]["preprocessing"] = data.preprocessing.as_dict()
+        if self.trained_on is not None:
+            checkpoint["data"] = {"info": self.trained_on.info.as_dict(), "held_out": self.trained_on.held_out}
+            if self.trained_on.preprocessing is not None:
+                checkpoint["data"]["preprocessing"] = self.trained_on.preprocessing.as_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Builds the modules that depend on the data and, in a fit, restores the memory.
@@ -501,8 +520,10 @@ class Method(Evaluated, ABC):
             InputError: the run cannot be resumed with this data, these callbacks or this number of processes.
         """
         of_run = trained_on(checkpoint, "the checkpoint")
-        if of_run is not None:
+        if of_run is not None and self._built_for is None:
             self.build_once(of_run.info)
+        if not (self.has_trainer and self.trainer.training):
+            self.trained_on = of_run
         if not self.has_trainer:
             return
         # Lightning does this after it loads the weights, which would round those of precision 64-true to float32
@@ -513,7 +534,7 @@ class Method(Evaluated, ABC):
             refuse_other(self.image_data.info, of_run)
             if of_run.preprocessing is not None:  # fitted on another machine, it may differ in the last digits
                 self.image_data.preprocessing = of_run.preprocessing
-                self.data_info = self.image_data.info
+                self.trained_on = self.image_data.as_trained_on()
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         if "Lottery" in checkpoint.get("callbacks", {}).keys() - {c.state_key for c in callbacks}:
             raise InputError(

@@ -74,6 +74,7 @@ class Branched(Method):
             InputError: the network cannot be branched at the shared layer.
         """
         self.channels = shared_channels(self.model, self.shared_layer, info.shape)
+        self.branches = nn.ModuleList()
         for _ in range(self.number - 1):
             self.branches.append(new_branch(self.model, self.shared_layer).to(memory_format=self.memory_format))
 

@@ -70,6 +70,7 @@ class BYOT(Method):
         """Makes a head for each exit but the deepest."""
         shapes = feature_shapes(self.model, info.channels, info.image_size)
         device, dtype = input_type(self.model)
+        self.heads = nn.ModuleList()
         for number in range(len(shapes) - 1):
             head = ExitHead(shapes[number:], info.num_classes).to(device, dtype)
             self.heads.append(head.to(memory_format=self.memory_format))

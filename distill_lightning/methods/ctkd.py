@@ -20,7 +20,9 @@ State between steps: none beside a, which is in the checkpoint under ``raw_tempe
 method.
 """
 
+import functools
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -67,6 +69,13 @@ class CTKD(Taught):
         self.reversal_epochs, self.soft_weight, self.hard_weight = reversal_epochs, soft_weight, hard_weight
         self.needs = BatchNeeds(teacher_logits=True, allows_unlabelled=True)
         self.raw_temperature = nn.Parameter(torch.ones(()))
+
+    def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
+        """See Method; for a new network, the temperature is learned anew."""
+        made = super().make_networks(shape, data)
+        if made:
+            nn.init.ones_(self.raw_temperature)
+        return made
 
     def strength(self, epoch: int) -> float:
         """-lambda(e), in [0, 1]."""

@@ -176,13 +176,19 @@ class Evaluated(Recorded, LeanModule):
         for buffer in self.model.buffers():
             from_first_into(buffer)
 
-    def on_validation_start(self) -> None:
-        """See ``share_buffers``."""
+    def begin_evaluation(self) -> None:
+        """See ``share_buffers``. An evaluation that was interrupted leaves batches in the metrics, which are forgotten."""
         self.share_buffers()
+        if self.evaluation is not None:
+            self.evaluation.reset()
+
+    def on_validation_start(self) -> None:
+        """See ``begin_evaluation``."""
+        self.begin_evaluation()
 
     def on_test_start(self) -> None:
-        """See ``share_buffers``."""
-        self.share_buffers()
+        """See ``begin_evaluation``."""
+        self.begin_evaluation()
 
     def on_predict_start(self) -> None:
         """See ``share_buffers``."""

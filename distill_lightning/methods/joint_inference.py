@@ -82,7 +82,7 @@ class JointInference(Untrained):
         self._coverage = Unregistered(CoverageMetric(self.model.members).to(device))
         super().setup(stage)
         if data.part is not None:
-            self.data_info = data.info
+            self.trained_on = data.as_trained_on()
 
     def _open(self) -> WithSpecialists:
         digest = FrozenNetwork.open(self.generalist, self.image_data, "generalist").digest

@@ -47,6 +47,7 @@ class Optimization:
             self.schedule = schedule if isinstance(schedule, Schedule | TorchSchedule) else TorchSchedule(schedule)
         self._held: list[nn.Module] = []
         self._held_in: int | None = None
+        self._frozen: list[nn.Parameter] = []
         self.forget()
 
     def forget(self) -> None:
@@ -63,7 +64,15 @@ class Optimization:
             InputError: see ``FineTuning.freeze``.
         """
         if self.fine_tuning is not None:
+            trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
             self.fine_tuning.freeze(network)
+            self._frozen += [parameter for parameter in trained if not parameter.requires_grad]
+
+    def unfreeze(self) -> None:
+        """Takes back what ``freeze`` did."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._frozen = []
 
     def refuse_rewinding(self) -> None:
         """Checks that the schedule can be set back to an earlier step.

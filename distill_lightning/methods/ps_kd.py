@@ -68,6 +68,12 @@ class PSKD(Method):
         """Sets the shape (N, K) of the table. There is no module to make."""
         self.shape = info.num_samples, info.num_classes
 
+    def setup(self, stage: str) -> None:
+        """See Method; a network that was given ready-made may be fitted to one data set after another."""
+        super().setup(stage)
+        if stage == "fit" and self.trained_on is not None:
+            self.build(self.trained_on.info)
+
     def _past(self, index: Tensor, labels: Tensor) -> Tensor:
         """The last predictions for the samples ``index`` (B,), (B, K). For a sample without one it is the row of
         ``labels`` (B, K).

@@ -158,7 +158,8 @@ class SEED(FeatureTaught):
                 parameter.requires_grad_(False)
 
     def teardown(self, stage: str) -> None:
-        """Leaves the network to other methods as it was."""
+        """See Method."""
+        super().teardown(stage)
         for parameter in self._untrained:
             parameter.requires_grad_(True)
         self._untrained = []

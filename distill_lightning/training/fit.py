@@ -43,6 +43,7 @@ def fit(parts: Parts, ckpt_path: str | None) -> Result:
         _after_input_error(parts, run, first_input_error(error), ckpt_path in (None, "auto"))
         raise
     finally:
+        parts.method.teardown("fit")  # Lightning leaves it out after an error
         run.release()
     return Result(run.folder, metrics, finished=finished)
 

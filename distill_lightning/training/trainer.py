@@ -1,5 +1,6 @@
 """The trainer of the Python interface."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from distill_lightning.training.lean import (
     Equipment,
     LeanTrainer,
     equip,
+    listed,
     quieted,
     refuse_odd_length,
     refuse_odd_numbers,
@@ -31,7 +33,8 @@ from distill_lightning.training.result import Result
 class Trainer(Ranged):
     """Trains and tests, as ``distill fit`` does: with a run folder, exact resume, a test at the end, and a summary.
 
-    One trainer may be used for several runs. Each gets a folder of its own, and a Lightning trainer of its own.
+    One trainer may be used for several runs. Each gets a folder of its own, and a Lightning trainer of its own;
+    callbacks begin anew. A logger such as MLFlowLogger is for one run.
 
         student = dl.KD(dl.models.ResNet20, teacher="teacher.ckpt", temperature=4.0)
         result = dl.Trainer(max_epochs=30).fit(student, dl.CIFAR100())
@@ -66,6 +69,9 @@ class Trainer(Ranged):
         self.options = {"max_epochs": max_epochs, **options}
         self.name, self.log_dir, self.seed = name and str(name), str(log_dir), seed
         self.checkpoint, self.doctor = checkpoint, doctor
+        of_lightning = filter(_is_of_lightning, listed(options.get("callbacks")))
+        self._as_given = [(callback, copy.deepcopy(vars(callback))) for callback in of_lightning]
+        """The callbacks of Lightning, such as EarlyStopping, and their state before the first run."""
         self.lightning: pl.Trainer | None = None
         """Lightning's trainer of the last call."""
 
@@ -97,17 +103,27 @@ class Trainer(Ranged):
         given = {"ckpt_path": ckpt_path, "start_from": start_from, "start_optimizer": start_optimizer}
         refuse_misfits(Trainer.fit, (), given)
         refuse_odd_length(self.options, method.trains)
+        for callback, state in self._as_given:
+            vars(callback).clear()
+            vars(callback).update(copy.deepcopy(state))
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():
             parts = self._parts(method, data, start)
             return fit(parts, None if ckpt_path is None else str(ckpt_path))
 
     def validate(self, method: Method, data: ImageData) -> dict[str, float]:
-        """The metrics of a method's network on the validation split, by tag."""
+        """The metrics of a method's network on the validation split, by tag.
+
+        A network that was fitted sees the pictures as in its training: with the same classes, size and normalisation.
+
+        Raises:
+            InputError: the method has no network yet, there is no such split, or the network was trained on other
+                classes or on validation pictures.
+        """
         return self._evaluate("validate", method, data)
 
     def test(self, method: Method, data: ImageData) -> dict[str, float]:
-        """The metrics of a method's network on the test split, by tag."""
+        """The metrics of a method's network on the test split, by tag; see ``validate``."""
         return self._evaluate("test", method, data)
 
     def _evaluate(self, verb: str, method: Method, data: ImageData) -> dict[str, float]:
@@ -118,7 +134,7 @@ class Trainer(Ranged):
         with quieted():
             trainer, _ = self._lightning(method, shows_progress=False)
             refuse_left_out(trainer, verb)
-            getattr(trainer, verb)(method, datamodule=data, verbose=False)
+            getattr(trainer, verb)(method, datamodule=data.for_network_of(method.trained_on), verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def _parts(self, method: Method, data: ImageData, start: dict[str, Any]) -> Parts:
@@ -129,7 +145,9 @@ class Trainer(Ranged):
         of_run = (self.seed, self.log_dir, self.name, start, self.doctor)
         config = options_of(method, data, networks, self.options, checkpoint, *of_run)
         described = config.options["model"]
-        method.hparams.update({"_class_path": described["class_path"], **described["init_args"]})
+        # as the command writes them, for load_from_checkpoint
+        how = {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": described["class_path"]}
+        method.hparams.update(how | described["init_args"])
         trainer, equipment = self._lightning(method, checkpoint)
         return Parts(config, method, data, trainer, checkpoint, equipment.checkpoint_io, equipment.loggers)
 
@@ -140,6 +158,10 @@ class Trainer(Ranged):
         trainer = LeanTrainer(**{**DEFAULTS, **self.options, **equipment.options, "callbacks": all_callbacks})
         self.lightning = trainer
         return trainer, equipment
+
+
+def _is_of_lightning(callback: Any) -> bool:
+    return isinstance(callback, pl.Callback) and type(callback).__module__.startswith("lightning.")
 
 
 def _refuse_other_parts(method: Any, data: Any) -> None:

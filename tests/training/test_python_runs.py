@@ -1,14 +1,29 @@
 """Runs that are started in Python: equal to those of the command, opened by it, resumed exactly."""
 
 import functools
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import CONFIGS, assert_same_run, distill, fit, rows
+from helpers import (
+    BRANCHED,
+    CLASSES,
+    CONFIGS,
+    FEATURE_TAUGHT,
+    assert_same_run,
+    bare_trainer,
+    distill,
+    fit,
+    rows,
+    write_pictures,
+)
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.loggers import CSVLogger
+from PIL import Image
 from torch import nn
 
 import distill_lightning as dl
@@ -123,6 +138,145 @@ def test_a_run_of_python_is_killed_and_resumed_exactly():
     finally:
         Stop.on_train_batch_end = monkey
     assert_same_run(whole.folder, resumed.folder)
+
+
+@pytest.mark.parametrize("name", ["byot", "mr_kd", "ps_kd", "ctkd", "dml", *BRANCHED, *FEATURE_TAUGHT])
+def test_a_second_fit_of_a_method_begins_anew(name):
+    """What stands beside the network is made anew with it: adapters, branches, heads, a learned temperature."""
+    torch.manual_seed(0)
+    given = {"teacher": dl.models.ConvNet(10, in_channels=1)} if name in ("ctkd", *FEATURE_TAUGHT) else {}
+    given |= {"peers": [dl.models.ConvNet]} if name == "dml" else {"negatives": 16} if name == "crd" else {}
+    method = CLASSES[name](dl.models.ConvNet, optimizer=sgd(lr=0.01), **given)
+    weights = []
+    for number in range(2):
+        trainer = quick(max_epochs=1, name=f"run-{number}", limit_train_batches=3, limit_val_batches=1)
+        trainer.fit(method, digits())
+        weights.append({key: value.clone() for key, value in method.state_dict().items()})
+    assert weights[0].keys() == weights[1].keys()
+    assert all(value.equal(weights[1][key]) for key, value in weights[0].items())
+
+
+@pytest.mark.parametrize("name", ["byot", "ps_kd"])
+def test_a_ready_network_is_fitted_to_other_data(name, tmp_path):
+    """Its method's heads are for pictures of one shape; a table of predictions is made anew."""
+    ready = CLASSES[name](dl.models.ConvNet(10, in_channels=3), optimizer=sgd(lr=0.01))
+    sizes = (8, 8) if name == "ps_kd" else (8, 16)
+    folders = [write_pictures(tmp_path / str(n), 10, 9 + 9 * n, size=size) for n, size in enumerate(sizes)]
+    first, second = (
+        dl.ImageFolder(folder, image_size=size, batch_size=16) for folder, size in zip(folders, sizes, strict=True)
+    )
+    quick(max_epochs=1, name="first").fit(ready, first)
+    if name == "ps_kd":
+        quick(max_epochs=1, name="second").fit(ready, second)
+        assert len(ready.past_probs) == len(second.training_part.train.source) > len(first.training_part.train.source)
+    else:
+        with pytest.raises(dl.InputError, match="another shape: make a new one"):
+            quick(max_epochs=1, name="second").fit(ready, second)
+
+
+def test_an_evaluation_sees_the_pictures_as_the_training_did(tmp_path, capsys):
+    write_pictures(tmp_path / "a", 3, 24, size=16)
+    for part in ("train", "test"):
+        shutil.copytree(tmp_path / "a", tmp_path / "dark" / part)
+    for file in (tmp_path / "dark").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(file)) // 4).save(file)
+    data = dl.ImageFolder(tmp_path / "a", image_size=16, batch_size=16)
+    result = quick(max_epochs=3).fit(method := baseline(), data)
+    dark = dl.ImageFolder(tmp_path / "dark", image_size=16, batch_size=16)
+    capsys.readouterr()
+    assert distill("test", result.folder, "--data.root", tmp_path / "dark") == 0
+    found = quick().test(method, dark)
+    assert f"{found['test/nll']:.4f}" in capsys.readouterr().out
+    assert dark.trained_on is None  # the user's data are left as they are
+    (trainer := bare_trainer()).test(method, datamodule=dark, verbose=False)
+    assert trainer.callback_metrics["test/nll"].item() == pytest.approx(found["test/nll"], rel=1e-5)
+
+
+def test_runs_of_one_trainer_do_not_share_their_callbacks():
+    """EarlyStopping has its count, ModelCheckpoint its folder and its best value, EMA the weights of one network."""
+    stop, save = EarlyStopping("val/nll", patience=2), pl.callbacks.ModelCheckpoint(monitor="val/nll")
+    trainer = quick(max_epochs=3, callbacks=[stop, save, dl.EMA(decay=0.9)])
+    methods = [baseline(), baseline()]
+    folders = [trainer.fit(method, digits()).folder for method in methods]
+    assert_same_run(*folders)
+    files = [{file.name for file in (folder / "checkpoints").iterdir()} for folder in folders]
+    assert files[0] == files[1] and len(files[0]) > 2
+    assert "test/accuracy_ema" in trainer.test(methods[1], digits())
+    assert "test/accuracy_ema" not in trainer.test(methods[0], digits())  # the average is of the other network
+
+
+def test_a_logger_is_for_one_run():
+    trainer = quick(max_epochs=1, limit_train_batches=2, logger=CSVLogger("csv"))
+    trainer.fit(baseline(), digits())
+    with pytest.raises(dl.InputError, match="this CSVLogger belongs to the run logs.*a logger of its own"):
+        trainer.fit(baseline(), digits())
+
+
+def test_a_run_of_python_loads_from_its_checkpoint():
+    folder = quick(max_epochs=1, limit_train_batches=2).fit(method := baseline(), digits()).folder
+    loaded = dl.Baseline.load_from_checkpoint(folder / "checkpoints/last.ckpt")
+    assert all(value.equal(method.state_dict()[key]) for key, value in loaded.state_dict().items())
+    given = dl.Baseline.load_from_checkpoint(
+        folder / "checkpoints/last.ckpt", network=dl.models.ConvNet(10, in_channels=1)
+    )
+    assert given.state_dict().keys() == loaded.state_dict().keys()
+
+
+class Broken(pl.Callback):
+    """Raises an error in a batch, as a GPU does that runs out of memory."""
+
+    def on_test_batch_end(self, trainer, method, outputs, batch, number, *_):
+        if number == 1:
+            raise RuntimeError("out of memory")
+
+    def on_train_batch_end(self, trainer, method, outputs, batch, number):
+        if number == 1:
+            raise RuntimeError("out of memory")
+
+
+@pytest.mark.parametrize("callbacks", [[], [dl.ReestimateBatchNorm(100)]])
+def test_an_interrupted_evaluation_leaves_nothing_behind(callbacks):
+    quick(max_epochs=1, name="before").fit(method := baseline(), digits(eval_batch_size=64))
+    weights = {key: value.clone() for key, value in method.state_dict().items()}
+    right = quick(callbacks=callbacks).test(method, digits(eval_batch_size=64))
+    with pytest.raises(RuntimeError, match="memory"):
+        quick(callbacks=[*callbacks, Broken()]).test(method, digits(eval_batch_size=64))
+    assert all(value.equal(weights[key]) for key, value in method.state_dict().items())
+    assert quick(callbacks=callbacks).test(method, digits(eval_batch_size=64)) == right
+
+
+@pytest.mark.parametrize("end", ["whole", "cut"])
+@pytest.mark.parametrize("name", ["seed", "fine_tuning"])
+def test_a_fit_gives_the_network_back_as_it_was(name, end):
+    network, teacher = dl.models.ConvNet(10, in_channels=1), dl.models.ConvNet(10, in_channels=1)
+    given = {"fine_tuning": dl.FineTuning(frozen=["0.*"])} if name == "fine_tuning" else {"teacher": teacher}
+    method = (dl.Baseline if name == "fine_tuning" else dl.SEED)(network, optimizer=sgd(lr=0.01), **given)
+    trainer = quick(max_epochs=1, limit_train_batches=3, callbacks=[Broken()] if end == "cut" else [])
+    if end == "cut":
+        with pytest.raises(RuntimeError, match="memory"):
+            trainer.fit(method, digits())
+    else:
+        trainer.fit(method, digits())
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_teacher_is_the_same_after_a_fit():
+    teacher = dl.models.ConvNet(10, in_channels=1)
+    before = {key: value.clone() for key, value in teacher.state_dict().items()}
+    for precision in ("bf16-true", "32-true"):
+        trainer = quick(max_epochs=1, limit_train_batches=2, precision=precision, name=precision)
+        trainer.fit(dl.KD(dl.models.ConvNet, teacher=teacher, optimizer=sgd()), digits())
+        assert all(value.equal(before[key]) for key, value in teacher.state_dict().items())
+        assert all(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_an_evaluation_refuses_what_the_training_has_seen(tmp_path):
+    quick(max_epochs=1).fit(method := baseline(), digits())
+    with pytest.raises(dl.InputError, match="was trained on 177 of the 200 validation pictures"):
+        quick().validate(method, digits(val_size=200, split_seed=1))
+    for trainer in (quick(), bare_trainer()):
+        with pytest.raises(dl.InputError, match="the network was trained on other classes"):
+            trainer.test(method, dl.ImageFolder(write_pictures(tmp_path / str(id(trainer)), 3, 9, size=8)))
 
 
 def test_the_command_says_what_only_python_has(capsys):
