@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
+from distill_lightning.methods.base import Method
 from distill_lightning.ranges import Positive
 from distill_lightning.recorded import Recorded
 
@@ -14,7 +15,8 @@ from distill_lightning.recorded import Recorded
 class MaxNorm(Recorded, Callback):
     """Scales each weight vector that is longer than ``limit`` back to that length, after every batch.
 
-    The weight vector of a unit is its row in a Linear layer, or its filter in a Conv2d. Biases are not changed.
+    The weight vector of a unit is its row in a Linear layer, or its filter in a Conv2d. Biases are not changed, nor are
+    weights that ``fine_tuning`` does not train.
 
     Args:
         limit: the largest L2 norm. The default is the paper's value for MNIST, the square root of 15.
@@ -30,10 +32,11 @@ class MaxNorm(Recorded, Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        network = pl_module.model
-        assert isinstance(network, nn.Module)
-        for module in network.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+        assert isinstance(pl_module, Method)
+        groups = filter(pl_module.optimization.trains, trainer.optimizers[0].param_groups)
+        trained = {id(parameter) for group in groups for parameter in group["params"]}
+        for module in pl_module.model.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d) and id(module.weight) in trained:
                 length = torch.linalg.vector_norm(module.weight.flatten(1), dim=1)
                 scale = (self.limit / length.clamp(min=self.limit)).view(-1, *[1] * (module.weight.ndim - 1))
                 module.weight.mul_(scale)

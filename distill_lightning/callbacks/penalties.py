@@ -53,7 +53,7 @@ class WeightPenalty(Recorded, Callback, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            names = [name for name, _ in _network(self, pl_module).named_parameters()]
+            names = [name for name, _ in _method(self, pl_module).model.named_parameters()]
             for pattern in self.params or ():
                 if not any(fnmatchcase(name, pattern) for name in names):
                     some = ", ".join(names[:3])
@@ -67,11 +67,11 @@ class WeightPenalty(Recorded, Callback, ABC):
             if (parameter.ndim > 1 if self.params is None else any(fnmatchcase(name, p) for p in self.params))
         ]
 
-    def trained(self, trainer: pl.Trainer, network: nn.Module) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
+    def trained(self, method: Method) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
         """Those that the current step trains, each with its group of the optimizer."""
-        mine = {id(parameter) for parameter in self.chosen(network)}
-        for group in trainer.optimizers[0].param_groups:
-            if group.get("from_epoch", 0) <= trainer.current_epoch:
+        mine = {id(parameter) for parameter in self.chosen(method.model)}
+        for group in method.trainer.optimizers[0].param_groups:
+            if method.optimization.trains(group):
                 yield from ((p, group) for p in group["params"] if id(p) in mine and p.grad is not None)
 
     @abstractmethod
@@ -84,15 +84,14 @@ class WeightPenalty(Recorded, Callback, ABC):
     ) -> None:
         if completes_no_step(trainer):
             return
-        network = _network(self, pl_module)
-        self.after_step(trainer, network)
+        method = _method(self, pl_module)
+        self.after_step(method)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0:
-            assert isinstance(pl_module, Method)
-            name, value = self.measured(list(self.chosen(network)))
-            pl_module.log_metrics("train", {name: float(value)}, trainer.global_step)
+            name, value = self.measured(list(self.chosen(method.model)))
+            method.log_metrics("train", {name: float(value)}, trainer.global_step)
 
-    def after_step(self, trainer: pl.Trainer, network: nn.Module) -> None:
+    def after_step(self, method: Method) -> None:
         """Called after each optimizer step."""
 
 
@@ -104,7 +103,7 @@ class L1Penalty(WeightPenalty):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         by = self.strength * gradient_scale(trainer, optimizer)
-        for parameter, _ in self.trained(trainer, _network(self, pl_module)):
+        for parameter, _ in self.trained(_method(self, pl_module)):
             assert parameter.grad is not None
             parameter.grad.add_(parameter.sign(), alpha=by)
 
@@ -120,7 +119,7 @@ class L2Penalty(WeightPenalty):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         by = self.strength * gradient_scale(trainer, optimizer)
-        for parameter, _ in self.trained(trainer, _network(self, pl_module)):
+        for parameter, _ in self.trained(_method(self, pl_module)):
             assert parameter.grad is not None
             parameter.grad.add_(parameter, alpha=by)
 
@@ -131,8 +130,8 @@ class L2Penalty(WeightPenalty):
 class ProximalL1(WeightPenalty):
     """L1 as a proximal step after each optimizer step, which makes weights exactly 0. Logs train/zeros, their share."""
 
-    def after_step(self, trainer: pl.Trainer, network: nn.Module) -> None:
-        for parameter, group in self.trained(trainer, network):
+    def after_step(self, method: Method) -> None:
+        for parameter, group in self.trained(method):
             momentum, dampening = group.get("momentum", 0.0), group.get("dampening", 0.0)
             of_momentum = (1 - dampening) / (1 - momentum) if momentum else 1.0
             parameter.copy_(soft_threshold(parameter, group["lr"] * self.strength * of_momentum))
@@ -150,7 +149,7 @@ class DecoupledWeightDecay(WeightPenalty):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        for parameter, group in self.trained(trainer, _network(self, pl_module)):
+        for parameter, group in self.trained(_method(self, pl_module)):
             parameter.mul_(1 - group["lr"] * self.strength)
 
     def measured(self, weights: list[Tensor]) -> tuple[str, Tensor]:
@@ -162,8 +161,8 @@ def soft_threshold(weights: Tensor, threshold: float) -> Tensor:
     return weights.sign() * (weights.abs() - threshold).clamp(min=0)
 
 
-def _network(callback: WeightPenalty, pl_module: pl.LightningModule) -> nn.Module:
+def _method(callback: WeightPenalty, pl_module: pl.LightningModule) -> Method:
     if not isinstance(pl_module, Method):
         name, other = type(callback).__name__, type(pl_module).__name__
         raise InputError(f"{name} works with the methods of this program, not with {other}")
-    return pl_module.model
+    return pl_module

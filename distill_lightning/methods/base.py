@@ -42,7 +42,7 @@ from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreig
 from distill_lightning.methods.insights import first_pictures, show_preprocessing
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.optimization import Optimization
-from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_unmet
+from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_endless, refuse_unmet
 from distill_lightning.models.activations import replace_activations
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import FineTuning, default_optimizer
@@ -398,8 +398,15 @@ class Method(Evaluated, ABC):
     # Training
 
     def on_train_start(self) -> None:
-        """Adds a picture of the preprocessing to TensorBoard, when a run begins."""
-        if not self.plain_batches and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+        """Adds a picture of the preprocessing to TensorBoard, when a run begins.
+
+        Raises:
+            InputError: see ``refuse_endless``.
+        """
+        if self.plain_batches:
+            assert self.timeline is not None
+            refuse_endless(self.optimization.schedule, self.timeline)
+        elif self.trainer.global_step == 0 and self.trainer.is_global_zero:
             show_preprocessing(self.image_data, self.trainer.loggers)
 
     def position(self, batch_idx: int) -> Position:

@@ -177,7 +177,7 @@ class Evaluated(Recorded, LeanModule):
             from_first_into(buffer)
 
     def begin_evaluation(self) -> None:
-        """See ``share_buffers``. An evaluation that was interrupted leaves batches in the metrics, which are forgotten."""
+        """See ``share_buffers``. Batches of an evaluation that was interrupted are forgotten."""
         self.share_buffers()
         if self.evaluation is not None:
             self.evaluation.reset()

@@ -174,6 +174,10 @@ class Optimization:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
+    def trains(self, group: dict[str, Any]) -> bool:
+        """Whether the current step trains a group of parameters of the optimizer."""
+        return self._held_in is None or group.get("from_epoch", 0) <= self._held_in
+
     def drop_gradients(self, optimizer: Optimizer) -> None:
         """Drops the gradients of parameters that are not trained yet."""
         if self._held_in is not None:

@@ -1,5 +1,6 @@
 """What a method needs to train in another program, with that program's trainer and data loaders."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Position
+from distill_lightning.schedules import Constant, Schedule
+from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Position, Timeline
 
 IMAGES, LABELS = ("images", "image", "pixel_values", "x"), ("labels", "label", "targets", "target", "y")
 """The names under which a batch may hold pictures and labels, if it is a dict."""
@@ -68,6 +70,19 @@ def as_batch(given: Any) -> Batch:
     return Batch(images, labels.argmax(1), unknown, len(images), label_probs=labels.float())
 
 
+def refuse_endless(schedule: Any, timeline: Timeline) -> None:
+    """Checks that a schedule knows the length of training.
+
+    Raises:
+        InputError: the training loader has no length, and the rate is not constant.
+    """
+    if math.isinf(timeline.batches_per_epoch) and isinstance(schedule, Schedule) and not isinstance(schedule, Constant):
+        raise InputError(
+            f"the training loader has no length, so {type(schedule).__name__} does not know where an epoch ends: give "
+            "limit_train_batches, a number of batches"
+        )
+
+
 class TrainerTimeline:
     """The timeline of a trainer that trains on plain loaders.
 
@@ -89,9 +104,13 @@ class TrainerTimeline:
         trainer = self.trainer
         epochs = trainer.max_epochs or 0
         limits = [float(epochs)] if epochs > 0 else []
-        if trainer.max_steps > 0:
-            limits.append(trainer.max_steps * trainer.accumulate_grad_batches / self.batches_per_epoch)
+        if trainer.max_steps > 0 and not math.isinf(self.batches_per_epoch):
+            limits.append(trainer.max_steps / self._steps_per_epoch)
         return max(min(limits, default=float("inf")), 1e-9)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.batches_per_epoch / self.trainer.accumulate_grad_batches)  # the last step may have fewer
 
     def position(self, epoch: int, batch: int) -> Position:
         """The position before batch ``batch`` of epoch ``epoch``."""

@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from helpers import CONFIGS, Kill, assert_same_run, bare_trainer, distill, rows
@@ -119,6 +120,24 @@ def test_but_not_with_batch_norm():
     whole = trained(sgd(), network=normed(), batch_size=64, precision="64-true")
     parts = trained(sgd(), network=normed(), batch_size=16, per_step=4, precision="64-true")
     assert float((whole[0] - parts[0]).abs().max()) > 1e-5
+
+
+def test_weights_that_wait_are_not_decayed_in_any_round():
+    """FineTuning counts the epochs of a round, and Lottery has several rounds."""
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer, method, outputs, batch, number):
+            seen.append((method.position(number).epoch, next(method.model.parameters()).detach().norm().item()))
+
+    method = dl.Baseline(dl.models.ConvNet(10, in_channels=1), optimizer=sgd(), fine_tuning=dl.FineTuning(head_first=1))
+    lottery = dl.Lottery(rounds=1, linear=0.0, conv=0.0, output=0.2)
+    callbacks = [lottery, dl.DecoupledWeightDecay(0.5), Watch()]
+    trainer = bare_trainer(max_epochs=2, limit_train_batches=3, limit_val_batches=1, callbacks=callbacks)
+    trainer.fit(method, datamodule=dl.Digits(batch_size=32))
+    waiting = {length for epoch, length in seen if epoch == 0}
+    assert len([epoch for epoch, _ in seen if epoch == 0]) == 6 and len(waiting) == 1
+    assert all(length not in waiting for epoch, length in seen if epoch == 1)
 
 
 @pytest.mark.parametrize("name", ["L1Penalty", "ProximalL1", "DecoupledWeightDecay", "stochastic_depth"])

@@ -1,5 +1,7 @@
 """Methods in another program: Lightning's own trainer, plain data loaders, its callbacks and loggers."""
 
+import math
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -132,6 +134,33 @@ def test_batches_of_other_forms_give_the_same_weights(given, tmp_path):
     trainer(tmp_path).fit(other, given)
     for mine, theirs in zip(plain.model.parameters(), other.model.parameters(), strict=True):
         assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_a_schedule_needs_the_length_of_an_epoch(tmp_path):
+    endless = DataLoader(Endless(), batch_size=16)
+    for limits in ({"max_epochs": 2}, {"max_steps": 8, "max_epochs": -1}):
+        with pytest.raises(dl.InputError, match="no length, so Cosine does not know where an epoch ends"):
+            trainer(tmp_path, **limits).fit(dl.Baseline(net(), optimizer=sgd, schedule=dl.Cosine()), endless)
+    told, plain = (dl.Baseline(net(), optimizer=sgd, schedule=dl.Cosine()) for _ in range(2))
+    trainer(tmp_path, limit_train_batches=4).fit(told, endless)
+    trainer(tmp_path).fit(plain, loader())
+    for mine, theirs in zip(told.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.allclose(mine, theirs, atol=1e-6)
+
+
+def test_steps_of_fewer_batches_count_as_steps(tmp_path):
+    """4 batches in groups of 3 are 2 steps, so 6 steps are 3 epochs, and the rate falls until the last of them."""
+    rates = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer):
+            rates.append(optimizer.param_groups[0]["lr"] / optimizer.param_groups[0]["initial_lr"])
+
+    given = {"max_steps": 6, "max_epochs": -1, "accumulate_grad_batches": 3, "callbacks": [Watch()]}
+    trainer(tmp_path, **given).fit(dl.Baseline(net(), optimizer=sgd, schedule=dl.Cosine()), loader())
+    whole = 12  # batches; a rate is set before the batch that completes a step
+    expected = [(1 + math.cos(math.pi * done / whole)) / 2 for done in (2, 3, 6, 7, 10, 11)]
+    assert rates == pytest.approx(expected)
 
 
 def test_a_data_module_with_hooks_of_its_own_keeps_them(tmp_path):
