@@ -39,6 +39,8 @@ PARTS: dict[str, tuple[type, ...]] = {
     "pytorch-lightning_version": (str,),
 }
 """The types of the parts of a checkpoint. Each part may be missing."""
+REESTIMATE = "ReestimateBatchNorm"
+"""The callback that tests with other statistics of batch norm than those of the checkpoint."""
 AVERAGED = "averaged"
 """The part that ``with_averaged_weights`` adds."""
 
@@ -138,6 +140,24 @@ def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
     if not all(isinstance(key, str) for key in config):
         raise InputError(f"{where} has options without a name in its configuration: give a --config")
     return config
+
+
+def say_if_reestimated(checkpoint: dict[str, Any], where: str) -> None:
+    """Says that the test of a run was not made with the network of its checkpoint, if the callback ReestimateBatchNorm
+    estimated the statistics of batch norm anew for it. The checkpoint has the running ones.
+
+    Args:
+        checkpoint: the content of the checkpoint.
+        where: its file.
+    """
+    config = config_of(checkpoint, where) if checkpoint.get("config") else {}
+    callbacks = (config.get("trainer") or {}).get("callbacks")
+    for callback in callbacks if isinstance(callbacks, list) else []:
+        if isinstance(callback, dict) and str(callback.get("class_path")).endswith(f".{REESTIMATE}"):
+            say(
+                f"{where} has the running statistics of batch norm. The test of its run estimated them anew "
+                f"({REESTIMATE}), which is not in the checkpoint: expect other numbers"
+            )
 
 
 def network_weights(checkpoint: dict[str, Any], network: nn.Module | None = None) -> dict[str, Tensor]:

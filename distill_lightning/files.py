@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import secrets
 import shutil
 import time
 import weakref
@@ -52,6 +53,13 @@ class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore
         return super().construct_scalar(node)
 
 
+def unique_digits() -> str:
+    """Digits for a temporary name. The number of the process alone is not enough: containers that share a disk may have
+    the same ones.
+    """
+    return f"{os.getpid()}{secrets.randbits(48):015d}"
+
+
 def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that an interruption leaves the old file or the new one, and never a part.
 
@@ -66,7 +74,7 @@ def atomic_write(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{unique_digits()}.tmp")
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -93,7 +101,7 @@ def atomic_link(source: Path, target: Path) -> Path:
     Raises:
         OSError: the link and the copy both fail.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = target.with_name(f".{target.name}.{unique_digits()}.tmp")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)

@@ -24,12 +24,16 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
+BITS_PER_SAMPLE = 258
+"""The tag of TIFF."""
 ORIENTATION = 0x0112
 """The EXIF tag of the orientation."""
 TURNED = (5, 6, 7, 8)
 """The orientations that exchange width and height."""
 HALVES = {2: ("RGB;16B", "RGB;16L"), 6: ("RGBA;16B", "RGBA;16L")}
 """How Pillow reads the upper and the lower byte of a PNG's values with 16 bits, by the colour type."""
+WITHOUT_PIXELS = ("BUFR", "GRIB", "HDF5", "MPEG")
+"""Formats that Pillow recognises, and whose pixels it cannot read."""
 GREY_AND_ALPHA = 4
 """The colour type of such a PNG. Its four bytes of a pixel are read as four channels."""
 Box = tuple[int, int, int, int]
@@ -60,7 +64,7 @@ class Header:
         width, height: in pixels, upright.
         format: Pillow's name of the format, "JPEG" for example.
         mode: Pillow's name of the kind of pixels, "RGB" for example.
-        deep: whether values have 16 bits.
+        deep: whether values have 16 bits, also where Pillow reads the upper byte alone.
     """
 
     width: int
@@ -82,7 +86,8 @@ def read_header(file: BinaryIO) -> Header:
     picture = open_picture(file)
     wide, high = upright_size(picture)
     file.seek(0)
-    return Header(wide, high, picture.format or "", picture.mode, is_deep(picture, file.read(25)))
+    deep = is_deep(picture, file.read(25)) or _is_deep_colour_tiff(picture)
+    return Header(wide, high, picture.format or "", picture.mode, deep)
 
 
 def decode(data: bytes, channels: int, size: int, bits: int = 16) -> Pixels:
@@ -122,6 +127,8 @@ def decoded_by_pillow(
     """
     if opened.mode in ("I", "F") and not is_deep(opened, data):
         raise BadPictureError("of unknown scale", "values of 32 bits: save it with 8 or 16 bits")
+    if bits < 16 and _is_deep_colour_tiff(opened):
+        raise BadPictureError("of unknown scale", f"a TIFF with colours of {bits} in 16 bits: save it as PNG")
     wide, high = upright_size(opened)
     with damage_refused():
         if is_deep(opened, data):
@@ -168,6 +175,8 @@ def deepest_value(data: bytes) -> int:
     """The largest value in a picture with 16 bits; 0 for other pictures and for those that cannot be decoded."""
     try:
         opened = open_picture(io.BytesIO(data))
+        if _is_deep_colour_tiff(opened):
+            return int(np.asarray(opened).max()) * 256 + 255
         return int(_deep_values(opened, data).max()) if is_deep(opened, data) else 0
     except (BadPictureError, OSError, ValueError, SyntaxError, RuntimeError):
         return 0
@@ -209,6 +218,19 @@ def _orientation(picture: Image.Image) -> int:
     except (OSError, ValueError, SyntaxError, struct.error, KeyError, TypeError):
         return 1  # damaged EXIF data: the picture itself may be fine
     return value if isinstance(value, int) else 1
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a name has the extension of a picture format that Pillow reads."""
+    end = "." + name.rpartition(".")[2].lower()
+    read = Image.registered_extensions().get(end)
+    return "." in name.rpartition("/")[2] and read in Image.OPEN and read not in WITHOUT_PIXELS
+
+
+def _is_deep_colour_tiff(picture: Image.Image) -> bool:
+    """Whether it is a TIFF with colours of 16 bits. Pillow reads the upper byte of each."""
+    is_colour_tiff = picture.format == "TIFF" and picture.mode in ("RGB", "RGBA", "RGBX")
+    return is_colour_tiff and max(picture.tag_v2.get(BITS_PER_SAMPLE, (8,))) > 8  # type: ignore[attr-defined]
 
 
 def is_deep(picture: Image.Image, data: bytes) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_decoding import BadPictureError, Pixels, decode, of_picture
+from distill_lightning.pillow_decoding import BadPictureError, Pixels, decode, is_picture_name, of_picture
 
 DecodeFile = Callable[[bytes, int, int, int], Pixels]
 
@@ -58,12 +58,11 @@ def pictures_below(folder: Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    known = Image.registered_extensions()
     found = [
         Path(parent, name)
         for parent, folders, names in os.walk(folder, followlinks=False)
         for name in names
-        if not name.startswith(".") and Path(name).suffix.lower() in known
+        if not name.startswith(".") and is_picture_name(name)
         if not any(part.startswith(".") for part in Path(parent).relative_to(folder).parts)
     ]
     if not found:

@@ -35,11 +35,12 @@ def attach_trackers(loggers: Sequence[Logger], folder: Path, step: int, settings
         InputError: a logger belongs to another run.
     """
     for logger in loggers:
-        if vars(logger).setdefault(OWNER, folder) != folder:
+        if (owner := getattr(logger, OWNER, folder)) != folder:
             raise InputError(
-                f"this {type(logger).__name__} belongs to the run {vars(logger)[OWNER]}, and would mix two runs: "
-                "give each run a logger of its own"
+                f"this {type(logger).__name__} belongs to the run {owner}, and would mix two runs: give each run a "
+                "logger of its own"
             )
+        setattr(logger, OWNER, folder)
     path = folder / FILE
     lines = _read(path)
     for number, logger in enumerate(loggers):

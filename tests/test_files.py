@@ -32,6 +32,19 @@ def test_sweeping_takes_leftovers_alone(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == [".hidden", "last.ckpt"]
 
 
+def test_processes_with_one_number_do_not_share_a_temporary_file(tmp_path, monkeypatch):
+    """Containers that share a disk have processes of the same numbers."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+
+    def write_while_another_does(file):
+        file.write(b"fir")
+        atomic_write(tmp_path / "file", lambda other: other.write(b"second"))
+        file.write(b"st")
+
+    atomic_write(tmp_path / "file", write_while_another_does)
+    assert (tmp_path / "file").read_bytes() == b"first"
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system cannot fork")
 def test_a_lock_does_not_live_on_in_a_forked_process(tmp_path):
     """As the workers of a data loader, which outlive a killed run by seconds."""

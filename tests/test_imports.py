@@ -121,7 +121,7 @@ MAY_IMPORT = {
     "runs": {"environment", "errors", "files"},
     "doctor": {"errors", "plots", "runs"},
     "loggers": {"files", "runs"},
-    "trackers": {"lightning_internals"},
+    "trackers": {"errors", "lightning_internals"},
     "bench": {"lightning_internals", "data", "methods"},
     "bench_stages": {"data", "methods"},
     "training": METHODS

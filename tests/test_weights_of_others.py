@@ -182,6 +182,17 @@ REFUSED = {  # the writer and what the one line says
 }
 
 
+def test_a_teacher_needs_the_statistics_of_a_norm_without_weights(tmp_path):
+    def network():
+        return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64, affine=False), nn.Linear(64, 10))
+
+    torch.save({k: v for k, v in network().state_dict().items() if "running" not in k}, tmp_path / "net.pth")
+    source = read_source(tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"lacks 1\.running_mean, without which batch norm"):
+        put_weights(network(), source, complete=True)
+    put_weights(network(), source)  # a new layer of a student may lack them
+
+
 @pytest.mark.parametrize("style", REFUSED)
 def test_other_files_are_refused_in_one_line(style, tmp_path):
     write, words = REFUSED[style]

@@ -65,6 +65,8 @@ def main(args: list[str]) -> int:
     given, more = parser.parse_known_args(args)
     if given.keep is not None and not 0 < given.keep < 1:
         raise InputError(f"--keep is {given.keep}: it is the share of channels that stay, between 0 and 1")
+    if given.pictures < 1:
+        raise InputError(f"--pictures is {given.pictures}: the files are compared on pictures, give 1 or more")
     if given.network is None and given.keep is None:
         raise InputError("nothing makes the network smaller: give --network with a smaller one, --keep, or both")
     with trusting(given.trust):
@@ -80,7 +82,9 @@ def compress(given: Any, more: list[str]) -> None:
         more: the options of ``distill fit``.
     """
     teacher = open_source(given.source)
-    student = teacher_config(teacher, given.source)
+    student = teacher_config(teacher, given.source, same_network=given.network is None)
+    if given.network is None and "network" not in student["model"]["init_args"]:
+        raise InputError(f"{given.source} is an ensemble: give --network, the class of the student")
     student["trainer"]["max_epochs"] = given.epochs or student["trainer"].get("max_epochs")
     words = given.network or student["model"]["init_args"]["network"]["class_path"]
     name = given.name or f"{teacher.lineage['run'] or Path(given.source).stem}-{words.rpartition('.')[2].lower()}"
@@ -98,8 +102,11 @@ def compress(given: Any, more: list[str]) -> None:
         run = fitted(tuned, f"{name}-narrowed", out / "narrowed.yaml", shared)
     last = "student" if given.keep is None else "narrowed"
     rows.append((last, export(run, out=out / f"{last}.onnx", **measured(given))))
-    quantised = export(run, "onnx-int8", out / f"{last}-int8.onnx", accuracy_loss=1.0, **measured(given))
-    rows.append((f"{last}, int8", quantised))
+    if (fitted_to := teacher.classifier.preprocessing) is None:
+        quantised = export(run, "onnx-int8", out / f"{last}-int8.onnx", accuracy_loss=1.0, **measured(given))
+        rows.append((f"{last}, int8", quantised))
+    else:
+        print(f"there is no file of integers: onnx-int8 cannot hold the {fitted_to.words} of this run")
     show(rows, out)
 
 
@@ -108,8 +115,13 @@ def measured(given: Any) -> dict[str, Any]:
     return {"root": given.root, "pictures": given.pictures, "threads": given.threads}
 
 
-def teacher_config(teacher: Opened, source: str) -> dict[str, Any]:
+def teacher_config(teacher: Opened, source: str, same_network: bool) -> dict[str, Any]:
     """The configuration of a student that a network teaches: its data, optimizer and trainer, and the method KD.
+
+    Args:
+        teacher: the network.
+        source: its run or checkpoint.
+        same_network: whether the student has the teacher's network, and so its activation.
 
     Raises:
         InputError: the teacher's configuration is missing, or uses what a file may not use.
@@ -123,12 +135,12 @@ def teacher_config(teacher: Opened, source: str) -> dict[str, Any]:
     else:
         checkpoint = Path(source) / "checkpoints" / "last.ckpt" if Path(source).is_dir() else Path(source)
         checkpoints, network = [str(checkpoint)], arguments.get("network")
-    model = {k: v for k, v in arguments.items() if k in KEPT} | ({"network": network} if network else {})
+    kept = KEPT + ("activation",) * same_network
+    model = {k: v for k, v in arguments.items() if k in kept} | ({"network": network} if network else {})
     callback = {"class_path": SOFT_TARGETS, "init_args": {"teacher": checkpoints, "mode": "online"}}
     trainer = {k: v for k, v in (config.get("trainer") or {}).items() if k != "callbacks"}
-    kept = {k: v for k, v in config.items() if k not in ("name", "model", "trainer", *STARTS)}
     return {
-        **kept,
+        **{k: v for k, v in config.items() if k not in ("name", "model", "trainer", *STARTS)},
         "model": {"class_path": f"{KD.__module__}.{KD.__name__}", "init_args": model},
         "trainer": trainer | {"callbacks": [callback]},
     }

@@ -9,10 +9,11 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from distill_lightning.data.layouts import Layout, Rows, arranged, is_picture_name
+from distill_lightning.data.layouts import Layout, Rows, arranged
 from distill_lightning.data.part_names import PARTS, part_of, words_of
 from distill_lightning.data.stores import Listing, Store, parts_of, shown
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import is_picture_name
 
 ENDS = (".csv", ".tsv", ".jsonl", ".ndjson")
 LARGEST = 512 << 20

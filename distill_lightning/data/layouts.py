@@ -7,12 +7,11 @@ silence: a folder whose meaning is not clear is asked about by its name, and the
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from PIL import Image
-
 from distill_lightning.data.labelled import Labelled
 from distill_lightning.data.part_names import PARTS, PICTURE_WORDS, names_a_part, names_unlabelled, part_of, words_of
 from distill_lightning.data.stores import Listing, parts_of, shown
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import is_picture_name
 
 Rows = list[tuple[str, str]]
 """Names of pictures with the names of their classes."""
@@ -66,12 +65,6 @@ class Node:
     def has_pictures(self) -> bool:
         """Whether there is a picture in it or below."""
         return bool(self.pictures) or any(folder.has_pictures() for folder in self.folders.values())
-
-
-def is_picture_name(name: str) -> bool:
-    """Whether a name has the extension of a picture format."""
-    end = "." + name.rpartition(".")[2].lower()
-    return "." in name.rpartition("/")[2] and end in Image.registered_extensions() and end != ".pdf"
 
 
 def tree_of(listing: Listing) -> Node:

@@ -7,10 +7,10 @@ from typing import BinaryIO
 
 from distill_lightning.data.archives import open_store
 from distill_lightning.data.bad_pictures import counts_of
-from distill_lightning.data.layouts import is_picture_name
 from distill_lightning.data.sources import Source
 from distill_lightning.data.stores import FolderStore, Listing, Store
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import is_picture_name
 
 ARCHIVES = (".zip", ".tar")
 

@@ -24,13 +24,14 @@ from rich.progress import track
 
 from distill_lightning.data.archives import refuse_size, tar_members
 from distill_lightning.data.labelled import Labelled
-from distill_lightning.data.layouts import IGNORE, Layout, is_picture_name
+from distill_lightning.data.layouts import IGNORE, Layout
 from distill_lightning.data.part_names import PARTS, WORDS, words_of
 from distill_lightning.data.shards import END, MemberNames, Shards, ShardStore
 from distill_lightning.data.stores import shown
 from distill_lightning.distributed import is_first
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, is_url, locked, read_json
+from distill_lightning.pillow_decoding import is_picture_name
 
 FORM = 1
 """The version of the form of an index. An index of another version is made again."""

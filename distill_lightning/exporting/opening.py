@@ -16,6 +16,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.exporting.members import members_of, plain_network
 from distill_lightning.exporting.run_data import Evaluation, evaluation_of, found_from, home_of, read_data
 from distill_lightning.methods.ensemble import Ensemble, Members
+from distill_lightning.models.outputs import main_output
 from distill_lightning.preprocessing.steps import Fitted
 from distill_lightning.runs import RunConfig
 from distill_lightning.runs.config import CONFIG, MADE_IN_PYTHON
@@ -83,6 +84,9 @@ class PictureClassifier(nn.Module):
         normalised = torch.addcmul(self.shift, images.float(), self.scale)
         if views is None:
             logits = self._logits(normalised)
+        elif isinstance(self.network, Members):  # in this order, because probabilities may be averaged
+            each = [self.network.each(self._preprocessed(view)) for view in views(normalised)]
+            logits = self.network.of_first(torch.stack(each).mean(0))[-1].float()
         else:
             logits = torch.stack([self._logits(view) for view in views(normalised)]).mean(0)
         if self.bias is not None:
@@ -103,7 +107,7 @@ class PictureClassifier(nn.Module):
         return normalised
 
     def _logits(self, normalised: Tensor) -> Tensor:
-        logits: Tensor = self.network(self._preprocessed(normalised)).float()
+        logits: Tensor = main_output(self.network(self._preprocessed(normalised))).float()
         return logits
 
 
@@ -189,6 +193,7 @@ def _of_checkpoint(path: Path, folder: Path | None, network: nn.Module | None, u
     else:
         checkpoints.put_activation(network, checkpoint, str(path))
         load_weights(network, checkpoints.network_weights(checkpoint, network), str(path))
+    checkpoints.say_if_reestimated(checkpoint, str(path))
     config = checkpoints.config_of(checkpoint, str(path)) if checkpoint.get("config") else {}
     info, spec = trained_on.info, checkpoint["hyper_parameters"].get("network")
     lineage = _lineage(config, info, folder, path.name, type(network).__name__)

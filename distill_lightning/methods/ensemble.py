@@ -125,6 +125,11 @@ class Ensemble(Untrained):
             self._calibrated = {name: Unregistered(metric.to(device)) for name, metric in after.items()}
         super().setup(stage)
 
+    def over_views(self, images: Tensor) -> Tensor:
+        """See Evaluated. Each member's logits are averaged over the views first, then the members are."""
+        assert isinstance(self.model, Members)
+        return self.model.of_first(self.averaged(self.model.each, images))[-1]
+
     def evaluate(self, batch: Batch) -> None:
         """See Evaluated. It also adds the batch to the metrics of the members."""
         if len(batch.labels):

@@ -164,7 +164,7 @@ class Evaluated(Recorded, LeanModule):
     def evaluate(self, batch: Batch) -> None:
         """Adds a batch of validation or test to the metrics. The batch may be empty."""
         if len(batch.labels):
-            logits = self.averaged(self, batch.images)
+            logits = self.over_views(batch.images)
             metrics = self.metrics_for(logits)
             metrics.update(metrics.biased(logits), batch.labels)
 
@@ -276,6 +276,10 @@ class Evaluated(Recorded, LeanModule):
             return call(self.preprocessed(images))
         return torch.stack([call(self.preprocessed(view)) for view in views(images)]).mean(0)
 
+    def over_views(self, images: Tensor) -> Tensor:
+        """The logits (B, K) for pictures (B, C, H, W), over the views of ``data.test_views``."""
+        return self.averaged(self, images)
+
     def preprocessed(self, images: Tensor) -> Tensor:
         """See ``ImageData.preprocessed``. Without a data module of this program, the same pictures."""
         return images if self.plain_batches or not self.has_trainer else self.image_data.preprocessed(images)
@@ -290,7 +294,7 @@ class Evaluated(Recorded, LeanModule):
         batch = as_batch(batch)
         if not len(batch.index):
             return {}
-        logits = self.averaged(self, batch.images)
+        logits = self.over_views(batch.images)
         probs = self.metrics_for(logits).biased(logits).softmax(1)
         labels = {} if bool((batch.labels == NO_LABEL).all()) else {"label": batch.labels}
         return {"probs": probs, "index": batch.index, **labels}

@@ -27,8 +27,9 @@ def build_table(spec: TableSpec, results: Results) -> Table:
         label, paper = row.run if row.label is None else row.label, row.paper or ""
         cells = [_values(spec, row, column, unit, results) for column, unit in zip(columns, units, strict=True)]
         texts = [_text(spec, row, values, unit) for values, unit in zip(cells, units, strict=True)]
-        count = max(map(len, cells), default=0)
-        table.rows.append([label, *texts, *([paper] if papers else []), str(count)])
+        counts = {len(values) for values in cells if values} or {0}
+        count = " to ".join(str(number) for number in sorted({min(counts), max(counts)}))
+        table.rows.append([label, *texts, *([paper] if papers else []), count])
         table.numbers += [[label, name, *numbers(values), paper] for name, values in zip(names, cells, strict=True)]
     return table
 

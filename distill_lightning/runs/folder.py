@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from distill_lightning.errors import InputError
-from distill_lightning.files import atomic_link, atomic_write, lock_ends_here, refuse_odd_name, sweep
+from distill_lightning.files import atomic_link, atomic_write, lock_ends_here, refuse_odd_name, sweep, unique_digits
 from distill_lightning.runs.config import CONFIG, RunConfig, by_run, identity
 
 try:
@@ -141,8 +141,8 @@ def start(
     config = complete(config)
     stem.mkdir(parents=True, exist_ok=True)
     _sweep_starts(stem)
-    made = stem / f".{name}.{os.getpid()}"
-    made.mkdir(exist_ok=True)
+    made = stem / f".{name}.{unique_digits()}"
+    made.mkdir()
     number = 1
     while True:
         folder = stem / (name if number == 1 else f"{name}-{number}")

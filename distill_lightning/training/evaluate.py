@@ -97,4 +97,7 @@ def open_checkpoint(
     else:  # the method has not made its network yet
         method.set_network(checkpoints.open_network(path, checkpoint))
     data.trained_on = trained_on
+    callbacks = parts.trainer.callbacks  # type: ignore[attr-defined]
+    if not any(type(callback).__name__ == checkpoints.REESTIMATE for callback in callbacks):
+        checkpoints.say_if_reestimated(checkpoint, str(path))
     return path.parent.parent

@@ -59,7 +59,7 @@ def options_of(
     for place, made_by in networks.items():
         argument, _, number = place.partition(".")
         given[argument] = made_by if not number else _replaced(given[argument], int(number), made_by)
-    if method.optimization.make is default_optimizer:
+    if method.trains and method.optimization.make is default_optimizer:
         given["optimizer"] = DEFAULT  # with its numbers, and of a class that a file may use
     model = description.spec(type(method), given, "model")
     if "model.init_args.activation" in description.unnamed:

@@ -104,8 +104,10 @@ class Trainer(Ranged):
         refuse_misfits(Trainer.fit, (), given)
         refuse_odd_length(self.options, method.trains)
         for callback, state in self._as_given:
-            vars(callback).clear()
-            vars(callback).update(copy.deepcopy(state))
+            for name in vars(callback).keys() - state.keys():
+                delattr(callback, name)
+            for name, value in copy.deepcopy(state).items():
+                setattr(callback, name, value)
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():
             parts = self._parts(method, data, start)

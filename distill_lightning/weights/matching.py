@@ -200,7 +200,7 @@ class _Matcher:
             )
         if self.fault:
             raise InputError(self.fault)
-        self._refuse_missing_statistics()
+        self._refuse_missing_statistics(complete)
         if complete and self.head is not None:
             raise InputError(
                 f"{self.file} is for {self.head[1]} classes, this {self.kind} has {self.head[0]}: give others"
@@ -247,10 +247,11 @@ class _Matcher:
             if not is_lazy(mine) and (twin := places.get((mine.data_ptr(), mine.shape))) is not None:
                 self.values[name] = self.values[twin]
 
-    def _refuse_missing_statistics(self) -> None:
+    def _refuse_missing_statistics(self, complete: bool) -> None:
         for name in self.new:
             module, _, last = name.rpartition(".")
-            if last in STATISTICS and f"{module}.weight".lstrip(".") in self.values:
+            weight = f"{module}.weight".lstrip(".")  # it may have none
+            if last in STATISTICS and (weight in self.values or (complete and weight not in self.own)):
                 raise InputError(
                     f"{self.file} lacks {name}, without which batch norm cannot be evaluated: give another"
                 )

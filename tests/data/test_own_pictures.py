@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,37 @@ def test_a_run_lists_bad_files(tmp_path, capsys):
 def deep(values: np.ndarray, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.frombytes("I;16", values.shape[::-1], values.astype("<u2").tobytes()).save(path)
+
+
+def write_colour_tiff(path: Path, values: np.ndarray) -> None:
+    """A TIFF with colours of 16 bits, which Pillow reads but does not write. Values (H, W, 3)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    high, wide, _ = values.shape
+    content, tags = values.astype("<u2").tobytes(), 10
+    place = 8 + 2 + 12 * tags + 4
+    entries = [
+        (256, 4, 1, wide), (257, 4, 1, high), (258, 3, 3, place), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, place + 6), (277, 3, 1, 3), (278, 4, 1, high), (279, 4, 1, len(content)), (284, 3, 1, 1),
+    ]  # fmt: skip
+    table = b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", tags) + table + struct.pack("<I", 0)
+    path.write_bytes(head + struct.pack("<HHH", 16, 16, 16) + content)
+
+
+@pytest.mark.parametrize(("most", "bits"), [(65535, 16), (4095, 12)])
+def test_a_tiff_with_colours_of_fewer_than_16_bits_is_refused(tmp_path, most, bits):
+    """Pillow reads the upper byte of each value, which is right for 16 bits alone."""
+    root = tmp_path / "p"
+    for label in range(2):
+        for number in range(4):
+            values = np.linspace(0, most, 768).reshape(16, 16, 3).round()
+            write_colour_tiff(root / f"class_{label}" / f"{number}.tif", values)
+    if bits == 16:
+        pictures = opened(root, val_size=0, batch_size=4).train.source.images
+        assert pictures[0].flatten()[[0, -1]].tolist() == [0, 255]
+    else:
+        with pytest.raises(InputError, match="of unknown scale"):
+            opened(root, val_size=0, batch_size=4)
 
 
 @pytest.mark.parametrize("end", ["png", "tif"])

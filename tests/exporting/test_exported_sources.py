@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from helpers import distill, fit, load, rows, write_pictures
+from PIL import Image
 from torch import nn
 
 pytest.importorskip("onnxscript")
@@ -133,6 +135,71 @@ def test_an_ensemble_with_own_networks_is_the_mean_of_all(run, tmp_path):
     with torch.no_grad():
         each = [own(normalise(pixels)), dl.load(run).network(normalise(pixels)), other((pixels / 255 - 0.2) / 0.4)]
     np.testing.assert_allclose(dl.load(report.file).run(pixels.numpy())[0], torch.stack(each).mean(0), atol=1e-4)
+
+
+def test_an_ensemble_made_in_python_is_a_run_like_others(run, capsys):
+    member = str(run / "checkpoints/last.ckpt")
+    folder = dl.Trainer(enable_progress_bar=False).fit(dl.Ensemble([member, member]), dl.Digits()).folder
+    options = yaml.safe_load((folder / "config.yaml").read_text())
+    assert "optimizer" not in options["model"]["init_args"]
+    assert distill("test", "--config", folder / "config.yaml") == 0
+    capsys.readouterr()
+    assert distill("compress", folder, "--keep", 0.5) == 2
+    assert "is an ensemble: give --network, the class of the student" in capsys.readouterr().err
+
+
+def test_an_ensemble_of_probabilities_over_views_is_what_was_tested(folder_run):
+    """Each member is averaged over the views first: the order matters where probabilities are averaged."""
+    torch.manual_seed(0)
+    root, networks = folder_run.parents[3] / "pictures", [nn.Sequential(nn.Flatten(), nn.Linear(192, 3)) for _ in "ab"]
+    data = dl.ImageFolder(root, image_size=8, test_views=dl.CropViews(resize=1.5))
+    ensemble = dl.Ensemble([dl.PlainNetwork(one) for one in networks], average="probs")
+    folder = dl.Trainer(name="views", enable_progress_bar=False).fit(ensemble, data).folder
+    found = dl.load(folder, network=networks)
+    labels = data.test.labels
+    probs = found.predict(data.test.source.images.permute(0, 2, 3, 1).numpy()).probs
+    nll = -np.log(probs[np.arange(len(labels)), labels]).mean()
+    assert nll == pytest.approx(logged(folder, "test/nll"), rel=1e-4)
+
+
+class Two(nn.Module):
+    """A network with two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Flatten(), nn.Linear(64, 10)
+
+    def forward(self, images):
+        features = self.body(images)
+        return self.head(features), features
+
+
+def test_a_network_with_several_outputs_ships_its_logits(tmp_path):
+    network = Two()
+    folder = dl.Trainer(max_epochs=1, enable_progress_bar=False).fit(dl.Baseline(network), dl.Digits()).folder
+    assert dl.load(folder, network=network).predict(PIXELS).probs.shape == (9, 10)
+    report = dl.export(folder, out=tmp_path / "two.onnx", network=network, pictures=10**6)
+    assert report.parity.accuracy["file"] == pytest.approx(logged(folder, "test/accuracy"))
+
+
+def test_what_was_tested_with_other_statistics_says_so(capsys):
+    given = ("--trainer.max_epochs", 1, "--trainer.callbacks+", "ReestimateBatchNorm")
+    folder = fit("digits/baseline.yaml", *given, "--trainer.enable_progress_bar", "false")
+    words = "has the running statistics of batch norm. The test of its run estimated them anew"
+    for use in (lambda: dl.load(folder), lambda: distill("test", folder), lambda: distill("predict", folder)):
+        capsys.readouterr()
+        use()
+        assert words in capsys.readouterr().err
+    assert distill("test", folder, "--reestimate_batch_norm", 1000) == 0
+    assert words not in capsys.readouterr().err
+
+
+def test_files_that_are_no_pictures_are_passed_over(run, tmp_path):
+    for number in range(2):
+        Image.fromarray(PIXELS[number]).save(tmp_path / f"{number}.png")
+    for name in ("notes.pdf", "z.h5", "read.me"):
+        (tmp_path / name).write_text("text")
+    assert len(dl.load(run).predict(tmp_path).probs) == 2
 
 
 def test_an_ensemble_of_a_file_s_own_networks_needs_trust(run, tmp_path, monkeypatch):

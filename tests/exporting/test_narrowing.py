@@ -118,8 +118,25 @@ def test_compress_goes_from_a_run_to_a_smaller_file(run, tmp_path, trained, caps
 
 def test_a_student_does_not_begin_where_its_teacher_began(run):
     teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--start_from", run, "--name", "tuned")
-    options = teacher_config(open_source(teacher), str(teacher))
+    options = teacher_config(open_source(teacher), str(teacher), same_network=True)
     assert options["data"] and not {"start_from", "start_optimizer"} & options.keys()
+
+
+@pytest.mark.parametrize("same_network", [True, False])
+def test_a_student_with_the_network_of_its_teacher_has_its_activation(same_network):
+    teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--model.activation", "GELU")
+    arguments = teacher_config(open_source(teacher), str(teacher), same_network)["model"]["init_args"]
+    assert (arguments.get("activation") is not None) == same_network
+
+
+def test_a_run_with_a_preprocessing_has_no_file_of_integers(capsys, monkeypatch):
+    monkeypatch.setattr(parity, "TIMED_S", 0.0)
+    quiet = ("--trainer.enable_progress_bar", "false")
+    teacher = fit("digits/baseline.yaml", "--trainer.max_epochs", 1, "--data.preprocess", "ZCA", *quiet)
+    assert distill("compress", teacher, "--keep", 0.5, "--epochs", 1, "--name", "white", "--pictures", 70, *quiet) == 0
+    assert "there is no file of integers: onnx-int8 cannot hold the ZCA" in capsys.readouterr().out
+    rows = json.loads(Path("compressed/white/compress.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["teacher", "student", "narrowed"]
 
 
 @pytest.mark.parametrize(
@@ -128,6 +145,7 @@ def test_a_student_does_not_begin_where_its_teacher_began(run):
         ([], "nothing makes the network smaller"),
         (["--keep", "2"], "--keep is 2.0"),
         (["--network", "Nope"], "Nope"),
+        (["--keep", "0.5", "--pictures", "0"], "--pictures is 0"),
         (["--keep", "0.5", "--name", "../x"], "--name is '../x'"),
     ],
     ids=str,

@@ -47,6 +47,9 @@ def test_tables():
     repetitions = table(rows=[{"run": "single"}], columns=columns)
     assert build_table(repetitions, results).header == ["", "r0", "r1", "n"]
     assert build_table(repetitions, results).rows == [["single", "51.00 ± 1.00", "61.00 ± 1.00", "3"]]
+    (runs["single"][0][1] / "summary.json").unlink()  # so the first column has two runs, the second one three
+    assert build_table(repetitions, Results(runs)).rows == [["single", "51.50 ± 0.71", "61.00 ± 1.00", "2 to 3"]]
+    runs["single"][0][1].joinpath("summary.json").write_text(json.dumps({"metrics": {"test/accuracy": 0.5}}))
     over = table(rows=[{"run": "single"}], columns=["test/accuracy"], over="repetition")
     assert build_table(over, results).rows == [["single", "56.00 ± 7.07", "2"]]
     given = {"columns": ["test/accuracy"], "spread": "interval"}
