@@ -52,7 +52,9 @@ def main(args: list[str]) -> int:
     parser.add_argument("--network", metavar="NAME", help="the student's class, as ResNet8 (default: the teacher's)")
     parser.add_argument("--keep", type=float, metavar="SHARE", help="the share of each layer's channels to keep")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of the student (default: the teacher's)")
-    parser.add_argument("--tune_epochs", type=int, metavar="N", help="epochs without channels (default: half of these)")
+    parser.add_argument(
+        "--tune_epochs", type=int, metavar="N", help="epochs after channels are removed (default: half of --epochs)"
+    )
     parser.add_argument(
         "--tune_rate", type=float, default=0.1, metavar="X", help="factor of the learning rate then (default: 0.1)"
     )

@@ -11,8 +11,8 @@ from distill_lightning.exporting import FORMATS, ExportReport, export
 from distill_lightning.specs import trusting
 
 EPILOG = """The graph takes uint8 pictures (B, C, H, W) with any B, normalises them, and gives logits and probabilities.
-The file is compared with the run on real pictures, and written only if both agree. docs/how_to/ship.md shows how other
-programs use it."""
+The file is compared with the run on real pictures, and written only if both agree. The documentation
+(docs/how_to/ship.md) shows how other programs use it."""
 
 
 def main(args: list[str]) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from distill_lightning.cli.several_runs import parsed, parser_of, workers_of
+from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import InputError
 from distill_lightning.files import atomic_write, locked
 from distill_lightning.runs.metrics import read_metrics
@@ -46,7 +47,7 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     Raises:
         InputError: an option or the search is wrong.
     """
-    words = "Search for options: train trials with values that are chosen by the trials before."
+    words = OTHER_VERBS["search"]
     parser = parser_of("search", "searches", "digits", words)
     parser.add_argument("--seed", type=int, default=0, help="the seed of the choices")
     given, options, file = parsed(parser, args)

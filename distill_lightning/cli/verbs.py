@@ -15,7 +15,7 @@ VERBS = {
 }
 OTHER_VERBS = {
     "study": "Train the runs of a study that are not finished, in order, and make its tables.",
-    "search": "Search for options: train trials with values that are chosen by the trials before.",
+    "search": "Search for good values of options. The results of earlier trials decide what is tried next.",
     "members": "Train runs of one architecture side by side in one process, for a GPU that one of them leaves idle.",
     "compute": "Call a function of the package that computes results, and keep them as a run.",
     "list": "List runs: their state, their accuracy, and the options that differ.",

@@ -11,7 +11,7 @@ from distill_lightning.errors import InputError
 
 INSTEAD: Mapping[type, str] = {
     of_lightning.BatchSizeFinder: "try sizes with `distill bench`, and give data.batch_size, which changes the result",
-    of_lightning.LearningRateFinder: "the schedule sets the rates that it tries: compare rates in a study",
+    of_lightning.LearningRateFinder: "the schedule sets the rates that it tries: find one with `distill lr`",
     of_lightning.BaseFinetuning: "the schedule does not know the groups that it adds: give model.fine_tuning",
     of_lightning.GradientAccumulationScheduler: "the length of training would change: give "
     "trainer.accumulate_grad_batches",

@@ -80,7 +80,9 @@ COMMANDS: list[tuple[str, list[str]]] = [
     ("configs digits/dbl", ["digits/dbl", "did you mean digits/dlb?"]),
     ("study nowhere", ["there is no study", "nowhere"]),
     ("members --seeds 2 --config digits/baseline --seed_everything 7", ["--seeds gives the members' seeds"]),
+    ("members --seeds 3", ["members needs --config FILE"]),
     ("members --seeds 0,-1 --config digits/baseline", ["--seeds has -1", "from 0 to 4294967295"]),
+    ("study quick --dry_run --tables_only", ["--tables_only", "not allowed with", "--dry_run"]),
     ("study quick --scheduler tcp://here:8786 --jobs 2", ["--jobs", "--scheduler", "leave it out"]),
     ("study quick --scheduler tcp://here:8786 --cluster slurm", ["--scheduler and --cluster", "one of them"]),
     ("study quick --cluster slrm", ["--cluster", "slrm", "slurm"]),
@@ -418,13 +420,13 @@ def before(text: str) -> list[str]:
 
 
 def as_cell(text: str) -> str:
-    return text.replace("\n", " ⏎ ")
+    return text.replace("\n", " ⏎ ").replace("|", "\\|")
 
 
 def answer_of(*args: str) -> str:
     with contextlib.redirect_stderr(io.StringIO()) as err, contextlib.redirect_stdout(io.StringIO()):
         status = distill(*args)
-    return f"{status} | {err.getvalue().strip().removeprefix('distill: ')}"
+    return f"{status} | {as_cell(err.getvalue().strip().removeprefix('distill: '))}"
 
 
 def write_table() -> None:
