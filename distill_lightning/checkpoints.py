@@ -151,8 +151,9 @@ def say_if_reestimated(checkpoint: dict[str, Any], where: str) -> None:
         where: its file.
     """
     config = config_of(checkpoint, where) if checkpoint.get("config") else {}
-    callbacks = (config.get("trainer") or {}).get("callbacks")
-    for callback in callbacks if isinstance(callbacks, list) else []:
+    trainer = config.get("trainer")
+    callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
+    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, dict) and str(callback.get("class_path")).endswith(f".{REESTIMATE}"):
             say(
                 f"{where} has the running statistics of batch norm. The test of its run estimated them anew "

@@ -40,7 +40,7 @@ Box = tuple[int, int, int, int]
 """Left, top, width and height of a part of a picture, in pixels of the upright picture."""
 ChooseBox = Callable[[int, int], Box]
 """Chooses a box from the width and height of the upright picture."""
-Kind = Literal["empty", "no picture", "truncated", "too large", "of unknown scale", "a link to nothing"]
+Kind = Literal["empty", "no picture", "truncated", "too large", "of unknown scale", "a deep TIFF", "a link to nothing"]
 
 
 class BadPictureError(Exception):
@@ -128,7 +128,7 @@ def decoded_by_pillow(
     if opened.mode in ("I", "F") and not is_deep(opened, data):
         raise BadPictureError("of unknown scale", "values of 32 bits: save it with 8 or 16 bits")
     if bits < 16 and _is_deep_colour_tiff(opened):
-        raise BadPictureError("of unknown scale", f"a TIFF with colours of {bits} in 16 bits: save it as PNG")
+        raise BadPictureError("a deep TIFF", "save it as PNG, or give data.bit_depth 16")
     wide, high = upright_size(opened)
     with damage_refused():
         if is_deep(opened, data):

@@ -46,7 +46,7 @@ def read_file(path: str | Path, form: Form, decode_file: DecodeFile = decode) ->
     except FileNotFoundError as error:
         raise InputError(f"there is no picture {printable(path)}") from error
     except (BadPictureError, OSError) as error:
-        if isinstance(error, BadPictureError) and error.kind in ("too large", "of unknown scale"):
+        if isinstance(error, BadPictureError) and error.kind in ("too large", "of unknown scale", "a deep TIFF"):
             raise InputError(f"{printable(path)} is {error.kind}: {error.detail}") from error
         raise InputError(f"{printable(path)} is no picture that can be read: remove or replace it") from error
 

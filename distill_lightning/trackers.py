@@ -35,7 +35,8 @@ def attach_trackers(loggers: Sequence[Logger], folder: Path, step: int, settings
         InputError: a logger belongs to another run.
     """
     for logger in loggers:
-        if (owner := getattr(logger, OWNER, folder)) != folder:
+        owner = getattr(logger, OWNER, folder)
+        if owner.exists() and owner.resolve() != folder.resolve():
             raise InputError(
                 f"this {type(logger).__name__} belongs to the run {owner}, and would mix two runs: give each run a "
                 "logger of its own"

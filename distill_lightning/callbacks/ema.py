@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from distill_lightning.callbacks.of_method import method_of
 from distill_lightning.data.loaders import EvalLoader
 from distill_lightning.errors import InputError
 from distill_lightning.evaluation import METRICS
@@ -64,8 +65,8 @@ class EMA(Recorded, Callback):
         )  # drops what an earlier fit left; a checkpoint is loaded after this
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._of = _network(pl_module)
-        now = _network(pl_module).state_dict()
+        self._of = method_of(pl_module, self).model
+        now = method_of(pl_module, self).model.state_dict()
         kept = self.weights or now
         self.weights = as_average({name: kept[name].to(value.device) for name, value in now.items()})
 
@@ -76,7 +77,7 @@ class EMA(Recorded, Callback):
             return
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        move_average(self.weights, _network(pl_module).state_dict(), decay)
+        move_average(self.weights, method_of(pl_module, self).model.state_dict(), decay)
 
     # Evaluation. It comes before that of the weights themselves, whose sums it would disturb
 
@@ -89,7 +90,10 @@ class EMA(Recorded, Callback):
         self._log(pl_module, "val")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        are_its_own = self.weights and self._of in (None, _network(pl_module))  # one trainer may test several networks
+        are_its_own = self.weights and self._of in (
+            None,
+            method_of(pl_module, self).model,
+        )  # one trainer may test several networks
         self.results = self._measure(pl_module, "test", trainer.limit_test_batches) if are_its_own else {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -132,9 +136,3 @@ class EMA(Recorded, Callback):
 def _put(mine: dict[str, Tensor], weights: dict[str, Tensor]) -> None:
     for name, tensor in mine.items():
         tensor.copy_(weights[name])
-
-
-def _network(pl_module: pl.LightningModule) -> nn.Module:
-    if not isinstance(pl_module, Method):
-        raise InputError(f"EMA works with the methods of this program, not with {type(pl_module).__name__}")
-    return pl_module.model

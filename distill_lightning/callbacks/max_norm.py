@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 
-from distill_lightning.methods.base import Method
+from distill_lightning.callbacks.of_method import method_of
 from distill_lightning.ranges import Positive
 from distill_lightning.recorded import Recorded
 
@@ -32,10 +32,9 @@ class MaxNorm(Recorded, Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        assert isinstance(pl_module, Method)
-        groups = filter(pl_module.optimization.trains, trainer.optimizers[0].param_groups)
-        trained = {id(parameter) for group in groups for parameter in group["params"]}
-        for module in pl_module.model.modules():
+        method = method_of(pl_module, self)
+        trained = {id(parameter) for parameter, _ in method.optimization.trained(trainer.optimizers[0])}
+        for module in method.model.modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and id(module.weight) in trained:
                 length = torch.linalg.vector_norm(module.weight.flatten(1), dim=1)
                 scale = (self.limit / length.clamp(min=self.limit)).view(-1, *[1] * (module.weight.ndim - 1))

@@ -28,6 +28,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from distill_lightning.callbacks.of_method import method_of
 from distill_lightning.callbacks.scaling import gradient_scale
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import completes_no_step
@@ -53,7 +54,7 @@ class WeightPenalty(Recorded, Callback, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            names = [name for name, _ in _method(self, pl_module).model.named_parameters()]
+            names = [name for name, _ in method_of(pl_module, self).model.named_parameters()]
             for pattern in self.params or ():
                 if not any(fnmatchcase(name, pattern) for name in names):
                     some = ", ".join(names[:3])
@@ -70,9 +71,9 @@ class WeightPenalty(Recorded, Callback, ABC):
     def trained(self, method: Method) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
         """Those that the current step trains, each with its group of the optimizer."""
         mine = {id(parameter) for parameter in self.chosen(method.model)}
-        for group in method.trainer.optimizers[0].param_groups:
-            if method.optimization.trains(group):
-                yield from ((p, group) for p in group["params"] if id(p) in mine and p.grad is not None)
+        for parameter, group in method.optimization.trained(method.trainer.optimizers[0]):
+            if id(parameter) in mine and parameter.grad is not None:
+                yield parameter, group
 
     @abstractmethod
     def measured(self, weights: list[Tensor]) -> tuple[str, Tensor]:
@@ -84,7 +85,7 @@ class WeightPenalty(Recorded, Callback, ABC):
     ) -> None:
         if completes_no_step(trainer):
             return
-        method = _method(self, pl_module)
+        method = method_of(pl_module, self)
         self.after_step(method)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and trainer.global_step % every == 0:
@@ -103,7 +104,7 @@ class L1Penalty(WeightPenalty):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         by = self.strength * gradient_scale(trainer, optimizer)
-        for parameter, _ in self.trained(_method(self, pl_module)):
+        for parameter, _ in self.trained(method_of(pl_module, self)):
             assert parameter.grad is not None
             parameter.grad.add_(parameter.sign(), alpha=by)
 
@@ -119,7 +120,7 @@ class L2Penalty(WeightPenalty):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         by = self.strength * gradient_scale(trainer, optimizer)
-        for parameter, _ in self.trained(_method(self, pl_module)):
+        for parameter, _ in self.trained(method_of(pl_module, self)):
             assert parameter.grad is not None
             parameter.grad.add_(parameter, alpha=by)
 
@@ -149,7 +150,7 @@ class DecoupledWeightDecay(WeightPenalty):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
-        for parameter, group in self.trained(_method(self, pl_module)):
+        for parameter, group in self.trained(method_of(pl_module, self)):
             parameter.mul_(1 - group["lr"] * self.strength)
 
     def measured(self, weights: list[Tensor]) -> tuple[str, Tensor]:
@@ -159,10 +160,3 @@ class DecoupledWeightDecay(WeightPenalty):
 def soft_threshold(weights: Tensor, threshold: float) -> Tensor:
     """The proximal operator of L1: sign(w) max(|w| - threshold, 0)."""
     return weights.sign() * (weights.abs() - threshold).clamp(min=0)
-
-
-def _method(callback: WeightPenalty, pl_module: pl.LightningModule) -> Method:
-    if not isinstance(pl_module, Method):
-        name, other = type(callback).__name__, type(pl_module).__name__
-        raise InputError(f"{name} works with the methods of this program, not with {other}")
-    return pl_module

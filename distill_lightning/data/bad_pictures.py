@@ -54,6 +54,8 @@ def counts_of(bad: dict[str, str]) -> str:
 def _words(kind: str) -> str:
     if kind.startswith("of unknown scale"):
         return "has values of 32 bits, whose scale is unknown"
+    if kind == "a deep TIFF":
+        return "a TIFF that uses fewer than its 16 bits a colour (save it as PNG, or give data.bit_depth 16)"
     return {"no picture": "no picture that can be read", "truncated": "no picture that can be read (truncated)",
             "empty": "no picture that can be read (empty)"}.get(kind, kind)  # fmt: skip
 

@@ -4,6 +4,7 @@ A subclass implements ``ImageData.read``. The modules ``loaders`` and ``renderin
 checkpoint contains no state of the sample order: a batch is a function of the seed and of the position of training.
 """
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
@@ -34,7 +35,7 @@ from distill_lightning.data.training_part import (
 from distill_lightning.data.training_samples import Share, TrainingSamples
 from distill_lightning.data.unlabelled import Unlabelled, read_unlabelled
 from distill_lightning.digests import tensors_digest
-from distill_lightning.distributed import is_first
+from distill_lightning.distributed import is_first, say
 from distill_lightning.errors import InputError
 from distill_lightning.preprocessing import Fitted
 from distill_lightning.values import Batch, BatchNeeds, DataInfo, PlainTimeline, Timeline, TrainedOn
@@ -145,9 +146,15 @@ class ImageData(DataOptions):
         if trained_on is None or (self.part is not None and self.info == trained_on.info):
             return self
         self.refuse_other_classes(trained_on.info.class_names, "the network")
-        fresh = type(self)(**self.given_arguments)
-        fresh.trained_on = trained_on
-        return fresh
+        unread = copy.copy(self)
+        unread.forget_pictures()
+        unread.trained_on = trained_on
+        return unread
+
+    def forget_pictures(self) -> None:
+        """Forgets the parts that were read, and how they were normalised."""
+        self.part = self.unlabelled_part = self.predicted = self.test = None
+        self.normaliser = self.preprocessing = self._own_preprocessing = None
 
     # Reading
 
@@ -199,6 +206,9 @@ class ImageData(DataOptions):
         Raises:
             InputError: the network was trained on other classes, or on validation pictures.
         """
+        own, of_network = (self.channels, self.image_size), (trained_on.info.channels, trained_on.info.image_size)
+        if own != of_network:
+            say(f"the network was trained on pictures of {of_network[1]} pixels, and gets {own[1]}")
         if self.trained_on is not None:
             return
         theirs, ours = trained_on.info.class_names, self.class_names

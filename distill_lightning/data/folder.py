@@ -116,6 +116,13 @@ class ImageFolder(ImageData):
         self._said: set[str] = set()
         self._read: dict[str, tuple[Pictures, Source]] = {}
 
+    def forget_pictures(self) -> None:
+        """See ImageData."""
+        super().forget_pictures()
+        self._read = {}
+        if "_was_trained_on" in vars(self):
+            del self._was_trained_on
+
     # Description
 
     @property

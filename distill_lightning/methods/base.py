@@ -140,7 +140,7 @@ class Method(Evaluated, ABC):
         """The data of the fit, or of the last one."""
         self._teacher: TeacherGiver | None = None
         self._built_for: tuple[int, ...] | None = None
-        """The number of classes and the shape of a picture that the modules beside the network are for."""
+        """What the modules beside the network are for; see ``read_by_build``."""
         self._memory: Memory | None = None
 
     # For subclasses
@@ -156,6 +156,10 @@ class Method(Evaluated, ABC):
 
     def build(self, info: DataInfo) -> None:
         """Makes modules that depend on the data and are trained with the network. The weights depend on the seed."""
+
+    def read_by_build(self, info: DataInfo) -> tuple[int, ...]:
+        """The numbers of the data that ``build`` depends on."""
+        return info.num_classes, info.channels
 
     @staticmethod
     def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
@@ -199,6 +203,7 @@ class Method(Evaluated, ABC):
         Raises:
             InputError: a network cannot be made, or does not fit the shape.
         """
+        self.trained_on = None
         if self.maker is None:
             return {}
         made_by = with_shape(self.maker, shape, data)
@@ -228,7 +233,6 @@ class Method(Evaluated, ABC):
         self.check_networks(data)
         if stage == "fit":
             refuse_different("other pictures", data.fingerprint)
-            self.trained_on = data.as_trained_on()
             self._find_givers(data)
             needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
             refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
@@ -242,6 +246,7 @@ class Method(Evaluated, ABC):
                 refuse_small_auxiliary(self.model, data)
                 warn_of_softmax(self.model, data)
             self._forget()
+            self.trained_on = data.as_trained_on()
         self.prepare_evaluation(data, self.class_bias)
         if stage == "fit":
             refuse_unknown_monitors(self.trainer.callbacks, self.validation_tags, self)  # type: ignore[attr-defined]
@@ -354,7 +359,7 @@ class Method(Evaluated, ABC):
         Raises:
             InputError: the network was given ready-made, and what is built beside it is for data of another shape.
         """
-        wanted = (info.num_classes, *info.shape)
+        wanted = self.read_by_build(info)
         if self._built_for is not None and type(self).build is not Method.build and self._built_for != wanted:
             raise InputError(
                 f"this {type(self).__name__} was fitted to data of another shape: make a new one for {info.name}"
@@ -533,6 +538,8 @@ class Method(Evaluated, ABC):
             self.trained_on = of_run
         if not self.has_trainer:
             return
+        if of_run is not None and not self.trainer.training and not self.plain_batches:
+            self.image_data.evaluate_as(of_run, str(self.trainer.state.fn))
         # Lightning does this after it loads the weights, which would round those of precision 64-true to float32
         self.trainer.precision_plugin.convert_module(self)
         if not self.trainer.training:

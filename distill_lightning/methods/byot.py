@@ -75,6 +75,10 @@ class BYOT(Method):
             head = ExitHead(shapes[number:], info.num_classes).to(device, dtype)
             self.heads.append(head.to(memory_format=self.memory_format))
 
+    def read_by_build(self, info: DataInfo) -> tuple[int, ...]:
+        """See Method; the heads also depend on the size of the exits' maps."""
+        return *super().read_by_build(info), info.image_size
+
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
         """The term ``ce``, and ``ce_i``, ``soft_i`` and ``features_i`` for each earlier exit i = 1 .. C - 1."""
         deepest = self(batch.images)

@@ -115,14 +115,15 @@ class Ensemble(Untrained):
             raise InputError(
                 "each member of an Ensemble has the preprocessing of its own run: leave data.preprocess out"
             )
+        data, device = self.image_data, self.trainer.strategy.root_device
         if not isinstance(self.model, Members):
-            data, device = self.image_data, self.trainer.strategy.root_device
             members: list[nn.Module] = [FrozenNetwork.open(given, data, "member") for given in self.given]
             self.set_network(Members(members, self.average).to(device))
-            self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
-            self._fitted = Unregistered(TemperatureMetric().to(device))
-            after = {"nll_calibrated": NegativeLogLikelihood(), "ece_calibrated": CalibrationError()}
-            self._calibrated = {name: Unregistered(metric.to(device)) for name, metric in after.items()}
+        # anew, because an evaluation that was interrupted leaves batches in them
+        self._members_metric = Unregistered(MembersMetric(len(self.given)).to(device))
+        self._fitted = Unregistered(TemperatureMetric().to(device))
+        after = {"nll_calibrated": NegativeLogLikelihood(), "ece_calibrated": CalibrationError()}
+        self._calibrated = {name: Unregistered(metric.to(device)) for name, metric in after.items()}
         super().setup(stage)
 
     def over_views(self, images: Tensor) -> Tensor:

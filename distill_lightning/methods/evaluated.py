@@ -214,7 +214,7 @@ class Evaluated(Recorded, LeanModule):
             The metrics over all processes, by name.
         """
         batches = limited(len(loader), limit)
-        self.share_buffers()
+        self.begin_evaluation()
         training, precision = self.training, self.trainer.precision_plugin
         self.eval()
         with precision.forward_context():

@@ -10,9 +10,8 @@ that a pass of one picture finds. They are drawn from a seed of their own, so th
 it has without them. They are in the checkpoint, under ``adapters.``, and are not part of the network that is deployed.
 """
 
-import functools
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -74,15 +73,8 @@ class FeatureTaught(Taught):
         self._adapted: object = None
 
     def network_is_set(self, network: nn.Module) -> None:
-        """Forgets the layers of an earlier network."""
-        self.features = None
-
-    def make_networks(self, shape: Mapping[str, int], data: str) -> dict[str, functools.partial[nn.Module]]:
-        """See Method; the adapters of an earlier network are not for the new one."""
-        made = super().make_networks(shape, data)
-        if made:
-            self._adapted = None
-        return made
+        """Forgets the layers of an earlier network, and that there are adapters for it."""
+        self.features = self._adapted = None
 
     def make_adapters(
         self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]

@@ -81,7 +81,7 @@ class JointInference(Untrained):
         self.model.to(device)
         self._coverage = Unregistered(CoverageMetric(self.model.members).to(device))
         super().setup(stage)
-        if data.part is not None:
+        if data.part is not None and self.trained_on is None:
             self.trained_on = data.as_trained_on()
 
     def _open(self) -> WithSpecialists:

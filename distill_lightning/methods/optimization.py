@@ -1,6 +1,7 @@
 """The optimizer of a fit: its parameter groups, the learning rate of each step, and parts that are frozen."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 from lightning.pytorch.cli import OptimizerCallable
@@ -174,9 +175,11 @@ class Optimization:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 
-    def trains(self, group: dict[str, Any]) -> bool:
-        """Whether the current step trains a group of parameters of the optimizer."""
-        return self._held_in is None or group.get("from_epoch", 0) <= self._held_in
+    def trained(self, optimizer: Optimizer) -> Iterator[tuple[nn.Parameter, dict[str, Any]]]:
+        """The parameters that the current step trains, each with its group of the optimizer."""
+        for group in optimizer.param_groups:
+            if self._held_in is None or group.get("from_epoch", 0) <= self._held_in:
+                yield from ((parameter, group) for parameter in group["params"])
 
     def drop_gradients(self, optimizer: Optimizer) -> None:
         """Drops the gradients of parameters that are not trained yet."""

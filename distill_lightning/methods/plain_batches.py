@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_lightning.errors import InputError
-from distill_lightning.schedules import Constant, Schedule
+from distill_lightning.schedules import Constant, MultiStep, Schedule, Step
 from distill_lightning.values import NO_LABEL, Batch, BatchNeeds, Position, Timeline
 
 IMAGES, LABELS = ("images", "image", "pixel_values", "x"), ("labels", "label", "targets", "target", "y")
@@ -74,9 +74,10 @@ def refuse_endless(schedule: Any, timeline: Timeline) -> None:
     """Checks that a schedule knows the length of training.
 
     Raises:
-        InputError: the training loader has no length, and the rate is not constant.
+        InputError: the training loader has no length, and the rate depends on more than the number of the epoch.
     """
-    if math.isinf(timeline.batches_per_epoch) and isinstance(schedule, Schedule) and not isinstance(schedule, Constant):
+    counts_epochs = isinstance(schedule, Constant | Step | MultiStep) and not schedule.warmup_epochs
+    if math.isinf(timeline.batches_per_epoch) and isinstance(schedule, Schedule) and not counts_epochs:
         raise InputError(
             f"the training loader has no length, so {type(schedule).__name__} does not know where an epoch ends: give "
             "limit_train_batches, a number of batches"

@@ -39,11 +39,12 @@ def fit(parts: Parts, ckpt_path: str | None) -> Result:
     _say(parts.trainer, f"run: {run.folder}")
     try:
         metrics, finished = _train_and_test(parts, run)
-    except Exception as error:
-        _after_input_error(parts, run, first_input_error(error), ckpt_path in (None, "auto"))
+    except BaseException as error:
+        parts.method.teardown("fit")  # Lightning leaves it out after an error
+        if isinstance(error, Exception):
+            _after_input_error(parts, run, first_input_error(error), ckpt_path in (None, "auto"))
         raise
     finally:
-        parts.method.teardown("fit")  # Lightning leaves it out after an error
         run.release()
     return Result(run.folder, metrics, finished=finished)
 

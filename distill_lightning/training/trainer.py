@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.data.base import ImageData
@@ -34,7 +35,8 @@ class Trainer(Ranged):
     """Trains and tests, as ``distill fit`` does: with a run folder, exact resume, a test at the end, and a summary.
 
     One trainer may be used for several runs. Each gets a folder of its own, and a Lightning trainer of its own;
-    callbacks begin anew. A logger such as MLFlowLogger is for one run.
+    EarlyStopping, ModelCheckpoint and the callbacks of this program begin anew. A logger, such as MLFlowLogger, is for
+    one run.
 
         student = dl.KD(dl.models.ResNet20, teacher="teacher.ckpt", temperature=4.0)
         result = dl.Trainer(max_epochs=30).fit(student, dl.CIFAR100())
@@ -69,9 +71,8 @@ class Trainer(Ranged):
         self.options = {"max_epochs": max_epochs, **options}
         self.name, self.log_dir, self.seed = name and str(name), str(log_dir), seed
         self.checkpoint, self.doctor = checkpoint, doctor
-        of_lightning = filter(_is_of_lightning, listed(options.get("callbacks")))
-        self._as_given = [(callback, copy.deepcopy(vars(callback))) for callback in of_lightning]
-        """The callbacks of Lightning, such as EarlyStopping, and their state before the first run."""
+        self._before_runs: list[tuple[pl.Callback, dict[str, Any]]] | None = None
+        """The callbacks that keep a state from run to run, with their attributes before the first run."""
         self.lightning: pl.Trainer | None = None
         """Lightning's trainer of the last call."""
 
@@ -103,15 +104,20 @@ class Trainer(Ranged):
         given = {"ckpt_path": ckpt_path, "start_from": start_from, "start_optimizer": start_optimizer}
         refuse_misfits(Trainer.fit, (), given)
         refuse_odd_length(self.options, method.trains)
-        for callback, state in self._as_given:
-            for name in vars(callback).keys() - state.keys():
-                delattr(callback, name)
-            for name, value in copy.deepcopy(state).items():
-                setattr(callback, name, value)
+        self._let_callbacks_begin_anew()
         start = {"start_from": None if start_from is None else str(start_from), "start_optimizer": start_optimizer}
         with quieted():
             parts = self._parts(method, data, start)
             return fit(parts, None if ckpt_path is None else str(ckpt_path))
+
+    def _let_callbacks_begin_anew(self) -> None:
+        """Gives Lightning's callbacks with a state back the attributes that they had before the first run."""
+        if self._before_runs is None:
+            kept = [c for c in listed(self.options.get("callbacks")) if isinstance(c, EarlyStopping | ModelCheckpoint)]
+            self._before_runs = [(callback, copy.deepcopy(vars(callback))) for callback in kept]
+        for callback, before in self._before_runs:
+            for name, value in copy.deepcopy(before).items():
+                setattr(callback, name, value)
 
     def validate(self, method: Method, data: ImageData) -> dict[str, float]:
         """The metrics of a method's network on the validation split, by tag.
@@ -160,10 +166,6 @@ class Trainer(Ranged):
         trainer = LeanTrainer(**{**DEFAULTS, **self.options, **equipment.options, "callbacks": all_callbacks})
         self.lightning = trainer
         return trainer, equipment
-
-
-def _is_of_lightning(callback: Any) -> bool:
-    return isinstance(callback, pl.Callback) and type(callback).__module__.startswith("lightning.")
 
 
 def _refuse_other_parts(method: Any, data: Any) -> None:

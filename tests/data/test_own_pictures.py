@@ -211,8 +211,9 @@ def test_a_tiff_with_colours_of_fewer_than_16_bits_is_refused(tmp_path, most, bi
         pictures = opened(root, val_size=0, batch_size=4).train.source.images
         assert pictures[0].flatten()[[0, -1]].tolist() == [0, 255]
     else:
-        with pytest.raises(InputError, match="of unknown scale"):
+        with pytest.raises(InputError, match="a deep TIFF"):
             opened(root, val_size=0, batch_size=4)
+        assert opened(root, val_size=0, batch_size=4, bit_depth=16).train.source.images.max() == 15
 
 
 @pytest.mark.parametrize("end", ["png", "tif"])

@@ -1,6 +1,7 @@
 """Runs that are started in Python: equal to those of the command, opened by it, resumed exactly."""
 
 import functools
+import queue
 import shutil
 from pathlib import Path
 
@@ -205,11 +206,26 @@ def test_runs_of_one_trainer_do_not_share_their_callbacks():
     assert "test/accuracy_ema" not in trainer.test(methods[0], digits())  # the average is of the other network
 
 
+def test_a_callback_of_functions_is_the_user_s_own():
+    """Its functions may belong to objects that cannot be copied, and are not."""
+    notes = queue.Queue()
+    callback = pl.callbacks.LambdaCallback(on_train_end=lambda *_: notes.put("end"), setup=notes.put)
+    callback.setup = lambda *_, **__: None
+    trainer = quick(max_epochs=1, limit_train_batches=1, callbacks=[callback, EarlyStopping("val/nll")])
+    for _ in range(2):
+        trainer.fit(baseline(), digits())
+    assert notes.qsize() == 2
+
+
 def test_a_logger_is_for_one_run():
     trainer = quick(max_epochs=1, limit_train_batches=2, logger=CSVLogger("csv"))
     trainer.fit(baseline(), digits())
     with pytest.raises(dl.InputError, match="this CSVLogger belongs to the run logs.*a logger of its own"):
         trainer.fit(baseline(), digits())
+    logger = CSVLogger("other")
+    with pytest.raises(dl.InputError):  # a run that is refused is removed, and its logger is free again
+        quick(max_epochs=1, logger=logger, callbacks=[EarlyStopping("nothing")]).fit(baseline(), digits())
+    quick(max_epochs=1, limit_train_batches=2, logger=logger).fit(baseline(), digits())
 
 
 def test_a_run_of_python_loads_from_its_checkpoint():
@@ -243,6 +259,53 @@ def test_an_interrupted_evaluation_leaves_nothing_behind(callbacks):
         quick(callbacks=[*callbacks, Broken()]).test(method, digits(eval_batch_size=64))
     assert all(value.equal(weights[key]) for key, value in method.state_dict().items())
     assert quick(callbacks=callbacks).test(method, digits(eval_batch_size=64)) == right
+
+
+def test_an_interrupted_evaluation_of_an_ensemble_leaves_nothing_behind():
+    file = quick(max_epochs=1).fit(baseline(), digits()).folder / "checkpoints/last.ckpt"
+    ensemble, data = dl.Ensemble([str(file), str(file)]), digits(eval_batch_size=64)
+    (trainer := bare_trainer()).test(ensemble, datamodule=data, verbose=False)
+    right = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    with pytest.raises(RuntimeError, match="memory"):
+        bare_trainer(callbacks=[Broken()]).test(ensemble, datamodule=data, verbose=False)
+    (trainer := bare_trainer()).test(ensemble, datamodule=data, verbose=False)
+    assert {name: value.item() for name, value in trainer.callback_metrics.items()} == right
+    assert "test/disagreement" in right
+
+
+class OwnData(dl.Digits):
+    """Data of a user's own, with any arguments."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(**kwargs)
+        self.args = args
+
+
+def test_data_of_other_arguments_are_read_as_the_network_was_trained():
+    quick(max_epochs=1, limit_train_batches=2).fit(method := baseline(), digits())
+    data = OwnData("any", batch_size=64)
+    data.eval_batch_size = 32  # set later
+    other = data.for_network_of(method.trained_on)
+    assert (other.args, other.eval_batch_size, other.part) == (("any",), 32, None) and other is not data
+    assert quick().test(method, data)["test/accuracy"] == quick().test(method, digits())["test/accuracy"]
+
+
+def test_the_checkpoint_that_is_tested_says_how_pictures_are_normalised(tmp_path):
+    """Also where the method was fitted on other data before."""
+    methods, folders, datas = [], [], []
+    for name, factor in (("light", 1), ("dark", 4)):
+        write_pictures(tmp_path / name / "train", 3, 24, size=16)
+        write_pictures(tmp_path / name / "test", 3, 9, size=16, seed=1)
+        for file in (tmp_path / name).rglob("*.png"):
+            Image.fromarray(np.asarray(Image.open(file)) // factor).save(file)
+        datas.append(dl.ImageFolder(tmp_path / name, image_size=16, batch_size=16))
+        methods.append(dl.Baseline(dl.models.ConvNet(3, in_channels=3), optimizer=sgd()))
+        folders.append(quick(max_epochs=2).fit(methods[-1], datas[-1]).folder)
+    (trainer := bare_trainer()).test(methods[1], datamodule=datas[1], verbose=False)
+    right = trainer.callback_metrics["test/nll"].item()
+    file = folders[1] / "checkpoints/last.ckpt"
+    (trainer := bare_trainer()).test(methods[0], datamodule=datas[1], ckpt_path=file, verbose=False)
+    assert trainer.callback_metrics["test/nll"].item() == right
 
 
 @pytest.mark.parametrize("end", ["whole", "cut"])
