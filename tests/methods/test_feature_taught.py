@@ -86,7 +86,7 @@ def test_the_live_teacher_sees_the_very_pictures_once_a_step_and_is_not_part_of_
     assert len(calls) == len(batches) + 2  # and two blank pictures, for its classes and the shapes of its layers
     assert not [key for key in method.state_dict() if not key.startswith("model.")]
     assert all(value.equal(statistics[name]) for name, value in live.state_dict().items())
-    assert not any(p.requires_grad for p in live.parameters())
+    assert all(p.requires_grad and p.grad is None for p in live.parameters())  # a copy of it was frozen
     data = Digits()
     data.setup("fit")
     for batch in batches:
