@@ -31,8 +31,8 @@ QUESTIONS = {
 """What each part of check.py answers."""
 HEAD = """# On a GPU
 
-`tests/gpu/check.sh` runs the checks that need a GPU. It takes at most nine minutes, and needs no internet. Each part has
-the minutes that it may need, and is left out if fewer are left; the parts at the top come first.
+`tests/gpu/check.sh` runs the checks that need a GPU. It takes at most nine minutes, and needs no internet. Each part
+has the minutes that it may need, and is left out if fewer are left; the parts at the top come first.
 
 <!-- test: skip (needs a GPU) -->
 ```bash
