@@ -142,15 +142,14 @@ def config_of(checkpoint: dict[str, Any], where: str) -> dict[str, Any]:
     return config
 
 
-def say_if_reestimated(checkpoint: dict[str, Any], where: str) -> None:
+def say_if_reestimated(config: dict[str, Any], where: str) -> None:
     """Says that the test of a run was not made with the network of its checkpoint, if the callback ReestimateBatchNorm
     estimated the statistics of batch norm anew for it. The checkpoint has the running ones.
 
     Args:
-        checkpoint: the content of the checkpoint.
-        where: its file.
+        config: the configuration of the run, as plain data that are not checked; empty if there is none.
+        where: the file of the checkpoint.
     """
-    config = config_of(checkpoint, where) if checkpoint.get("config") else {}
     trainer = config.get("trainer")
     callbacks = trainer.get("callbacks") if isinstance(trainer, dict) else None
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:

@@ -102,7 +102,6 @@ def atomic_link(source: Path, target: Path) -> Path:
         OSError: the link and the copy both fail.
     """
     temporary = target.with_name(f".{target.name}.{unique_digits()}.tmp")
-    temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:

@@ -58,15 +58,12 @@ class EMA(Recorded, Callback):
             return
         if any(isinstance(callback, TimelineGiver) for callback in trainer.callbacks):  # type: ignore[attr-defined]
             raise InputError("EMA would average over the rounds of Lottery: leave one of the two out")
-        self.steps, self.weights, self._of = (
-            0,
-            {},
-            None,
-        )  # drops what an earlier fit left; a checkpoint is loaded after this
+        # drops what an earlier fit left; a checkpoint is loaded after this
+        self.steps, self.weights, self._of = 0, {}, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._of = method_of(pl_module, self).model
-        now = method_of(pl_module, self).model.state_dict()
+        now = self._of.state_dict()
         kept = self.weights or now
         self.weights = as_average({name: kept[name].to(value.device) for name, value in now.items()})
 
@@ -90,10 +87,8 @@ class EMA(Recorded, Callback):
         self._log(pl_module, "val")
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        are_its_own = self.weights and self._of in (
-            None,
-            method_of(pl_module, self).model,
-        )  # one trainer may test several networks
+        # one trainer may test several networks
+        are_its_own = self.weights and self._of in (None, method_of(pl_module, self).model)
         self.results = self._measure(pl_module, "test", trainer.limit_test_batches) if are_its_own else {}
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

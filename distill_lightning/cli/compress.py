@@ -137,7 +137,7 @@ def teacher_config(teacher: Opened, source: str, same_network: bool) -> dict[str
     else:
         checkpoint = Path(source) / "checkpoints" / "last.ckpt" if Path(source).is_dir() else Path(source)
         checkpoints, network = [str(checkpoint)], arguments.get("network")
-    kept = KEPT + ("activation",) * same_network
+    kept = (*KEPT, "activation") if same_network else KEPT
     model = {k: v for k, v in arguments.items() if k in kept} | ({"network": network} if network else {})
     callback = {"class_path": SOFT_TARGETS, "init_args": {"teacher": checkpoints, "mode": "online"}}
     trainer = {k: v for k, v in (config.get("trainer") or {}).items() if k != "callbacks"}

@@ -66,7 +66,7 @@ def assignments(args: list[str]) -> Iterator[Given]:
         name, equals, value = argument.partition("=")
         if not name.startswith("-"):
             raise InputError(f"{argument} is no option: options begin with --, as --config FILE")
-        if name == "--print_config":
+        if name.removeprefix("--") in options.FLAGS:
             continue
         if not equals:
             following = next(rest, None)

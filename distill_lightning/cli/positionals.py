@@ -7,13 +7,14 @@ given; those of ``predict`` that follow are pictures.
 import json
 from pathlib import Path
 
+from distill_lightning.cli.options import FLAGS
 from distill_lightning.config_files import find
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.runs import RunConfig
 from distill_lightning.specs import lookup
 
-WITHOUT_VALUE = ("--help", "-h", "--print_config", "--use_ema")
+WITHOUT_VALUE = ("--help", "-h", *(f"--{flag}" for flag in FLAGS))
 LAST = Path("checkpoints", "last.ckpt")
 
 

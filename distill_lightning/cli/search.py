@@ -47,8 +47,7 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     Raises:
         InputError: an option or the search is wrong.
     """
-    words = OTHER_VERBS["search"]
-    parser = parser_of("search", "searches", "digits", words)
+    parser = parser_of("search", "searches", "digits", OTHER_VERBS["search"])
     parser.add_argument("--seed", type=int, default=0, help="the seed of the choices")
     given, options, file = parsed(parser, args)
     search = read_search(file, options)

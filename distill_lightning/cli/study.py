@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from distill_lightning.cli.several_runs import parsed, parser_of, queue_of, workers_of
+from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.files import atomic_write
 from distill_lightning.report.check import SpecChecker
 from distill_lightning.report.figure_builder import build_figure
@@ -41,8 +42,7 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
     Raises:
         InputError: an option or the study is wrong.
     """
-    words = "Train the runs of a study that are not finished, in order, and make its tables."
-    parser = parser_of("study", "studies", "quick", words)
+    parser = parser_of("study", "studies", "quick", OTHER_VERBS["study"])
     script = "print the plan as a script, or with --cluster the script of a job, and train nothing"
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--dry_run", action="store_true", help=script)

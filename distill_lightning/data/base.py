@@ -206,9 +206,8 @@ class ImageData(DataOptions):
         Raises:
             InputError: the network was trained on other classes, or on validation pictures.
         """
-        own, of_network = (self.channels, self.image_size), (trained_on.info.channels, trained_on.info.image_size)
-        if own != of_network:
-            say(f"the network was trained on pictures of {of_network[1]} pixels, and gets {own[1]}")
+        if (size := trained_on.info.image_size) != self.image_size:
+            say(f"the network was trained on pictures of {size}x{size}, and gets {self.image_size}x{self.image_size}")
         if self.trained_on is not None:
             return
         theirs, ours = trained_on.info.class_names, self.class_names

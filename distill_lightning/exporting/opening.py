@@ -193,8 +193,8 @@ def _of_checkpoint(path: Path, folder: Path | None, network: nn.Module | None, u
     else:
         checkpoints.put_activation(network, checkpoint, str(path))
         load_weights(network, checkpoints.network_weights(checkpoint, network), str(path))
-    checkpoints.say_if_reestimated(checkpoint, str(path))
     config = checkpoints.config_of(checkpoint, str(path)) if checkpoint.get("config") else {}
+    checkpoints.say_if_reestimated(config, str(path))
     info, spec = trained_on.info, checkpoint["hyper_parameters"].get("network")
     lineage = _lineage(config, info, folder, path.name, type(network).__name__)
     lineage |= {"epoch": checkpoint.get("epoch"), "step": checkpoint.get("global_step"), "use_ema": use_ema}

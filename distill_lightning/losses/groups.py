@@ -39,7 +39,6 @@ def weighted_logits(logits: Sequence[Tensor], weights: Tensor) -> Tensor:
     return (torch.stack(list(logits), 2) * weights[:, None, :]).sum(2)
 
 
-@in_full_precision
 def one(logits: Sequence[Tensor], group_logits: Tensor, *, temperature: float) -> Tensor:
     """sum_m T^2 KL(p^T(z_g) || p^T(z_m)), the group teaches its members (ONE: Lan et al., NeurIPS 2018,
     arXiv:1806.04606, equations 5 and 6).
@@ -72,7 +71,6 @@ def kdcl_target(logits: Sequence[Tensor], labels: Tensor, target: KDCLTarget) ->
     return stacked[cross_entropy.argmin(0), torch.arange(len(labels), device=labels.device)]
 
 
-@in_full_precision
 def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target: KDCLTarget = "min_logit") -> Tensor:
     """sum_m T^2 KL(p^T(z) || p^T(z_m)), the best of the group teaches its members (KDCL: Guo et al., CVPR 2020).
 
@@ -87,7 +85,6 @@ def kdcl(logits: Sequence[Tensor], labels: Tensor, *, temperature: float, target
     return one(logits, kdcl_target(logits, labels, target), temperature=temperature)
 
 
-@in_full_precision
 def pcl(logits: Sequence[Tensor], group_logits: Tensor, mean_logits: Sequence[Tensor], *, temperature: float) -> Tensor:
     """sum_m T^2 [ KL(p^T(z_g) || p^T(z_m)) + 1/(M-1) sum_{j != m} KL(p^T(t_j) || p^T(z_m)) ], PCL (Wu & Gong, AAAI
     2021, arXiv:2006.04147).

@@ -76,7 +76,6 @@ def _standardised_if(standardise: bool, *logits: Tensor) -> tuple[Tensor, ...]:
     return tuple(standardised(z) for z in logits) if standardise else logits
 
 
-@in_full_precision
 def kd(logits: Tensor, teacher_logits: Tensor, *, temperature: float, standardise: bool = False) -> Tensor:
     """T^2 KL(p^T(t) || p^T(s)), the soft term of distillation (Hinton et al. 2015, section 2).
 

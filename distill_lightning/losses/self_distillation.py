@@ -27,7 +27,6 @@ def symmetric_kl(logits_a: Tensor, logits_b: Tensor, *, temperature: float) -> T
     return temperature**2 * both.sum(1).mean()
 
 
-@in_full_precision
 def mutual(logits: Sequence[Tensor]) -> list[Tensor]:
     """For each network i the term 1 / (M - 1) sum_{j != i} KL(p(s_j) || p(s_i)) (DML: Zhang et al., CVPR 2018). The
     gradient of term i flows into the logits of network i alone.

@@ -61,7 +61,6 @@ def dustbin_labels(labels: Tensor, classes: Tensor) -> Tensor:
     return torch.where(matches.any(1), matches.long().argmax(1), len(classes))
 
 
-@in_full_precision
 def dustbin_cross_entropy(logits: Tensor, labels: Tensor, classes: Tensor, correction: float = 0.0) -> Tensor:
     """Cross-entropy over a specialist's classes and its dustbin, mean over the batch.
 

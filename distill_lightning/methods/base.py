@@ -534,15 +534,17 @@ class Method(Evaluated, ABC):
         of_run = trained_on(checkpoint, "the checkpoint")
         if of_run is not None and self._built_for is None:
             self.build_once(of_run.info)
-        if not (self.has_trainer and self.trainer.training):
+        in_fit = self.has_trainer and self.trainer.training
+        if not in_fit:
             self.trained_on = of_run
         if not self.has_trainer:
             return
-        if of_run is not None and not self.trainer.training and not self.plain_batches:
-            self.image_data.evaluate_as(of_run, str(self.trainer.state.fn))
+        if of_run is not None and not in_fit and not self.plain_batches:
+            assert self.trainer.state.fn is not None
+            self.image_data.evaluate_as(of_run, self.trainer.state.fn.value)
         # Lightning does this after it loads the weights, which would round those of precision 64-true to float32
         self.trainer.precision_plugin.convert_module(self)
-        if not self.trainer.training:
+        if not in_fit:
             return
         if of_run is not None:
             refuse_other(self.image_data.info, of_run)

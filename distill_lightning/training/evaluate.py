@@ -98,6 +98,6 @@ def open_checkpoint(
         method.set_network(checkpoints.open_network(path, checkpoint))
     data.trained_on = trained_on
     callbacks = parts.trainer.callbacks  # type: ignore[attr-defined]
-    if not any(type(callback).__name__ == checkpoints.REESTIMATE for callback in callbacks):
-        checkpoints.say_if_reestimated(checkpoint, str(path))
+    if checkpoint.get("config") and not any(type(one).__name__ == checkpoints.REESTIMATE for one in callbacks):
+        checkpoints.say_if_reestimated(checkpoints.config_of(checkpoint, str(path)), str(path))
     return path.parent.parent

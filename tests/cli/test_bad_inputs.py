@@ -208,6 +208,10 @@ COMMANDS: list[tuple[str, list[str]]] = [
         "--model.schedule.total_iters 999",
         ["the learning rate is 0 at every step"],
     ),
+    (
+        "test --config digits/baseline --use_ema --data.rot 3",
+        ["there is no option --data.rot; did you mean --data.root?"],
+    ),
     ("lr", ["CONFIG|RUN"]),
     ("lr nowhere", ["nowhere"]),
     ("lr digits/baselin", ["did you mean digits/baseline?"]),

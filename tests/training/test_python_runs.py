@@ -337,6 +337,10 @@ def test_an_evaluation_refuses_what_the_training_has_seen(tmp_path):
     quick(max_epochs=1).fit(method := baseline(), digits())
     with pytest.raises(dl.InputError, match="was trained on 177 of the 200 validation pictures"):
         quick().validate(method, digits(val_size=200, split_seed=1))
+    file = Path("logs/digits/baseline/convnet-seed0/checkpoints/last.ckpt")
+    with pytest.raises(dl.InputError, match="was trained on 177 of the 200 validation pictures"):
+        fresh = dl.Baseline(dl.models.ConvNet(10, in_channels=1))
+        bare_trainer().validate(fresh, datamodule=digits(val_size=200, split_seed=1), ckpt_path=file)
     for trainer in (quick(), bare_trainer()):
         with pytest.raises(dl.InputError, match="the network was trained on other classes"):
             trainer.test(method, dl.ImageFolder(write_pictures(tmp_path / str(id(trainer)), 3, 9, size=8)))
