@@ -70,7 +70,10 @@ def main(args: list[str], resolve: Resolve, gpus: Callable[[], list[str]]) -> in
 
     def record(run: PlannedRun) -> None:
         if given.records is not None and given.records.absolute() not in run.folder.absolute().parents:
-            write_record(run.folder, given.records)
+            try:
+                write_record(run.folder, given.records)
+            except (OSError, ValueError) as error:  # the run is finished, and others need not wait
+                print(f"{run.folder} has no record: {error}", file=sys.stderr)
 
     with workers_of(given, needed, gpus, folder) as workers:
         training = Training(plan.runs, workers, folder / "output", Display(), record)

@@ -59,9 +59,12 @@ class Curves:
         val_loss: the cross-entropy on the validation split, in nats.
         val_accuracy: the accuracy on the validation split, in [0, 1].
         rate: the learning rate.
+        of_epochs: whether the steps of the curves are epochs, so that the number of optimizer steps is not known.
+        goes_on: whether the network had trained weights before the first step.
         num_classes: K; None where nothing says it.
         batch_size: the number of pictures of an optimizer step; None where nothing says it.
         smoothing: the share of label smoothing, in [0, 1).
+        soft_labels: whether the labels are mixed, so that the loss cannot fall to 0.
         mixed: whether training is harder than validation by design (Mixup, CutMix, dropout, strong augmentation), so
             that the accuracies of the two cannot be compared.
         augmented: whether training pictures are augmented, so that they are a little harder than those of validation.
@@ -79,9 +82,12 @@ class Curves:
     val_loss: Series = NOTHING
     val_accuracy: Series = NOTHING
     rate: Series = NOTHING
+    of_epochs: bool = False
+    goes_on: bool = False
     num_classes: int | None = None
     batch_size: int | None = None
     smoothing: float = 0.0
+    soft_labels: bool = False
     mixed: bool = False
     augmented: bool = False
     of_labels: bool = True

@@ -27,7 +27,8 @@ class Measures:
     """The statistics of one run. Each is NaN where the curves do not give it.
 
     Args:
-        steps: n, the number of steps.
+        steps: n, the number of steps; of epochs, where the curves have no steps.
+        updates: the number of optimizer steps.
         points: the number of points of the loss.
         broken_at: the first step at which the loss is not finite.
         chance: 1 / K.
@@ -61,10 +62,12 @@ class Measures:
         dropped_at: the last step with more than a tenth of the largest rate.
         top_rate: the largest rate.
         doubt: how much larger the loss is than the training accuracy says: end - (the share of the training pictures
-            that is wrong, over that of guessing). Large where a network is right without being certain.
+            that is wrong, over that of guessing). Large where a network is right without being certain. Not of mixed
+            labels, of which no network can be certain.
     """
 
     steps: float = UNKNOWN
+    updates: float = UNKNOWN
     points: float = 0
     broken_at: float = UNKNOWN
     chance: float = UNKNOWN
@@ -106,12 +109,14 @@ def measure(curves: Curves) -> Measures:
     broken_at = float(curves.loss.steps[bad][0]) if bad.any() else UNKNOWN
     loss = curves.loss.finite()
     found: dict[str, float] = {"steps": float(curves.loss.steps[-1]), "broken_at": broken_at}
+    if not curves.of_epochs:
+        found["updates"] = found["steps"]
     if curves.num_classes:
         found["chance"] = 1 / curves.num_classes
     if len(loss):
         found |= _of_loss(curves, loss)
     found |= _of_validation(curves)
-    if {"end", "train", "chance"} <= found.keys():
+    if {"end", "train", "chance"} <= found.keys() and not curves.soft_labels:
         found["doubt"] = found["end"] - (1 - found["train"]) / (1 - found["chance"])
     return Measures(points=len(loss), **found)
 
@@ -157,7 +162,8 @@ def _of_loss(curves: Curves, loss: Series) -> dict[str, float]:
     def over(share: float) -> int:
         return max(1, round(points * share))
 
-    start = float(level[0]) if window < WINDOW else max(1.0, float(level[0]))  # the first step's is in a window's mean
+    # the first step's loss is in a window's mean
+    start = float(level[0]) if window < WINDOW or curves.goes_on else max(1.0, float(level[0]))
     smooth = box(level, over(1 / 25))
     tenth = over(0.1)
     spike, spike_at = _spike(curves, loss, level, window)
@@ -170,7 +176,8 @@ def _of_loss(curves: Curves, loss: Series) -> dict[str, float]:
         "slope": _fall(_part(level, steps, 0.6, 0.8), _part(level, steps, 0.8, 1.0)),
         "width": _width(curves, loss, level, over(1 / 15)),
     }
-    found["half_at"] = _crossing(smooth, steps - (window - 1) / 2, start, (start + found["low"]) / 2) / n
+    if not curves.goes_on:  # most of the fall was before the first step
+        found["half_at"] = _crossing(smooth, steps - (window - 1) / 2, start, (start + found["low"]) / 2) / n
     if points >= 4:
         first, last = slice(0, max(2, tenth)), slice(-max(2, tenth), None)
         error = math.hypot(*(_standard_error(curves, level, steps, part) for part in (first, last)))

@@ -6,12 +6,15 @@ The files may be another program's. They are read as plain data; nothing in them
 import csv
 import dataclasses
 import math
+import re
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_lightning.doctor.curves import Curves, Series
+import numpy as np
+
+from distill_lightning.doctor.curves import Array, Curves, Series
 from distill_lightning.doctor.tags import curves_of
 from distill_lightning.errors import InputError
 from distill_lightning.runs import RunConfig, flatten
@@ -21,6 +24,10 @@ LARGEST_BYTES = 2**28
 LARGEST_STEP = 2**53
 EASY = ("RandomFlip", "RandomCrop")
 """Augmentations that hardly lower the training accuracy."""
+DROPS = re.compile(r"drop|stochastic_depth")
+"""In the names of options of networks: parts are left out in training, as by dropout."""
+TRAINED = {"weights", "pretrained"}
+"""Options of networks that give them trained weights."""
 LABELS = ("ce", "hard", "ce_0")
 """The terms of a loss that are the cross-entropy of the labels. The first that is there counts."""
 WITHIN_WINDOWS = {"max", "std", "step", "epoch"}
@@ -67,16 +74,23 @@ def read(place: Path, num_classes: int | None = None, batch_size: int | None = N
         path = place / "metrics.csv" if (place / "metrics.csv").is_file() else sorted(place.glob(EVENTS))
     else:
         path = place
-    points = _events(path) if isinstance(path, list) else _events([path]) if "tfevents" in path.name else _table(path)
+    points, of_epochs = _points(path)
     series = {tag: Series.of(pairs) for tag, pairs in points.items()}
     folder = place if place.is_dir() else place.parent
     config = _config(folder) if place.is_dir() or place.name == "metrics.csv" else None
-    of_labels = config is None or _has_loss_of_labels(series)
+    of_labels = config is None or _has_loss_of_labels(series, config)
     if config is not None and of_labels:
         series = _loss_of_labels(series, config)
-    facts = {"num_classes": num_classes, "batch_size": batch_size, "of_labels": of_labels}
+    facts = {"num_classes": num_classes, "batch_size": batch_size, "of_labels": of_labels, "of_epochs": of_epochs}
     curves = Curves(str(place), **curves_of(series), **facts)  # type: ignore[arg-type]
     return curves if config is None else _with_config(curves, config)
+
+
+def _points(path: Path | list[Path]) -> tuple[Points, bool]:
+    """The points of a CSV or of files of events, and whether their steps are epochs."""
+    if isinstance(path, list):
+        return _events(path), False
+    return (_events([path]), False) if "tfevents" in path.name else _table(path)
 
 
 def _has_curves(folder: Path) -> bool:
@@ -90,8 +104,10 @@ def _below(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _table(path: Path) -> Points:
-    """The points of a CSV, in rows of step, tag and value, or with a column for each tag."""
+def _table(path: Path) -> tuple[Points, bool]:
+    """The points of a CSV, in rows of step, tag and value, or with a column for each tag; and whether their steps are
+    epochs.
+    """
     if (size := path.stat().st_size) > LARGEST_BYTES:
         raise ValueError(f"it has {size} bytes, and at most {LARGEST_BYTES} are read")
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
@@ -99,11 +115,11 @@ def _table(path: Path) -> Points:
         names = {name.strip().lower(): name for name in rows.fieldnames or [] if name}
         try:
             if {"tag", "value"} <= names.keys() and "step" in names:
-                return _long(rows, names["step"], names["tag"], names["value"])
-            step = next((names[name] for name in ("step", "global_step", "iteration", "epoch") if name in names), None)
+                return _long(rows, names["step"], names["tag"], names["value"]), False
+            step = next((name for name in ("step", "global_step", "iteration", "epoch") if name in names), None)
             if step is None:
                 raise ValueError("expected columns step, tag, value, or step and a column for each tag")
-            return _wide(rows, step)
+            return _wide(rows, names[step]), step == "epoch"
         except csv.Error as error:
             raise ValueError(str(error)) from error
 
@@ -174,8 +190,10 @@ def _config(folder: Path) -> RunConfig | None:
         return None
 
 
-def _has_loss_of_labels(series: Mapping[str, Series]) -> bool:
+def _has_loss_of_labels(series: Mapping[str, Series], config: RunConfig) -> bool:
     """Whether one of the terms of the training loss is that of the labels, with a weight above 0."""
+    if config.settings().get("model") == "Specialist":  # its labels are those of some classes, and one for all others
+        return False
     terms = {tag.removeprefix("train/loss_"): values for tag, values in series.items() if tag.startswith("train/loss_")}
     if not terms.keys() - WITHIN_WINDOWS:  # a loss without terms is the labels' alone
         return True
@@ -186,16 +204,19 @@ def _loss_of_labels(series: Mapping[str, Series], config: RunConfig) -> dict[str
     """The series, with the cross-entropy of the labels as the loss where a method's loss has other terms too."""
     found, arguments = dict(series), _arguments(config.options.get("model"))
     for prefix in ("train/loss", "train/epoch_loss"):
-        total, weight = found.get(prefix), 1.0
+        total = found.get(prefix)
+        weight: float | Array = 1.0
         labels = next((found[f"{prefix}_{name}"] for name in LABELS if f"{prefix}_{name}" in found), None)
         if total is None or labels is None or len(labels) != len(total):
             continue
         if f"{prefix}_hard" in found:
-            weight = _number(arguments.get("hard_weight")) or weight
+            weight = _number(arguments.get("hard_weight")) or 1.0
         elif {f"{prefix}_self", f"{prefix}_virtual"} & found.keys():
-            weight = 1 - (_number(arguments.get("alpha")) or 0.0) or weight
+            weight = 1 - (_number(arguments.get("alpha")) or 0.0) or 1.0
         elif f"{prefix}_views" in found:  # DDGSD's is the sum over two views
             weight = 2.0
+        elif (snapshot := found.get(f"{prefix}_snapshot")) and (temperature := _number(arguments.get("temperature"))):
+            weight = np.where(labels.steps < snapshot.steps[0], 1.0, 1 + 1 / temperature)  # from its second cycle on
         found[prefix] = Series(labels.steps, labels.values / weight)
         for name in ("max", "std"):  # they are of the whole loss: as wide for the labels, relative to its mean
             if (other := found.get(f"{prefix}_{name}")) is not None and len(other) == len(total):
@@ -212,16 +233,20 @@ def _with_config(curves: Curves, config: RunConfig) -> Curves:
     classes, batch = _number(network.get("num_classes")), _number(data.get("batch_size"))
     augment = [str(one.get("class_path")) for one in data.get("augment") or [] if isinstance(one, dict)]
     hard = any(name.rpartition(".")[2] not in EASY for name in augment)
-    dropped = any(key.endswith("dropout") and _number(value) for key, value in flatten(network).items())
+    options = {key.rpartition(".")[2]: value for key, value in flatten(network).items()}
+    dropped = any(DROPS.search(name) and _number(value) for name, value in options.items())
+    settings = config.settings()
     accumulated = _number(trainer.get("accumulate_grad_batches")) or 1
     return dataclasses.replace(
         curves,
         num_classes=int(classes) if classes else curves.num_classes,
         batch_size=int(batch * accumulated) if batch else curves.batch_size,
         smoothing=min(_number(model.get("label_smoothing")) or 0.0, 0.99),
+        soft_labels=bool(data.get("mix")),
         mixed=bool(data.get("mix")) or hard or dropped,
         augmented=bool(augment),
-        settings=config.settings() | {"trainer.max_epochs": trainer.get("max_epochs")},
+        goes_on="start_from" in settings or any(options.get(name) for name in TRAINED),
+        settings=settings | {"trainer.max_epochs": trainer.get("max_epochs")},
     )
 
 

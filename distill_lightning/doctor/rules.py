@@ -139,8 +139,8 @@ def _little_fall(m: Measures) -> bool:
     """Whether the loss fell slowly, and little, in a network that is less certain than it is right."""
     if m.doubt < 0.025 and m.end < 0.95:
         return False
-    slower = m.half_at > 0.3 and m.doubt > 0.055 and 0.5 < m.end < CHANCE and m.steps < 800
-    little = 0.8 < m.end < CHANCE and (m.steps < 800 or m.slope > 0.03)
+    slower = m.half_at > 0.3 and m.doubt > 0.055 and 0.5 < m.end < CHANCE and m.updates < 800
+    little = 0.8 < m.end < CHANCE and (m.updates < 800 or m.slope > 0.03)
     flat = 0.7 < m.end < 0.8 and m.gain < 1.8 and m.slope < 0.03
     return slower or (m.half_at > 0.085 and not _annealed(m) and (little or flat))
 
@@ -170,7 +170,7 @@ def _stalled(m: Measures) -> bool:
 RULES = (
     Rule("not finite", "diverged", 0.99, lambda m, _: not math.isnan(m.broken_at), at=lambda m: m.broken_at),
     Rule("ends above", "diverged", 0.97, lambda m, _: m.end > DIVERGED, at=lambda m: m.spike_at),
-    Rule("few steps", "lr_too_low", 0.71, lambda m, _: m.steps < 20 and m.end > 0.3 and not m.spike > RISE),
+    Rule("few steps", "lr_too_low", 0.71, lambda m, _: m.updates < 20 and m.end > 0.3 and not m.spike > RISE),
     Rule(
         "collapsed, small batch", "batch_too_small", 0.97,
         lambda m, c: m.end > CHANCE and _was_lower(m) and small(c), at=lambda m: m.spike_at,
@@ -187,7 +187,7 @@ RULES = (
     ),
     Rule(
         "validation above training", "wrong_labels", 0.93,
-        lambda m, c: _harder_to_learn(m, c) and m.steps >= 50, curve="val_accuracy",
+        lambda m, c: _harder_to_learn(m, c) and not m.updates < 50, curve="val_accuracy",
     ),
     Rule(
         "jumped", "lr_too_high", 0.90,

@@ -20,6 +20,8 @@ WORSE = 0.1
 """A final training loss that is higher by this share of ln K is worse."""
 FAR = 30.0
 """Between rates further apart than this, one in the middle is tried."""
+AS_FAR = 0.9
+"""A run that is this share of another's length, or more, is compared with it."""
 SURE = 0.95
 
 
@@ -34,7 +36,11 @@ def compared(curves: Sequence[Curves], alone: Sequence[Diagnosis]) -> list[Diagn
     found = list(alone)
     for place, own in enumerate(curves):
         for option in (RATE, BATCH):
-            family = [n for n, other in enumerate(curves) if n == place or _only_difference(own, other) == option]
+            family = [
+                n
+                for n, other in enumerate(curves)
+                if n == place or (_only_difference(own, other) == option and _as_far(place, n, curves, measures))
+            ]
             values = [_number(curves[n].settings.get(option)) for n in family]
             if len(family) > 1 and None not in values:
                 by_value = dict(zip(family, values, strict=True))
@@ -76,6 +82,17 @@ def _judged(
     )
     more = f"; {advice(verdict, curves[place])}" if verdict == "batch_too_small" else ""
     return Diagnosis(diagnosis.file, verdict, words, f"--{option} {to:.2g}{more}", SURE, "loss", measures[place].steps)
+
+
+def _as_far(one: int, other: int, curves: Sequence[Curves], measures: Sequence[Measures]) -> bool:
+    """Whether two runs are about as long, in steps or in pictures; one whose loss is not finite has nothing more to
+    say.
+    """
+    if math.isinf(_level(measures[one])) or math.isinf(_level(measures[other])):
+        return True
+    steps = [measures[n].steps for n in (one, other)]
+    pictures = [measures[n].steps * (curves[n].batch_size or 1) for n in (one, other)]
+    return any(min(seen) >= AS_FAR * max(seen) for seen in (steps, pictures))
 
 
 def _only_difference(one: Curves, other: Curves) -> str | None:

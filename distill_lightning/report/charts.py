@@ -72,7 +72,8 @@ def by_depth(name: str, first: bool, groups: Sequence[Group]) -> Plot:
     Args:
         name: a measure of ``depth_figures.MEASURES``.
         first: whether the first measurement is shown, not the last.
-        groups: the groups. Runs of a group that have another number of layers than its first run are left out.
+        groups: the groups. Runs of a group that have another number of layers than the first one that was measured
+            are left out.
     """
     prefix, lines = f"train/{name}/", []
     for place, group in enumerate(groups):
@@ -80,7 +81,8 @@ def by_depth(name: str, first: bool, groups: Sequence[Group]) -> Plot:
             [points[0 if first else -1][1] for tag, points in record.series.items() if tag.startswith(prefix)]
             for record in group.records
         ]
-        alike = [run for run in runs if run and len(run) == len(runs[0])]
+        measured = [run for run in runs if run]
+        alike = [run for run in measured if len(run) == len(measured[0])]
         values = [mean(layer) for layer in zip(*alike, strict=True)]
         lines.append(Line(group.label, list(range(1, len(values) + 1)), values, place=place))
     title = "First measurement" if first else "Last measurement"

@@ -36,7 +36,11 @@ class Difference:
 
 
 def difference(own: Group, other: Group, metric: str) -> Difference | None:
-    """The differences of a metric between two groups; None if one of them does not have the metric."""
+    """The differences of a metric between two groups; None if one of them does not have the metric, or if they tell
+    other classes apart.
+    """
+    if own.classes and other.classes and own.classes != other.classes:
+        return None
     first, second = own.by_seed(metric), other.by_seed(metric)
     if not first or not second:
         return None

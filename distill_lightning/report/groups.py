@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_lightning.report.labels import labels
 from distill_lightning.report.records import Record, is_run
+from distill_lightning.report.statistics import mean
 from distill_lightning.runs import named
 
 MOST_GENERATIONS = 50
@@ -29,9 +30,14 @@ class Group:
         return [value for value in values if value is not None]
 
     def by_seed(self, name: str) -> dict[Any, float]:
-        """The values of a metric by seed, from the runs that have it."""
-        found = [(record.run_config.seed, record.value(name)) for record in self.records]
-        return {seed: value for seed, value in found if value is not None}
+        """The values of a metric by seed, from the runs that have it. Of runs with one seed, but other teachers, it is
+        the mean.
+        """
+        found: dict[Any, list[float]] = {}
+        for record in self.records:
+            if (value := record.value(name)) is not None:
+                found.setdefault(record.run_config.seed, []).append(value)
+        return {seed: mean(values) for seed, values in found.items()}
 
     @property
     def method(self) -> str:
@@ -42,6 +48,11 @@ class Group:
     def data_set(self) -> str:
         """See `Record.data_set`."""
         return self.records[0].data_set
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes; empty if no run has a confusion matrix."""
+        return next((names for names, _ in (record.confusion for record in self.records) if names), [])
 
     @cached_property
     def name(self) -> str | None:
@@ -70,19 +81,23 @@ def _without_seed(name: str, record: Record) -> str:
     return re.sub(rf"(?<!\d){re.escape(str(record.run_config.seed))}(?!\d)", "*", name)
 
 
-def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENERATIONS) -> str:
+def kind(record: Record, known: dict[Path, str | None], seeds: bool = False, levels: int = MOST_GENERATIONS) -> str:
     """The identity of a run without its seed and its teachers' seeds: the name of its data set and a digest.
 
     Args:
         record: the run.
         known: the kinds of teachers' runs that have been found already, by folder; None for a folder without a run. The
             function adds more.
+        seeds: whether the seeds count too.
         levels: how many generations of teachers are followed.
     """
 
     def kind_of_teacher(folder: Path) -> str | None:
-        # a relative path starts at the folder in which the run was started, which is a parent of the run's folder
-        places = [folder, *(above / folder for above in record.folder.absolute().parents)]
+        # a relative path starts at the folder in which the run was started, which is a parent of the run's folder; the
+        # record of a teacher lies among the same records as that of its student
+        above = record.folder.absolute().parents
+        beside = [above[2].joinpath(*folder.parts[-3:])] if len(above) > 2 else []
+        places = [folder, *(one / folder for one in above), *beside]
         # os.path.isfile is False for a path that no file can have; Path.is_file raises an error
         place = next((place for place in places if os.path.isfile(place / "config.yaml")), None)
         if place is None or levels == 0:
@@ -90,25 +105,28 @@ def kind(record: Record, known: dict[Path, str | None], levels: int = MOST_GENER
         if place not in known:
             known[place] = None  # for now: this ends the search for two runs that name each other as teachers
             teacher = Record(place)
-            known[place] = kind(teacher, known, levels - 1) if is_run(teacher) else None
+            known[place] = kind(teacher, known, seeds, levels - 1) if is_run(teacher) else None
         return known[place]
 
-    return named(record.folder, record.run_config.with_options(seed_everything=None).id(kind_of_teacher))
+    config = record.run_config if seeds else record.run_config.with_options(seed_everything=None)
+    return named(record.folder, config.id(kind_of_teacher))
 
 
 def by_kind(records: Sequence[Record]) -> list[list[Record]]:
     """Sorts records by kind.
 
     Returns:
-        A list for each kind. It has one record for each seed: the first finished one, or the first one.
+        A list for each kind. Of the runs with the same seeds, also of their teachers, it has one: the first finished
+        one, or the first one.
     """
-    kinds: dict[str, dict[Any, Record]] = {}
+    kinds: dict[str, dict[str, Record]] = {}
     known: dict[Path, str | None] = {}
+    known_with_seeds: dict[Path, str | None] = {}
     for record in records:
-        of_seed, seed = kinds.setdefault(kind(record, known), {}), record.config.get("seed_everything")
-        if seed not in of_seed or (record.summary and not of_seed[seed].summary):
-            of_seed[seed] = record
-    return [list(of_seed.values()) for of_seed in kinds.values()]
+        of_kind, same = kinds.setdefault(kind(record, known), {}), kind(record, known_with_seeds, seeds=True)
+        if same not in of_kind or (record.summary and not of_kind[same].summary):
+            of_kind[same] = record
+    return [list(of_kind.values()) for of_kind in kinds.values()]
 
 
 def grouped(records: Sequence[Record]) -> list[Group]:

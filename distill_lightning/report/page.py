@@ -115,6 +115,8 @@ class Section:
     differing: Table
     common: Table
     mistakes: Table | None
+    mistake_keys: Sequence[tuple[str, int | None]]
+    """The letter and the colour of each row of ``mistakes``."""
     curves: Sequence[Chart]
     more_curves: Sequence[Chart]
     depth: Sequence[Chart]
@@ -130,12 +132,6 @@ class Section:
         """All charts."""
         single = [chart for chart in (self.confusion, self.calibration) if chart]
         return [*self.curves, *self.more_curves, *self.depth, *self.tickets, *single]
-
-    @property
-    def mistake_keys(self) -> list[tuple[str, int | None]]:
-        """The letter and the colour of each row of ``mistakes``."""
-        keys: dict[str, tuple[str, int | None]] = {label: (name, place) for name, place, label in self.lines}
-        return [keys[row[0]] for row in self.mistakes.rows] if self.mistakes else []
 
     @classmethod
     def of(
@@ -155,7 +151,8 @@ class Section:
         records = [record for group in shown for record in group.records]
         of_layers = {tag for record in records for tag in record.series if _is_of_layer(tag)}
         tags = [tag for tag in _tags(shown) if tag not in of_layers]
-        matrices = [matrix for matrix in map(confusion, shown) if matrix]
+        found = {place: matrix for place, group in enumerate(shown) if (matrix := confusion(group))}
+        matrices = list(found.values())
         densities = [by_density(key, shown) for key in OF_ROUNDS if any(record.by_density(key) for record in records)]
         between = tickets.between_seeds(shown)
         calibrated = any(record.summary.get("calibration") for record in records)
@@ -173,6 +170,7 @@ class Section:
             differing=configurations(groups, names),
             common=in_common(groups),
             mistakes=mistakes(matrices) if matrices else None,
+            mistake_keys=[(by_place[place], place) for place in found],
             curves=charts("curve", [curve(tag, shown) for tag in CURVES if tag in tags]),
             more_curves=charts("more", [curve(tag, shown) for tag in tags if tag not in CURVES]),
             depth=charts("depth", _by_depth(shown) if of_layers else []),

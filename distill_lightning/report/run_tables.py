@@ -62,12 +62,12 @@ def results(groups: Sequence[Group], baseline: Group | None = None) -> Table:
     untested = any(group.values("val/accuracy") and not group.values("test/accuracy") for group in groups)
     names = [name for name in (*(VALIDATION if untested else ()), *COLUMNS) if any(g.values(name) for g in groups)]
     units = {name: Unit(name) for name in names}
-    compared = {} if baseline is None else {g.label: _compared(g, baseline) for g in groups if g is not baseline}
+    compared = {} if baseline is None else {g: _compared(g, baseline) for g in groups if g is not baseline}
 
     def row(group: Group) -> list[str]:
         texts = [spread_text([units[name](v) for v in group.values(name)], units[name]) for name in names]
         if baseline is not None:
-            found, of = compared.get(group.label, (None, ""))
+            found, of = compared.get(group, (None, ""))
             mark = " (validation)" if of == "val/accuracy" and "test/accuracy" in names else ""
             texts.insert(1, "baseline" if group is baseline else found.text(Unit(of)) + mark if found else "")
         return [group.label, _runs(group), *texts]

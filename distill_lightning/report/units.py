@@ -33,7 +33,7 @@ class Unit:
         name = metric.rpartition("/")[2]
         if written_as is None:
             percent = "accuracy" in name or name in ("disagreement", "density")
-            count = name in ("parameters", "steps", "exposures", "epochs", "members_needed")
+            count = name in ("parameters", "steps", "exposures", "epochs", "members_needed") or name.endswith("_per_s")
             written_as = "percent" if percent else "count" if count else "seconds" if name.endswith("_s") else "number"
         errors = re.fullmatch(r"errors of (\d+)", written_as)
         if not errors and written_as not in ("percent", "count", "seconds", "number", "scientific"):

@@ -15,13 +15,20 @@ def read_metrics(path: str | Path) -> list[tuple[int, str, float]]:
     left out.
 
     Raises:
-        ValueError: a row does not have this form.
+        ValueError: a row does not have this form; it names the file and the line.
     """
     path = Path(path)
     if not path.exists():
         return []
     whole, _, _torn = path.read_text().rpartition("\n")
-    return [(int(step), tag, float(value)) for step, tag, value in list(csv.reader(whole.splitlines()))[1:]]
+    rows: list[tuple[int, str, float]] = []
+    for number, row in enumerate(list(csv.reader(whole.splitlines()))[1:], start=2):
+        try:
+            step, tag, value = row
+            rows.append((int(step), tag, float(value)))
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: expected a step, a tag and a value: {error}") from error
+    return rows
 
 
 def write_metrics(path: Path, rows: Iterable[tuple[int, str, float]]) -> None:

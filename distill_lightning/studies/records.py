@@ -5,12 +5,10 @@ confusion.csv and a thinned metrics.csv; that of a lottery run also has rounds.c
 as it does from runs. A run with a record is trained again only if another run needs its weights.
 """
 
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 from distill_lightning.files import atomic_write
-from distill_lightning.runs.config import CONFIG, IDENTITY
+from distill_lightning.runs.config import CONFIG, IDENTITY, identity
 from distill_lightning.runs.metrics import read_metrics, write_metrics
 from distill_lightning.runs.summary import CONFUSION
 
@@ -22,7 +20,8 @@ Row = tuple[int, str, float]
 
 
 def write_record(run: Path, records: Path) -> Path:
-    """Writes the record of a finished run. One that exists already is left as it is.
+    """Writes the record of a finished run. One that exists already is left as it is. If another run has a record with
+    the same name, the name ends in the run's id.
 
     Args:
         run: the folder of the run, logs/<data set>/<method>/<name>.
@@ -34,8 +33,11 @@ def write_record(run: Path, records: Path) -> Path:
     Raises:
         OSError: a file cannot be read or written.
         ValueError: metrics.csv is damaged.
+        InputError: the configuration of the run, or of one with the same name, cannot be read.
     """
-    folder = records.joinpath(*run.absolute().parts[-3:])
+    folder, own = records.joinpath(*run.absolute().parts[-3:]), identity(run)
+    if (folder / "summary.json").is_file() and identity(folder) != own:
+        folder = folder.with_name(f"{folder.name}-{str(own).rpartition('/')[2][:8]}")
     if (folder / "summary.json").is_file():
         return folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,10 +50,12 @@ def write_record(run: Path, records: Path) -> Path:
 
 
 def thinned(rows: list[Row]) -> list[Row]:
-    """At most `MOST_POINTS` points for each tag, at even distances and always the last, sorted by step and tag."""
-    kept: list[Row] = []
-    for _, points in groupby(sorted(rows, key=itemgetter(1)), key=itemgetter(1)):
-        of_tag = list(points)
-        every = -(-len(of_tag) // MOST_POINTS)
-        kept += of_tag[::-1][::every]  # backwards, so that the last one stays
-    return sorted(kept, key=itemgetter(0, 1))
+    """At most `MOST_POINTS` points for each tag, in their order: at even distances, and the first and the last."""
+    places: dict[str, list[int]] = {}
+    for place, (_, tag, _) in enumerate(rows):
+        places.setdefault(tag, []).append(place)
+    kept: set[int] = set()
+    for of_tag in places.values():
+        every = max(1, -(-(len(of_tag) - 1) // (MOST_POINTS - 1)))
+        kept |= {of_tag[0], *of_tag[::-every]}
+    return [rows[place] for place in sorted(kept)]

@@ -211,6 +211,32 @@ def test_a_sibling_with_a_larger_batch():
     assert "--trainer.accumulate_grad_batches 8" in found[0].advice
 
 
+def test_a_run_that_was_stopped_is_no_sibling():
+    """The same curve, once whole and once stopped after a tenth of its steps, says nothing about the rate."""
+    whole = fallen(0.1, 0.1)
+    stopped = dataclasses.replace(whole, loss=Series(whole.loss.steps[:20], whole.loss.values[:20]))
+    stopped = dataclasses.replace(stopped, settings=whole.settings | {"model.optimizer.lr": 0.3})
+    assert verdicts([whole, stopped]) == [diagnose(whole).verdict, diagnose(stopped).verdict]
+
+
+def test_a_network_that_goes_on_has_fallen_before():
+    """Its loss is low at once: without what the configuration says, it looks as if the rate had been too high."""
+    steps = np.arange(10.0, 2010.0, 10)
+    loss = Series(steps, math.log(10) * (0.37 + 0.03 * np.exp(-steps / 500)))
+    found = [diagnose(Curves("x", loss, num_classes=10, goes_on=goes_on)) for goes_on in (False, True)]
+    assert found[0].verdict == "lr_too_high" and found[1].verdict != "lr_too_high"
+
+
+def test_no_network_is_certain_of_mixed_labels():
+    """The loss of mixed labels has a floor, so a high one with many right pictures is no sign of a low rate."""
+    steps = np.arange(1.0, 2001.0)
+    loss = Series(steps, math.log(10) * (0.45 + 0.55 * np.exp(-steps / 300)))
+    accuracy = Series(np.array([1000.0, 2000.0]), np.array([0.8, 0.85]))
+    curves = Curves("x", loss, accuracy=accuracy, num_classes=10, mixed=True)
+    assert measure(curves).doubt > 0.25
+    assert math.isnan(measure(dataclasses.replace(curves, soft_labels=True)).doubt)
+
+
 SHIPPED = {"digits/baseline.yaml": ["--trainer.max_epochs", "8"], "digits/dlb.yaml": ["--trainer.max_epochs", "8"]}
 
 

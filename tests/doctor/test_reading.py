@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from distill_lightning.__main__ import main
+from distill_lightning.doctor import diagnose
+from distill_lightning.doctor.measures import measure
 from distill_lightning.doctor.reading import find, read
 from distill_lightning.errors import InputError
 
@@ -106,6 +108,44 @@ def test_the_loss_of_labels_of_ddgsd_is_the_sum_over_two_views(tmp_path):
     table = [(step, f"train/{name}", term) for step in range(10, 110, 10) for name, term in terms.items()]
     write_long(tmp_path / "metrics.csv", table)
     assert read(tmp_path).loss.values[0] == pytest.approx(1.5)
+
+
+def test_the_loss_of_labels_of_snapshot_is_larger_from_the_second_cycle_on(tmp_path):
+    model = {"class_path": "Snapshot", "init_args": {"temperature": 2.0}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {}, "trainer": {}}))
+    table = [(step, f"train/{name}", 1.5) for step in (10, 20, 30, 40) for name in ("loss_ce", "loss")]
+    table += [(step, "train/loss_snapshot", 0.5) for step in (30, 40)]
+    write_long(tmp_path / "metrics.csv", table)
+    assert list(read(tmp_path).loss.values) == pytest.approx([1.5, 1.5, 1.0, 1.0])
+
+
+def test_the_labels_of_a_specialist_are_not_those_of_the_data(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": {"class_path": "a.Specialist"}, "data": {}}))
+    table = [(step, f"train/{name}", 1.5) for step in (10, 20, 30, 40) for name in ("loss_hard", "loss")]
+    write_long(tmp_path / "metrics.csv", table)
+    assert not read(tmp_path).of_labels
+
+
+@pytest.mark.parametrize("option", ["dropout", "drop_rate", "drop_path_rate", "stochastic_depth", "attn_drop_rate"])
+def test_what_drops_parts_of_the_network_makes_training_harder(tmp_path, option):
+    for rate in (0.0, 0.2):
+        model = {"class_path": "a.M", "init_args": {"network": {"class_path": "a.Net", "init_args": {option: rate}}}}
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": {}}))
+        write_long(tmp_path / "metrics.csv")
+        assert read(tmp_path).mixed == (rate > 0)
+
+
+def test_epochs_are_no_steps(tmp_path):
+    """A history with one row for each of 15 epochs has thousands of steps, which nothing says."""
+    lines = "".join(f"{epoch},{2.3 - 0.08 * epoch}\n" for epoch in range(15))
+    found = {}
+    for name in ("epoch", "step"):
+        (tmp_path / f"{name}.csv").write_text(f"{name},loss\n{lines}")
+        found[name] = measure(read(tmp_path / f"{name}.csv", 10))
+    assert found["step"].updates == found["step"].steps == found["epoch"].steps == 14
+    assert math.isnan(found["epoch"].updates)
+    assert diagnose(read(tmp_path / "step.csv", 10)).verdict == "lr_too_low"
+    assert "steps (flagged below 20)" not in diagnose(read(tmp_path / "epoch.csv", 10)).evidence
 
 
 @pytest.mark.parametrize("terms", [{"simkd": 1.0, "hard": 0.0}, {"feature": 1.0}])

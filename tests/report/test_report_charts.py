@@ -3,7 +3,7 @@
 from helpers import write_run
 
 from distill_lightning.report import charts
-from distill_lightning.report.groups import grouped
+from distill_lightning.report.groups import Group, grouped
 from distill_lightning.report.records import Record
 from distill_lightning.runs.summary import read_confusion, write_confusion
 
@@ -31,3 +31,11 @@ def test_class_names_come_back_as_they_were(tmp_path):
     counts = [[n + m for m in range(4)] for n in range(4)]
     write_confusion(tmp_path, names, counts)
     assert read_confusion(tmp_path) == (names, counts)
+
+
+def test_layers_are_shown_though_the_first_run_has_none(tmp_path):
+    runs = [write_run(tmp_path / name) for name in ("unfinished", "finished")]
+    rows = "".join(f"1,train/gradient_norm/{layer},{layer + 1}.0\n" for layer in range(12))
+    (runs[1] / "metrics.csv").write_text(f"step,tag,value\n{rows}")
+    (line,) = charts.by_depth("gradient_norm", True, [Group("a", [Record(run) for run in runs])]).lines
+    assert line.y == [float(layer + 1) for layer in range(12)]

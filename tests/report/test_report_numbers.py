@@ -30,6 +30,8 @@ def test_numbers_as_people_write_them():
     assert errors.text(errors.difference(0.001)) == "−10.0"  # more accuracy is fewer errors
     assert spread_text([1234.0, 1234.0], Unit("parameters")) == "1,234"
     assert spread_text([], percent) == ""
+    speed = Unit("train/samples_per_s")
+    assert (speed.text(speed(1297.4)), speed.words) == ("1,297", "")  # not seconds
     assert spread_text([1.0, 2.0, 3.0], Unit("x"), interval=True) == "2.000 [−0.484, 4.484]"
     with pytest.raises(ValueError, match="expected percent"):
         Unit("x", "per mille")

@@ -1,12 +1,14 @@
 """Groups of runs in a report."""
 
+import pytest
 import yaml
 from helpers import write_run
 
-from distill_lightning.report.groups import grouped
+from distill_lightning.report.comparisons import difference
+from distill_lightning.report.groups import Group, grouped
 from distill_lightning.report.labels import labels
-from distill_lightning.report.records import find
-from distill_lightning.report.run_tables import overview
+from distill_lightning.report.records import Record, find
+from distill_lightning.report.run_tables import overview, results
 
 
 def test_runs_that_differ_by_seed_alone_are_one_group(tmp_path):
@@ -30,6 +32,48 @@ def test_the_first_finished_run_of_a_seed_is_kept(tmp_path):
     (tmp_path / "a" / "summary.json").unlink()
     (group,) = grouped(find([tmp_path]))
     assert [record.folder.name for record in group.records] == ["a-2", "b"]
+
+
+def test_a_seed_with_several_teachers_has_several_runs(tmp_path):
+    """Ensembles usually have seed 0 all, and other members; a seed counts with the mean of its runs."""
+    teachers = [write_run(tmp_path / f"t{seed}", seed, lr=0.5) for seed in range(2)]
+    for seed, teacher in enumerate(teachers):
+        path = str(teacher / "checkpoints" / "last.ckpt")
+        write_run(tmp_path / f"s{seed}", 0, teacher=path, accuracy=0.7 + 0.1 * seed)
+    _, students = grouped(find([tmp_path / "t0", tmp_path / "t1", tmp_path / "s0", tmp_path / "s1"]))
+    assert [record.folder.name for record in students.records] == ["s0", "s1"]
+    assert students.values("test/accuracy") == [0.7, pytest.approx(0.8)]
+    assert students.by_seed("test/accuracy") == {0: pytest.approx(0.75)}
+
+
+def test_records_find_their_teachers_beside_them(tmp_path):
+    """A record names its teacher by the path of the run, which lay below logs, not below results."""
+    for seed in range(2):
+        write_run(tmp_path / "results" / "mnist" / "baseline" / f"t{seed}", seed, lr=0.5)
+        path = f"logs/mnist/baseline/t{seed}/checkpoints/last.ckpt"
+        write_run(tmp_path / "results" / "mnist" / "kd" / f"s{seed}", seed, teacher=path)
+    assert [len(group.records) for group in grouped(find([tmp_path]))] == [2, 2]
+
+
+def test_groups_with_one_label_have_their_own_differences(tmp_path):
+    base, *others = (
+        Group(label, [Record(write_run(tmp_path / name, accuracy=accuracy))])
+        for label, name, accuracy in (("baseline", "b", 0.5), ("taught", "few", 0.6), ("taught", "many", 0.9))
+    )
+    table = results([base, *others], base)
+    assert [row[3] for row in table.rows] == ["baseline", "+10.00", "+40.00"]
+
+
+def test_runs_of_other_classes_are_not_compared(tmp_path):
+    """Twenty classes and all hundred of one data set have one name."""
+    groups = []
+    for name, classes in (("some", "a,b"), ("all", "a,b,c")):
+        run = write_run(tmp_path / name)
+        rows = "".join(f"{one},{','.join('1' * len(classes.split(',')))}\n" for one in classes.split(","))
+        (run / "confusion.csv").write_text(f"true,{classes}\n{rows}")
+        groups.append(Group(name, [Record(run)]))
+    assert difference(groups[1], groups[0], "test/accuracy") is None
+    assert difference(groups[0], groups[0], "test/accuracy") is not None
 
 
 def test_of_many_settings_the_uncommon_ones_are_named_first(tmp_path):

@@ -6,10 +6,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import yaml
-from helpers import CONFIGS, distill
+from helpers import CONFIGS, distill, write_run
 
-from distill_lightning.runs import read_metrics
-from distill_lightning.studies.records import MOST_POINTS, thinned
+from distill_lightning.runs import RunConfig, read_metrics
+from distill_lightning.studies.records import MOST_POINTS, thinned, write_record
 
 
 def write_study() -> Path:
@@ -72,6 +72,31 @@ def test_a_long_curve_is_thinned():
     kept = thinned(rows)
     for tag in ("a", "b"):
         steps = [step for step, of, _ in kept if of == tag]
-        assert len(steps) <= MOST_POINTS and steps[-1] == 1001 and {b - a for a, b in pairwise(steps)} == {6}
+        assert len(steps) <= MOST_POINTS and (steps[0], steps[-1]) == (1, 1001)
+        assert {b - a for a, b in pairwise(steps[1:])} == {6}
     assert [row for row in kept if row[1] == "c"] == [(7, "c", 0.0)]
-    assert kept == sorted(kept, key=lambda row: (row[0], row[1]))
+    assert kept == sorted(kept, key=rows.index)  # tags are not sorted as text: a figure takes their order for the depth
+
+
+def test_records_of_two_runs_with_one_name(tmp_path):
+    """Runs of two machines may have the same usual name, and other options."""
+    first, second = (
+        write_run(tmp_path / name / "mnist" / "baseline" / "convnet-seed0", lr=lr)
+        for name, lr in (("a", 0.1), ("b", 0.2))
+    )
+    kept = [write_record(run, tmp_path / "results") for run in (first, second, first, second)]
+    assert kept[:2] == kept[2:] and kept[0].name == "convnet-seed0"
+    assert kept[1].name == f"convnet-seed0-{RunConfig.read(second).id()[:8]}"
+    assert [RunConfig.read(one).id() for one in kept[:2]] == [RunConfig.read(one).id() for one in (first, second)]
+
+
+def test_a_run_whose_curves_are_damaged_does_not_end_the_study(capsys):
+    path = write_study()
+    assert distill("study", path) == 0
+    (damaged,) = Path("logs/digits/baseline").glob("*/metrics.csv")
+    damaged.write_text("step,tag,value\n1,train/loss\n")
+    capsys.readouterr()
+    assert distill("study", path, "--records", "results") == 2  # the tables need the curves
+    error = capsys.readouterr().err
+    assert f"{damaged.parent} has no record: " in error and "metrics.csv, line 2: expected a step, a tag" in error
+    assert len([*Path("results").rglob("summary.json")]) == 2  # of the two students
