@@ -1,6 +1,7 @@
 """The command ``distill``: runs a verb, and turns an error into one line and an exit status."""
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ def main(args: list[str] | None = None) -> int:
     """
     if args is not None:
         return _run(args)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file or a pipe may not have the letters of class names
+        sys.stdout.reconfigure(errors="backslashreplace")
     _end_on_signals()  # first of all, because the imports of a verb take seconds
     try:
         status = _run(sys.argv[1:])
@@ -114,7 +117,10 @@ def _where(error: Exception) -> str:
 def _fail(message: str, status: int) -> int:
     if os.environ.get("DISTILL_TRACEBACK"):
         traceback.print_exc()
-    rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
+    if (module := sys.modules.get("distill_lightning.distributed")) is not None:
+        rank = module.rank()
+    else:
+        rank = next((int(os.environ[k]) for k in ("RANK", "SLURM_PROCID", "LOCAL_RANK") if k in os.environ), 0)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(message.split()))
     if rank == 0:
         print(f"distill: {line}", file=sys.stderr)

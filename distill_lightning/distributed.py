@@ -37,9 +37,19 @@ def is_first() -> bool:
     return process_count() == 1 or dist.get_rank() == 0
 
 
+def rank() -> int:
+    """The number of this process among those of a run, also before they have found each other."""
+    return getattr(rank_zero_only, "rank", 0) or 0
+
+
+def number_alone() -> None:
+    """Gives this process the number 0, since it trains alone."""
+    rank_zero_only.rank = 0  # type: ignore[attr-defined]
+
+
 def say(line: str) -> None:
     """Prints a line on standard error, once: also before the processes of a run have found each other."""
-    if not getattr(rank_zero_only, "rank", 0):
+    if not rank():
         print(printable(line), file=sys.stderr, flush=True)
 
 

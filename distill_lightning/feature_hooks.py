@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
 class FeatureHook:
-    """Holds the last output of a module, in training mode unless it says otherwise, until ``take`` is called.
+    """Holds the last output of a module until ``take`` is called. In evaluation it holds nothing, unless it says so.
+
+    Evaluation is in eval mode and without gradients: in training, parts of a network may be in eval mode, too.
 
     Args:
         inputs: whether to hold the input of the module instead of its output.
-        in_eval: whether to hold it in eval mode, too.
+        in_eval: whether to hold it in evaluation, too.
         copies: whether to hold a copy of the input, made before the module is called. A module that changes its input
             in place, such as ReLU(inplace=True), needs it.
     """
@@ -28,7 +31,7 @@ class FeatureHook:
         return module.register_forward_pre_hook(self) if self.copies else module.register_forward_hook(self)
 
     def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> Tensor | None:
-        if module.training or self.in_eval:
+        if module.training or torch.is_grad_enabled() or self.in_eval:
             if self.copies:
                 self._held = inputs[0].clone()
             else:
@@ -53,11 +56,11 @@ class FeatureHook:
         """Returns the held tensor and releases it.
 
         Raises:
-            RuntimeError: no batch has passed through the module in training mode since the last call.
+            RuntimeError: no batch has passed through the module in training since the last call.
         """
         held, self._held = self._held, None
         if held is None:
-            raise RuntimeError("no batch has passed through the watched module in training mode")
+            raise RuntimeError("no batch has passed through the watched module in training")
         return held
 
     def __reduce__(self) -> tuple[Any, ...]:

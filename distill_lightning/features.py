@@ -325,7 +325,7 @@ class Features:
     Args:
         network: the network.
         layers: module paths or words.
-        in_eval: whether features are also held in eval mode, as of a teacher. Else validation holds nothing.
+        in_eval: whether features are also held in eval mode without gradients, as of a teacher.
         shape: (C, H, W) of a picture, for passes that find the ReLUs of layers ``X.before_relu``, and maps that have
             their channels last. None if features are to be as the network has them.
 

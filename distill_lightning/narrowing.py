@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from distill_lightning.errors import InputError
 from distill_lightning.models.narrowed import Narrowed, width_of
+from distill_lightning.models.outputs import main_output
 
 
 def without_channels(
@@ -40,12 +41,14 @@ def without_channels(
         raise InputError("torch-pruning is not installed: pip install 'distill_lightning[compress]'") from error
     name = type(network).__name__
     whole, pruned = copy.deepcopy(network).eval(), copy.deepcopy(network).eval().requires_grad_(True)
-    outputs = [layer for layer in pruned.modules() if isinstance(layer, nn.Linear)][-1:]
+    kinds = (nn.Linear, nn.Conv2d)  # a network without linear layers ends in a convolution
+    ends = [[layer for layer in pruned.modules() if isinstance(layer, kind)][-1:] for kind in kinds]
+    outputs = ends[0] or ends[1]
     example = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     try:
         importance = torch_pruning.importance.GroupMagnitudeImportance(p=2)
         pruner = torch_pruning.pruner.MagnitudePruner(
-            pruned, example, importance=importance, pruning_ratio=1 - keep, ignored_layers=outputs
+            pruned, example, importance=importance, pruning_ratio=1 - keep - 1e-9, ignored_layers=outputs
         )
         pruner.step()
         with torch.no_grad():
@@ -64,6 +67,9 @@ def without_channels(
         narrowed.load_state_dict(weights)
         with torch.no_grad():
             same = torch.allclose(narrowed(example), expected, atol=1e-5, rtol=1e-4)
+            same = same and expected.shape == main_output(whole(example)).shape
+            with torch.random.fork_rng(devices=[]):
+                copy.deepcopy(narrowed).train()(example)  # auxiliary classifiers are there in training alone
     except (RuntimeError, InputError) as error:
         raise InputError(f"the channels of {name} cannot be removed: other things than widths change") from error
     if not widths or not same:

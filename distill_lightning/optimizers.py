@@ -233,7 +233,7 @@ def make_optimizer(make: Callable[[Iterable[Any]], Optimizer], groups: list[dict
             raise InputError(f"{kind.__name__} does not work here: {why}; give another optimizer, such as AdamW")
     for group in optimizer.param_groups:
         group["lr"] *= group.get("lr_mult", 1.0)
-        if "decay_mult" in group:
+        if "decay_mult" in group and "weight_decay" in group:
             group["weight_decay"] *= group["decay_mult"]
         group["initial_lr"] = group["lr"]
     return optimizer

@@ -213,7 +213,8 @@ def _means(sums: Sums) -> dict[str, float]:
     if SQUARES in values and most > -torch.inf:
         variance = values[SQUARES] / values["steps"] - means["loss"] ** 2
         means |= {"loss_max": most, "loss_std": max(variance, 0.0) ** 0.5}
-    means["accuracy"] = values["right"] / values["fresh"]
+    if values["fresh"]:
+        means["accuracy"] = values["right"] / values["fresh"]
     if "flipped" in values:
         flipped, kept = values["flipped"], values["fresh"] - values["flipped"]
         means |= {"accuracy_clean": (values["right"] - values["memorised"]) / kept} if kept else {}

@@ -131,7 +131,7 @@ class MultiStep(Schedule):
 
     def after_warmup(self, epoch: float, epochs: float) -> float:
         """``gamma`` to the power of the number of milestones that are reached."""
-        return self.gamma ** sum(epoch >= milestone for milestone in self.milestones)
+        return self.gamma ** sum(epoch + 1e-9 >= milestone for milestone in self.milestones)
 
 
 class CosineCycles(Schedule):

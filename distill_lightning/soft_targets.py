@@ -13,6 +13,7 @@ and truncated or changed files are detected. Several processes fill a table toge
 import hashlib
 import json
 import os
+import warnings
 import zlib
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -88,6 +89,8 @@ class SoftTargetTable:
         try:
             np.load(self.folder / name, mmap_mode="r", allow_pickle=False)  # "r+" would extend a truncated file
             array = np.load(self.folder / name, mmap_mode=mode, allow_pickle=False)
+        except PermissionError as error:
+            raise InputError(f"the soft targets in {self.folder / name} may not be read or written: {error}") from error
         except (OSError, ValueError, EOFError) as error:
             raise self._bad(name, "is torn (cut off) or is not an array") from error
         if array.dtype != dtype or array.shape != shape:
@@ -99,6 +102,13 @@ class SoftTargetTable:
         return InputError(
             f"the soft targets in {self.folder / name}: the file {what}; delete {self.folder} to make them again"
         )
+
+    def is_complete(self) -> bool:
+        """Whether the table is there, and all of it is written. It may be in a folder that can only be read."""
+        if not (self.folder / "manifest.json").is_file():
+            return False
+        self.open("r")
+        return not self.missing()
 
     # Generation
 
@@ -159,4 +169,6 @@ class SoftTargetTable:
 
     def as_tensor(self) -> Tensor:
         """The logits, (V, R, K) float32 on the CPU, memory-mapped. ``open`` must have been called."""
-        return torch.from_numpy(self.logits)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
+            return torch.from_numpy(self.logits)

@@ -352,3 +352,9 @@ def test_distances_and_angles_have_one_graph(function):
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(V, W), function(V, W))
+
+
+def test_vid_compares_maps_of_one_shape():
+    """One channel would be compared with each of four."""
+    with pytest.raises(ValueError, match="they must be alike"):
+        losses.vid(torch.zeros(2, 4, 3, 3), torch.zeros(2, 1, 3, 3), torch.zeros(4))

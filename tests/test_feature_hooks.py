@@ -31,12 +31,21 @@ def test_it_holds_what_passed_until_it_is_taken(inputs):
 
 def test_it_holds_nothing_in_evaluation():
     layer, hook = watched(True)
-    layer.eval()(X)
-    with pytest.raises(RuntimeError, match="in training mode"):
+    with torch.no_grad():
+        layer.eval()(X)
+    with pytest.raises(RuntimeError, match="in training"):
         hook.take()
     layer.train()(X)
-    layer.eval()(X + 1)
+    with torch.no_grad():
+        layer.eval()(X + 1)
     assert hook.take() is X
+
+
+def test_it_holds_what_a_frozen_part_gives_in_training():
+    """Fine-tuning holds frozen parts in eval mode, where batch norms keep their statistics."""
+    layer, hook = watched(False)
+    out = layer.eval()(X)
+    assert hook.take() is out
 
 
 def test_it_passes_on_the_first_part_of_the_rows():
@@ -50,7 +59,8 @@ def test_it_passes_on_the_first_part_of_the_rows():
             assert copy.deepcopy(here)(X).shape == (3, 4), "a copy knows nothing of it"
             assert here(X).equal(whole[:1])
             assert held.take().relu().equal(whole)
-            assert here.eval()(X).equal(whole), "all of them in evaluation"
+            with torch.no_grad():
+                assert here.eval()(X).equal(whole), "all of them in evaluation"
         assert here.train()(X).equal(whole)
 
 

@@ -86,7 +86,8 @@ def test_the_first_batch_norm_of_an_in_place_relu_is_what_a_hook_would_get_wrong
 def test_validation_holds_nothing_and_a_teacher_in_eval_mode_does():
     network, pictures = ConvNet(), torch.randn(2, 1, 8, 8)
     features, of_teacher = Features(network, ["stage1", "pooled"]), Features(network, ["stage1"], in_eval=True)
-    network.eval()(pictures)
+    with torch.no_grad():
+        network.eval()(pictures)
     assert of_teacher.take()[0].shape == (2, 16, 8, 8)
     with pytest.raises(RuntimeError, match="no batch has passed"):
         features.take()

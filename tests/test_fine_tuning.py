@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from helpers import Kill, assert_same_run, bare_trainer, distill, fit, load, on_two_processes
+from helpers import CONFIGS, Kill, assert_same_run, bare_trainer, distill, fit, load, on_two_processes
 from torch import nn
 
 from distill_lightning.data.digits import Digits
@@ -190,3 +190,35 @@ print(same, [round(float(v.double().sum()), 9) for v in network.parameters()])
     first, second = on_two_processes(code.format(folder="."))
     assert first.splitlines()[-1] == second.splitlines()[-1]
     assert "'0.weight'" in first.splitlines()[-1] and "'3.weight'" not in first.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "tuning"),
+    [
+        ("digits/byot.yaml", {"head_first": 1}),
+        ("digits/byot.yaml", {"frozen": ["stem.*", "stages.0.*"]}),
+        ("digits/ddgsd.yaml", {"frozen": ["head.*"]}),
+    ],
+)
+def test_methods_that_read_inside_the_network_read_held_parts_too(config, tuning):
+    """A part that is not trained is in eval mode, and gives its features all the same."""
+    options = ["--model.fine_tuning", "FineTuning"]
+    for name, value in tuning.items():
+        options += [f"--model.fine_tuning.{name}", json.dumps(value)]
+    run = fit(config, "--model.network", "ResNet8", "--data.train_part", 200, "--trainer.max_epochs", 2, *options)
+    assert json.loads((run / "summary.json").read_text())["metrics"]["test/accuracy"] > 0
+
+
+def test_an_optimizer_without_weight_decay():
+    method = Baseline(
+        ConvNet(), optimizer=torch.optim.Rprop, fine_tuning=FineTuning(layer_decay=0.5), decay_norms_and_biases=False
+    )
+    bare_trainer(max_epochs=1, num_sanity_val_steps=0).fit(method, datamodule=Digits(batch_size=128, train_part=128))
+
+
+def test_one_rate_for_all_layers_is_no_schedule_for_rates_by_layer(capsys):
+    given = ["--model.fine_tuning", "FineTuning", "--model.fine_tuning.layer_decay", "0.5"]
+    given += ["--model.schedule", "torch.optim.lr_scheduler.OneCycleLR", "--model.schedule.max_lr", "0.1"]
+    given += ["--model.schedule.total_steps", "100"]
+    assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given) == 2
+    assert "rates of their own, and model.schedule sets one for all: give a schedule" in capsys.readouterr().err

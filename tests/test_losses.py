@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill_lightning.losses import cross_entropy, kd, kl_divergence
+from distill_lightning.losses import cross_entropy, kd, kl_divergence, past_predictions
 
 S = torch.tensor([[2, -1, 0.5, 0], [0, 1.5, -0.5, 1], [-1, 0, 3, 0.5]], dtype=torch.float64)
 T = torch.tensor([[3, 0, 1, -1], [1, 2, 0, -1], [0, 1, 2, 2.5]], dtype=torch.float64)
@@ -85,3 +85,11 @@ def test_softmax_at_temperatures():
     }
     for temperature, probs in expected.items():
         assert F.softmax(logits / temperature, 0).tolist() == pytest.approx(probs, abs=1e-5)
+
+
+def test_no_gradient_flows_into_targets():
+    """Not into those of an earlier epoch either, which in a common program kept their graph."""
+    past, logits = torch.rand(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
+    one_hot = F.one_hot(torch.arange(4) % 3, 3).float()
+    (cross_entropy(logits, past) + past_predictions(logits, one_hot, past, alpha=0.5)).backward()
+    assert past.grad is None and logits.grad is not None

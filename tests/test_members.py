@@ -12,6 +12,7 @@ import yaml
 from helpers import Kill, distill, load, rows, start
 from torch import nn
 
+from distill_lightning.cli import members
 from distill_lightning.cli.members import _tell
 from distill_lightning.errors import InputError
 from distill_lightning.members import ProcessState
@@ -124,6 +125,21 @@ def test_members_that_end_with_an_error_do_not_hide_the_others(capsys):
     assert "member 1: logs/x/a" in out and err == "distill: member 0: picture 7 is damaged\n"
     with pytest.raises(InputError, match="no such"):
         _tell(["member 0", "member 1"], [InputError("no such thing")] * 2, "")
+
+
+def test_members_take_one_device_if_none_is_given(monkeypatch):
+    """A machine with two GPUs would give both."""
+    asked = []
+
+    def build(options):
+        asked.append(options)
+        raise InputError("far enough")
+
+    for more in ([], ["--trainer.devices", "2"]):
+        with pytest.raises(InputError, match="far enough"):
+            members.main(["--seeds", "2", "--config", "digits/baseline", *more], build, lambda _: None)
+    assert [" ".join(options).count("--trainer.devices 1") for options in asked] == [1, 1]
+    assert asked[1].index("2") > asked[1].index("1")
 
 
 def test_a_signal_reaches_all_members_and_they_go_on(tmp_path):

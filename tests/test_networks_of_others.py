@@ -5,19 +5,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import bare_trainer, distill, fit, load, write_pictures
+from helpers import bare_trainer, batch_of, distill, fit, load, sgd, write_pictures
 from networks_of_others import check, check_export, main
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 from torchvision import models
 
-from distill_lightning import checkpoints
+from distill_lightning import checkpoints, losses
+from distill_lightning.callbacks.lottery import Lottery
+from distill_lightning.callbacks.soft_targets import SoftTargets
+from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.lottery.rates import PruningRule
+from distill_lightning.methods.at import AT
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.born_again import BornAgain
 from distill_lightning.methods.checks import refuse_misfit, refuse_untrainable, warn_of_softmax
+from distill_lightning.methods.cs_kd import CSKD
+from distill_lightning.methods.ddgsd import DDGSD
+from distill_lightning.methods.dlb import DLB
+from distill_lightning.methods.dml import DML
+from distill_lightning.methods.kd import KD
+from distill_lightning.methods.kdcl import KDCL
 from distill_lightning.models.foreign import foreign_network, spelled_out
 from distill_lightning.models.outputs import auxiliary_outputs, main_output
 from distill_lightning.networks import maker
@@ -226,10 +237,65 @@ def test_auxiliary_classifiers_are_trained_where_their_authors_do_so():
 
     network = GoogLeNet()
     before = copy.deepcopy(network.other.state_dict())
-    method = one_epoch(network, Seen)
-    assert all(terms.keys() == {"ce", "auxiliary"} for terms in seen) and method.auxiliary_weight == 0.3
+    one_epoch(network, Seen)
+    assert all(terms.keys() == {"ce", "auxiliary"} for terms in seen)
     assert seen[0]["auxiliary"] == pytest.approx(0.3 * 2 * 2.3, rel=0.3)
     assert not network.other[1].weight.equal(before["1.weight"])
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CSKD(GoogLeNet(), optimizer=sgd),
+        lambda: DLB(GoogLeNet(), separate_halves=True, optimizer=sgd),
+        lambda: DML(GoogLeNet(), [GoogLeNet(), GoogLeNet()], optimizer=sgd),
+        lambda: KDCL(GoogLeNet(), [GoogLeNet()], optimizer=sgd),
+        lambda: DDGSD(GoogLeNet(), optimizer=sgd),
+    ],
+)
+def test_auxiliary_classifiers_learn_also_where_a_batch_has_more_rows_or_networks(make):
+    """From 0.3 x 2 x ln 10 at first, of each network."""
+    method, seen = make(), []
+    original = method._with_auxiliary
+    method._with_auxiliary = lambda output, batch: (seen.append(original(output, batch)), seen[-1])[1]
+    before = {name: p.clone() for name, p in method.named_parameters() if ".other." in name}
+    bare_trainer(max_epochs=1, num_sanity_val_steps=0).fit(method, datamodule=Digits(batch_size=64, train_part=128))
+    networks = 1 + len(getattr(method, "peers", []))
+    assert len(seen) > 1
+    for output in seen:
+        assert output.terms["auxiliary"].item() == pytest.approx(networks * 0.3 * 2 * 2.3, rel=0.3)
+    assert not any(p.equal(before[name]) for name, p in method.named_parameters() if name in before)
+
+
+def test_auxiliary_logits_of_two_halves_are_those_of_the_whole_batch():
+    method = Baseline(GoogLeNet())
+    batch = batch_of(torch.zeros(6, 1, 8, 8), torch.arange(6) % 4)
+    logits = torch.randn(6, 10)
+    expected = 0.3 * losses.cross_entropy(logits, batch.labels)
+    for rows in ([6], [2, 4], [3, 3], [1, 2, 3]):
+        method.auxiliary = {method.model: [[piece] for piece in logits.split(rows)]}
+        terms = method._with_auxiliary(StepOutput({}, logits), batch).terms
+        assert terms["auxiliary"].item() == pytest.approx(expected.item())
+    method.auxiliary = {method.model: [[logits], [logits]]}  # twice the whole batch
+    assert method._with_auxiliary(StepOutput({}, logits), batch).terms["auxiliary"] == pytest.approx(2 * expected)
+    method.auxiliary = {method.model: [[logits[:2]]]}
+    first = 0.3 * losses.cross_entropy(logits[:2], batch.labels[:2])
+    assert method._with_auxiliary(StepOutput({}, logits), batch).terms["auxiliary"] == pytest.approx(first)
+
+
+@pytest.mark.parametrize("method", [KD, BornAgain, AT])
+def test_auxiliary_classifiers_are_refused_where_labels_have_no_weight(method):
+    made = method(GoogLeNet(), hard_weight=0.0, optimizer=sgd)
+    teacher = SoftTargets(PlainNetwork(Auxiliary()))
+    with pytest.raises(InputError, match="GoogLeNet has auxiliary classifiers, which need labels: leave them out"):
+        bare_trainer(callbacks=[teacher]).fit(made, datamodule=Digits(batch_size=64, train_part=128))
+
+
+@pytest.mark.parametrize("kind", ["snip", "synflow"])
+def test_scores_of_weights_that_the_logits_do_not_depend_on(kind):
+    lottery = Lottery(rounds=0, at_start=kind, density=0.5)
+    with pytest.raises(InputError, match=rf"{kind}: the output does not depend on other.1.weight: name it in Lottery"):
+        bare_trainer(callbacks=[lottery]).fit(Baseline(GoogLeNet(), optimizer=sgd), datamodule=Digits(train_part=128))
 
 
 def test_otherwise_only_the_logits_are_used_and_that_is_said_once(capsys):

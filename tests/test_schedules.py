@@ -111,6 +111,12 @@ def test_multistep_drops_at_milestones():
     assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+def test_a_milestone_inside_an_epoch_is_reached_at_its_batch():
+    """34 of 25 batches an epoch are 1.36 epochs, but 1 + 9 / 25 is less in floating point."""
+    schedule = MultiStep([1.36])
+    assert [schedule.factor(1 + batch / 25, 8, 0.04) for batch in (8, 9)] == pytest.approx([1, 0.1])
+
+
 def test_warmup_rises_to_one():
     schedule = Constant(warmup_epochs=2)
     factors = [schedule.factor(step / 4, 10, 1 / 4) for step in range(9)]

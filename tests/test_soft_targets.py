@@ -1,5 +1,7 @@
 """The table of soft targets on disk: writing, continuing after an interruption, and refusing damaged tables."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -115,3 +117,19 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     with made.alone():
         fill(made)
     made.verify()
+
+
+def test_a_complete_table_needs_no_lock(tmp_path):
+    """It may lie in a folder that can only be read."""
+    made = table(tmp_path)
+    assert made.is_complete() is False
+    fill(made, 1)
+    assert made.is_complete() is False
+    fill(made)
+    again = SoftTargetTable(tmp_path, {"teacher": "a"}, views=2, rows=ROWS, classes=3)
+    assert again.is_complete() is True
+    again.open("r")
+    again.verify()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert again.as_tensor().shape == (2, ROWS, 3)

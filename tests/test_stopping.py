@@ -1,5 +1,6 @@
 """Runs that time, a signal or early stopping ends."""
 
+import io
 import os
 import signal
 import subprocess
@@ -10,7 +11,10 @@ from pathlib import Path
 import pytest
 from helpers import CONFIGS, assert_same_run, distill, load, start
 
+from distill_lightning import __main__ as program
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
+from distill_lightning.cli.command import DistillCommand
+from distill_lightning.training import fit as fit_module
 
 BASE = ["--config", CONFIGS / "digits" / "baseline.yaml", "--data.train_part", 300, "--data.batch_size", 50]
 BASE += ["--trainer.max_epochs", 4, "--model.network.dropout", 0.3]
@@ -133,3 +137,27 @@ def test_a_second_interrupt_ends_with_130_and_leaves_nothing_half_written(gap_s)
     assert "Traceback" not in err
     load(STEM / "run")
     assert distill("test", "--ckpt_path", STEM / "run" / "checkpoints" / "last.ckpt") == 0
+
+
+def test_a_run_is_finished_though_nobody_reads_its_last_line(monkeypatch):
+    """As in `distill fit ... | head -1`: the line of the doctor comes after the summary."""
+
+    def gone(*args):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(fit_module, "_ask_doctor", gone)
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--data.train_part", 200, "--trainer.max_epochs", 1]
+    with pytest.raises(BrokenPipeError):
+        DistillCommand(list(map(str, ["fit", *given, "--name", "piped"])))
+    assert (Path("logs/digits/baseline/piped") / "summary.json").is_file()
+
+
+def test_names_of_classes_are_printed_whatever_the_output_can_write(monkeypatch):
+    """A pipe in latin-1 does not have them."""
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    monkeypatch.setattr(program, "_end_on_signals", lambda: None)
+    monkeypatch.setattr(program, "_run", lambda args: print("\u732b", flush=True) or 0)
+    monkeypatch.setattr(program, "received", [])
+    assert program.main() == 0
+    assert written.getvalue().strip() == b"\\u732b"

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from helpers import CONFIGS, distill, fit, load, make, rows, start
 from lightning.pytorch.plugins import TorchSyncBatchNorm
 
+import distill_lightning as dl
 from distill_lightning.checkpoints import AtomicCheckpointIO
-from distill_lightning.methods.checks import depends_on_process_count
+from distill_lightning.methods.checks import depends_on_process_count, refuse_unlike_batch_norms
 from distill_lightning.models.convnet import ConvNet
 
 BASE = [
@@ -53,16 +55,54 @@ def test_a_compiled_network_saves_plain_keys_and_learns_the_same(monkeypatch):
     assert distill("test", "--ckpt_path", compiled / "checkpoints" / "last.ckpt") == 0
 
 
-def test_torchrun_starts_it():
+SLURM = {"SLURM_JOB_ID": "15207", "SLURM_JOB_NAME": "train", "SLURM_NODEID": "0", "SLURM_NNODES": "1"}
+SLURM |= {"SLURM_NODELIST": "localhost", "SLURM_LOCALID": "0"}
+
+
+@pytest.mark.parametrize("job", [{}, {**SLURM, "SLURM_NTASKS": "1", "SLURM_PROCID": "0"}], ids=["", "in a SLURM job"])
+def test_torchrun_starts_it(job):
     assert distill("fit", *BASE, *NO_NORM, "--name", "alone") == 0
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
     words = [*BASE, *NO_NORM, "--name", "together", "--trainer.devices", "2"]
-    process = start("fit", *words, program=[*torchrun, "-m", "distill_lightning"])
+    process = start("fit", *words, program=[*torchrun, "-m", "distill_lightning"], **job)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert out.count("run: logs/digits/baseline/together\n") == 2  # the first process alone speaks
     assert json.loads(Path("logs/digits/baseline/together/summary.json").read_text())["processes"] == 2
     assert_close_runs(Path("logs/digits/baseline/alone"), Path("logs/digits/baseline/together"))
+
+
+def test_a_job_with_fewer_processes_than_devices_is_refused():
+    """As an sbatch script without srun: one process would train alone, and the other devices would stand idle."""
+    process = start("fit", *BASE, "--trainer.devices", "2", **SLURM, SLURM_NTASKS="1", SLURM_PROCID="0")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "the job has started 1 processes, and the run has 2 devices" in err and "--trainer.devices 1" in err
+
+
+def test_a_task_of_a_job_may_train_alone():
+    """As several seeds under one srun: each task is a run of its own, and the first process of it."""
+    job = {**SLURM, "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "3", "SLURM_LOCALID": "3"}
+    process = start("fit", *BASE, "--trainer.devices", "1", "--name", "fourth", **job)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    run = Path("logs/digits/baseline/fourth")
+    assert f"run: {run}" in out and (run / "summary.json").is_file() and len(rows(run)) > 3
+
+
+def test_forked_processes_are_refused():
+    """They train in copies of this process, and what they have trained stays there."""
+    trainer = dl.Trainer(max_epochs=1, devices=2, accelerator="cpu", strategy="ddp_fork", logger=False)
+    with pytest.raises(dl.InputError, match="forked or spawned, as in a notebook, do not bring the trained network"):
+        trainer.fit(dl.Baseline(dl.models.LeNet300100), dl.Digits())
+
+
+def test_batch_norms_that_do_more_are_not_synchronised():
+    """torch would put a plain batch norm in their place, without the activation that they hold."""
+    timm = pytest.importorskip("timm")
+    with pytest.raises(dl.InputError, match=r"sync_batchnorm would replace bn1, a BatchNormAct2d, by a plain batch no"):
+        refuse_unlike_batch_norms(timm.create_model("mobilenetv3_small_050", num_classes=10))
+    refuse_unlike_batch_norms(timm.create_model("resnet18", num_classes=10))
 
 
 def test_two_computers_share_one_run():
@@ -110,3 +150,15 @@ def test_checkpoints_by_minutes(monkeypatch):
     steps.clear()
     assert distill("fit", *BASE, *NO_NORM, "--checkpoint.every_minutes", "1000") == 0
     assert steps == [5]
+
+
+def test_a_run_with_the_default_optimizer_is_opened_by_every_verb(capsys):
+    """Its configuration has the optimizer's class and numbers, as that of a run in Python."""
+    given = ["--model", "Baseline", "--model.network", "ConvNet", "--data", "Digits", "--data.train_part", 200]
+    assert distill("fit", *given, "--trainer.max_epochs", 1, "--trainer.enable_progress_bar", "false") == 0
+    run = Path("logs/digits/baseline/convnet-seed0")
+    optimizer = yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.SGD" and optimizer["init_args"]["lr"] == 0.1
+    assert distill("fit", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
+    assert "(finished already)" in capsys.readouterr().out
+    assert distill("lr", run, "--steps", 5) == 0

@@ -54,7 +54,7 @@ from distill_lightning.lightning_internals import dump_checkpoint
 from distill_lightning.lottery.at_start import AtStart, masks_at_start
 from distill_lightning.lottery.packing import packed, sizes
 from distill_lightning.lottery.rates import PruningRule, first_masks
-from distill_lightning.lottery.rewinding import RewindPoint, copied, put, rewind, rewind_point
+from distill_lightning.lottery.rewinding import RewindPoint, beside_network, copied, put, rewind, rewind_point
 from distill_lightning.lottery.round_files import write_round_files
 from distill_lightning.lottery.round_tests import RoundEnding, measure_round, time_network
 from distill_lightning.lottery.surroundings import (
@@ -64,7 +64,7 @@ from distill_lightning.lottery.surroundings import (
     warn,
 )
 from distill_lightning.lottery.tickets import Opened, Ticket, open_ticket
-from distill_lightning.lottery.timeline import PruningTimeline, batches_of
+from distill_lightning.lottery.timeline import PruningTimeline, batches_in_steps, batches_of
 from distill_lightning.methods.base import Method, trained_batches
 from distill_lightning.ranges import BelowOne, CountOrZero, OpenFraction
 from distill_lightning.recorded import Recorded
@@ -95,7 +95,7 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         ticket: the ticket.pt of another run, to start from.
         ticket_round: the round whose masks are taken from the ticket; the last round by default.
         weights: "rewound" takes the ticket's weights. "reinitialised" takes the initial weights of this run's seed,
-            which is the control experiment of the paper.
+            which is the control experiment of the paper; give it another seed than the search had.
         mask: "found" takes the ticket's masks, "shuffled" shuffles them within each layer, "random" draws the same
             number of weights at random from all layers.
         at_start: prunes once, before training, to ``density``, with ``rounds`` 0: "snip" by |w dL/dw| on the first
@@ -186,12 +186,15 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
 
     def _make_timeline(self, trainer: pl.Trainer, method: Method) -> PruningTimeline:
         data = method.image_data
-        per_epoch, together = trained_batches(trainer, data.samples.batches), trainer.accumulate_grad_batches
+        samples = data.samples_for(method.needs)  # not for what an earlier fit needed
+        per_epoch, together = trained_batches(trainer, samples.batches), trainer.accumulate_grad_batches
         assert trainer.max_epochs is not None
         first = trainer.max_epochs * per_epoch
         if self.length:
             first = batches_of(self.length, "length", per_epoch, together)
-        start = self.opened.step * together if self.opened and self.start_weights == "rewound" else 0
+        start = 0
+        if self.opened and self.start_weights == "rewound":
+            start = batches_in_steps(self.opened.step, per_epoch, together)
         skipped = max(start, batches_of(self.rewind_to, "rewind_to", per_epoch, together))
         if skipped >= first:
             late = self.opened is not None and skipped == start
@@ -233,6 +236,23 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.hooks = [o.register_step_post_hook(lambda *_: self._mask_weights()) for o in trainer.optimizers]
         self._bind(_method(pl_module))
+        if self.round < 0:
+            self._refuse_the_ticket_itself(_method(pl_module).model)
+
+    def _refuse_the_ticket_itself(self, network: nn.Module) -> None:
+        """Checks that a control has other initial weights than the ticket.
+
+        Raises:
+            InputError: the seed of this run gives the ticket's own.
+        """
+        if self.opened is None or self.start_weights != "reinitialised" or self.start_mask != "found":
+            return
+        parameters = dict(network.named_parameters())
+        if all(self.opened.weights[n].equal(parameters[n].detach().cpu()) for n in self.opened.masks):
+            raise InputError(
+                "Lottery.weights is reinitialised, but the seed of this run gives the ticket's own weights: give "
+                "another --seed_everything"
+            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for hook in self.hooks:
@@ -303,6 +323,7 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
                 "val_nll": value,
                 "step": self._step_in_round(trainer),
                 "weights": copied(pl_module.model.state_dict()),
+                "beside": copied(beside_network(_method(pl_module))),
             }
 
     def _done(self, trainer: pl.Trainer) -> int:

@@ -229,7 +229,8 @@ class RunCheckpoint(Recorded, Checkpoint):
         if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.due = True
         # a collective waits for the device, so on GPUs it is not run at every step
-        if trainer.strategy.root_device.type == "cpu" or trainer.global_step % AGREE_EVERY == 0:
+        at_once = trainer.world_size == 1 or trainer.strategy.root_device.type == "cpu"
+        if at_once or trainer.global_step % AGREE_EVERY == 0:
             self._agree(trainer)
         if not self.due and not self.leaving:
             return

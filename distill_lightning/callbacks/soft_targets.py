@@ -182,12 +182,15 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             "seed": data.seed if data.augment or data.mix else None,
         }
         self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(index), data.num_classes)
-        with self._alone():
-            first_decides(table.create)
-            table.open()
-            self._generate(trainer, data)
-            trainer.strategy.barrier("table filled")
-            table.open()  # again, to see what processes on other machines wrote
+        if first_decides(table.is_complete):
+            table.open("r")
+        else:
+            with self._alone():
+                first_decides(table.create)
+                table.open()
+                self._generate(trainer, data)
+                trainer.strategy.barrier("table filled")
+                table.open()  # again, to see what processes on other machines wrote
         first_decides(table.verify)
         self.teachers = Teachers([])  # the table replaces them
         self.logits = table.as_tensor().flatten(0, 1)

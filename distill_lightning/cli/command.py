@@ -33,7 +33,7 @@ from distill_lightning.cli.verbs import VERBS
 from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.lightning_internals import CommandLine
+from distill_lightning.lightning_internals import BuildingCommandLine, CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.runs import RunConfig
@@ -231,6 +231,7 @@ class DistillCommand(CommandLine):
             give_shape(config.model, shape)
         options = {k: v for k, v in self.resolved().items() if k not in NO_OPTIONS_OF_A_RUN}
         _name_by_definition(options)  # again: the parser renames what lies deeper when it writes
+        options["model"] = from_file.with_default_optimizer(options["model"])
         self.run_config = RunConfig(options, declared(options))
         self.method, self.data = named_class(config.model.class_path), data
         config.data = data  # the parser passes this object on, so that the data module is built once
@@ -320,6 +321,10 @@ class DistillCommand(CommandLine):
     ) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps, stages)
+
+
+class BuiltCommand(BuildingCommandLine, DistillCommand):
+    """Reads a command's options and builds the parts of its run. The verb is not called."""
 
 
 def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:

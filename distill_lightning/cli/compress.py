@@ -18,24 +18,23 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_lightning.cli import from_file
-from distill_lightning.cli.command import DistillCommand
+from distill_lightning.cli.command import BuiltCommand, DistillCommand
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.exporting import ExportReport, export
 from distill_lightning.exporting.opening import ENSEMBLE, Opened, open_source
 from distill_lightning.files import atomic_write, refuse_odd_name
-from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.kd import KD
 from distill_lightning.narrowing import narrowed_spec, without_channels
 from distill_lightning.runs import RunConfig
 from distill_lightning.specs import trusting
+from distill_lightning.tensor_files import write_tensors
 
 KEPT = ("optimizer", "schedule", "decay_norms_and_biases", "channels_last", "compile", "cuda_graphs")
 """Options of the teacher's method that the student gets, too."""
 STARTS = ("start_from", "start_optimizer")
 """Options that say which weights the teacher began with. The student has a beginning of its own."""
 SOFT_TARGETS = "distill_lightning.callbacks.soft_targets.SoftTargets"
-LOTTERY = "distill_lightning.callbacks.lottery.Lottery"
 EPILOG = """Other options go to `distill fit`, for example --model.network.width 8, --model.temperature 2 or
 --trainer.max_epochs 20. The student gets the teacher's data, optimizer and schedule. The table measures the exported
 files with onnxruntime: unstructured zeros change neither size nor speed, removed channels do."""
@@ -67,6 +66,9 @@ def main(args: list[str]) -> int:
     given, more = parser.parse_known_args(args)
     if given.keep is not None and not 0 < given.keep < 1:
         raise InputError(f"--keep is {given.keep}: it is the share of channels that stay, between 0 and 1")
+    for option in ("epochs", "tune_epochs"):
+        if (count := getattr(given, option)) is not None and count < 1:
+            raise InputError(f"--{option} is {count}: give 1 or more")
     if given.pictures < 1:
         raise InputError(f"--pictures is {given.pictures}: the files are compared on pictures, give 1 or more")
     if given.network is None and given.keep is None:
@@ -87,7 +89,11 @@ def compress(given: Any, more: list[str]) -> None:
     student = teacher_config(teacher, given.source, same_network=given.network is None)
     if given.network is None and "network" not in student["model"]["init_args"]:
         raise InputError(f"{given.source} is an ensemble: give --network, the class of the student")
-    student["trainer"]["max_epochs"] = given.epochs or student["trainer"].get("max_epochs")
+    if any(word.startswith(option) for word in more for option in ("--trainer.devices", "--trainer.num_nodes")):
+        raise InputError("compress trains on one device: leave trainer.devices out, or use `distill fit` and export")
+    student["trainer"] |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+    if given.epochs is not None:
+        student["trainer"]["max_epochs"] = given.epochs
     words = given.network or student["model"]["init_args"]["network"]["class_path"]
     name = given.name or f"{teacher.lineage['run'] or Path(given.source).stem}-{words.rpartition('.')[2].lower()}"
     refuse_odd_name(name, "--name")
@@ -97,7 +103,7 @@ def compress(given: Any, more: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:  # refused before anything is trained, if it cannot be exported
         rows = [("teacher", export(given.source, out=Path(folder, "teacher.onnx"), **measured(given)))]
     print(f"teacher: {given.source}", flush=True)
-    run = fitted(student, name, out / "student.yaml", [*smaller, *shared, *more])
+    run = fitted(student, name, out / "student.yaml", [*smaller, *shared, *more], given.keep)
     if given.keep is not None:
         rows.append(("student", export(run, out=out / "student.onnx", **measured(given))))
         tuned = narrowed_config(run, given, out)
@@ -151,28 +157,25 @@ def teacher_config(teacher: Opened, source: str, same_network: bool) -> dict[str
 def narrowed_config(run: Path, given: Any, out: Path) -> dict[str, Any]:
     """The configuration of a student without some channels, which starts from what is left of its weights.
 
-    The weights are in a ticket without masks, ``out/ticket.pt``.
+    The weights are in ``out/weights.pt``.
     """
     opened = open_source(run)
     if opened.spec is None:
         raise InputError(f"{run} does not describe its network: its channels cannot be removed")
     widths, weights = without_channels(opened.classifier.network, given.keep, opened.info.shape)
-    about = {"keep": given.keep, "weights_digest": opened.weights_digest}
-    out.mkdir(parents=True, exist_ok=True)
-    Ticket(weights, [{}], 0, about).save(out / "ticket.pt")
+    write_tensors(out / "weights.pt", weights)
     config = {name: value for name, value in RunConfig.read(run).options.items() if name not in STARTS}
     arguments = config["model"]["init_args"]
     rate = (arguments.get("optimizer") or {}).get("init_args") or {}
     if isinstance(rate.get("lr"), float | int):
         rate["lr"] *= given.tune_rate
     trainer = config["trainer"]
-    epochs = given.tune_epochs or max(1, (trainer.get("max_epochs") or 2) // 2)
-    start = {"class_path": LOTTERY, "init_args": {"rounds": 0, "ticket": str(out / "ticket.pt")}}
+    epochs = max(1, (trainer.get("max_epochs") or 2) // 2) if given.tune_epochs is None else given.tune_epochs
     arguments["network"] = narrowed_spec(opened.spec, widths)
-    return config | {"trainer": trainer | {"max_epochs": epochs, "callbacks": [*trainer["callbacks"], start]}}
+    return config | {"trainer": trainer | {"max_epochs": epochs}, "start_from": str(out / "weights.pt")}
 
 
-def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Path:
+def fitted(config: dict[str, Any], name: str, file: Path, more: list[str], keep: float | None = None) -> Path:
     """Runs ``distill fit`` with a configuration, or resumes it. Returns the folder of the finished run.
 
     Args:
@@ -180,6 +183,7 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Pa
         name: the name of the run.
         file: the YAML to write them to.
         more: other options of ``distill fit``.
+        keep: the share of channels that will be kept; the network is refused if they cannot be removed.
     """
     text = yaml.safe_dump({k: v for k, v in config.items() if k != "name"}, sort_keys=False)
     is_new, new_folders = not file.exists(), [f for f in (file.parent, file.parent.parent) if not f.exists()]
@@ -187,6 +191,10 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str]) -> Pa
     options = ["--config", str(file), *more, "--name", name, "--ckpt_path", "auto"]
     print(f"distill fit {' '.join(options)}", flush=True)
     try:
+        if keep is not None:  # the architecture decides, so this is known before anything is trained
+            built = BuiltCommand(["fit", *options])
+            channels, size = built.data.channels, built.data.image_size
+            without_channels(built.model.model, keep, (channels, size, size))
         command = DistillCommand(["fit", *options])
     except InputError:
         if is_new:

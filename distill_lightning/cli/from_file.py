@@ -22,12 +22,13 @@ from distill_lightning.errors import InputError
 from distill_lightning.files import is_url, printable
 from distill_lightning.initializers import Initializer
 from distill_lightning.methods.base import Method
-from distill_lightning.optimizers import FineTuning
+from distill_lightning.optimizers import DEFAULT, FineTuning, default_optimizer
 from distill_lightning.preprocessing import Preprocessing
 from distill_lightning.runs.config import WATCHERS
 from distill_lightning.schedulers import TorchSchedule
 from distill_lightning.schedules import Schedule
 from distill_lightning.specs import arguments_of, lookup, offer, parameters, refuse_untrusted
+from distill_lightning.specs.describe import Description, class_path
 
 CALLBACKS = WATCHERS | {"EarlyStopping"}
 """The callbacks of Lightning that a file may use. The others write, remove or upload files, call functions, or are base
@@ -120,6 +121,8 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
         InputError: the configuration uses a class or a value that a file may not use.
     """
     config = _without_looks(_without_url(config, where))
+    if _is_spec(config.get("model")):
+        config = config | {"model": with_default_optimizer(config["model"])}
     asked = flat(config, str(where))
     refuse_untrusted(asked, kinds(), str(where))
     for name in ("model", "data"):
@@ -127,6 +130,20 @@ def checked(config: dict[str, Any], where: Path) -> dict[str, Any]:
             raise InputError(f"{where} has no class as {name}: it is damaged, or of another program")
     _check_values(asked, where)
     return _Paths(where).kept(config)
+
+
+def with_default_optimizer(model: dict[str, Any]) -> dict[str, Any]:
+    """The specification of a method whose optimizer is the default one, with that optimizer's class and numbers.
+
+    The parser writes the name of the function that makes it, which a file may not name.
+
+    Args:
+        model: the specification, plain data.
+    """
+    arguments = model.get("init_args")
+    if not isinstance(arguments, dict) or arguments.get("optimizer") != class_path(default_optimizer):
+        return model
+    return model | {"init_args": arguments | {"optimizer": Description().of(DEFAULT, "optimizer")}}
 
 
 def _without_url(config: dict[str, Any], where: Path) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def main(args: list[str], build: Callable[[list[str]], Parts], resolve: Resolve)
     members = []
     for number, one in enumerate(options):
         quiet = ["--trainer.enable_progress_bar", "false"] * (number > 0)  # the first bar shows the pace of all
-        parts = build([*common, *one, *quiet])
+        parts = build(["--trainer.devices", "1", *common, *one, *quiet])
         members.append((parts, ProcessState()))
     before = ProcessState()
     outcomes = fit_together(members, given.ckpt_path)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -62,5 +63,12 @@ def cache_file(store: Store, names: Sequence[str], form: Sequence[str | int], ca
 
 
 def default_cache() -> Path:
-    """The folder for decoded pictures in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "distill_lightning"
+    """The folder for decoded pictures in the user's cache folder ($XDG_CACHE_HOME, or ~/.cache); for a user without a
+    home, as in some containers, in the folder for temporary files.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "distill_lightning"
+    try:
+        return Path.home() / ".cache" / "distill_lightning"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / "distill_lightning"

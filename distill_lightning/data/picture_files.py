@@ -126,7 +126,7 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
     def __init__(self, pictures: Pictures, workers: int, skip: bool = False) -> None:
         self.pictures, self.workers, self.skip = pictures, workers, skip
         self.shape = (pictures.channels, pictures.size, pictures.size)
-        self.device = torch.device("cpu")
+        self.device, self.pins = torch.device("cpu"), False
         self.bad: dict[int, str] = {}
         """The positions of pictures that could not be decoded so far, with what is wrong with them."""
         self.on_bad: Callable[[], None] | None = None
@@ -149,7 +149,8 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
             return None, error.kind
 
     def on(self, device: torch.device) -> "FileSource":
-        """Itself: the files stay on disk."""
+        """Itself: the files stay on disk. Pictures for a GPU come in pinned memory."""
+        self.pins = device.type == "cuda"
         return self
 
     def stream(
@@ -178,7 +179,7 @@ class FileSource(Dataset[tuple[Tensor | None, str]]):
             batch_sampler=Requests(),
             num_workers=self.workers,
             collate_fn=self._stack,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pins,
             generator=torch.Generator(),  # otherwise DataLoader draws from the global generator
         )
         try:

@@ -30,6 +30,7 @@ def cross_entropy(
             (Szegedy et al. 2016, section 7, with the uniform prior).
         class_weights: w, (K,), 0 or more; 1 by default.
     """
+    target = target.detach()
     if class_weights is not None:
         each = F.cross_entropy(logits, target, class_weights, reduction="none", label_smoothing=label_smoothing)
         return each.mean()

@@ -142,7 +142,14 @@ def vid(predicted: Tensor, teacher_features: Tensor, raw_variance: Tensor) -> Te
         predicted: mu(f), the prediction of g from the student's features, (B, C, H, W).
         teacher_features: g, (B, C, H, W).
         raw_variance: a, (C,).
+
+    Raises:
+        ValueError: mu(f) and g have other shapes.
     """
+    if predicted.shape != teacher_features.shape:
+        raise ValueError(
+            f"the maps are {tuple(predicted.shape)} and {tuple(teacher_features.shape)}: they must be alike"
+        )
     variance = (F.softplus(raw_variance) + 1e-5)[:, None, None]
     return ((predicted - teacher_features.detach()).square() / variance + variance.log()).mean() / 2
 

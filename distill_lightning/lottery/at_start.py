@@ -75,11 +75,11 @@ def snip(network: nn.Module, names: Masks, batch: Batch) -> dict[str, Tensor]:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.train()
-    images, labels = batch.images[: batch.num_new], batch.labels[: batch.num_new]
-    loss = batch.weight * F.cross_entropy(main_output(network(images)).float(), labels)
+    images, targets = batch.images[: batch.num_new], batch.targets[: batch.num_new]
+    loss = batch.weight * F.cross_entropy(main_output(network(images)).float(), targets)
     parameters = dict(network.named_parameters())
     weights = [parameters[name] for name in names]
-    gradients = torch.autograd.grad(loss, weights)
+    gradients = _gradients(loss, dict(zip(names, weights, strict=True)), "snip")
     scores = [(w.detach() * sum_over_processes(g)).abs().cpu() for w, g in zip(weights, gradients, strict=True)]
     return _finite(dict(zip(names, scores, strict=True)), "snip")
 
@@ -102,9 +102,24 @@ def synflow(network: nn.Module, masks: Masks, shape: tuple[int, ...]) -> dict[st
                 parameter.mul_(masks[name])
     weights = [parameters[name] for name in masks]
     flow = main_output(network(torch.ones(1, *shape, dtype=torch.float64))).sum()
-    gradients = torch.autograd.grad(flow, weights)
+    gradients = _gradients(flow, dict(zip(masks, weights, strict=True)), "synflow")
     scores = [w.detach() * g for w, g in zip(weights, gradients, strict=True)]
     return _finite(dict(zip(masks, scores, strict=True)), "synflow")
+
+
+def _gradients(score: Tensor, weights: dict[str, Tensor], kind: str) -> list[Tensor]:
+    """The gradients of a score, by weight.
+
+    Raises:
+        InputError: the output does not depend on a weight, as on those of auxiliary classifiers.
+    """
+    gradients = torch.autograd.grad(score, list(weights.values()), allow_unused=True)
+    unused = next((name for name, gradient in zip(weights, gradients, strict=True) if gradient is None), None)
+    if unused is not None:
+        raise InputError(
+            f"Lottery.at_start is {kind}: the output does not depend on {unused}: name it in Lottery.leave_out"
+        )
+    return list(gradients)
 
 
 def _finite(scores: dict[str, Tensor], kind: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from distill_lightning import masks as masking
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.lottery.packing import latencies
-from distill_lightning.lottery.rewinding import copied, put
+from distill_lightning.lottery.rewinding import beside_network, copied, put
 from distill_lightning.methods.base import Method
 
 
@@ -65,7 +65,10 @@ def measure_round(
         put(network.state_dict(), best["weights"])
         if loader is not None:
             row |= {f"early_stop_test_{k}": v for k, v in method.measure(loader, limit).items()}
+        beside = copied(beside_network(method))
+        put(beside_network(method), best["beside"])  # what is written is of one step
         write_best()
+        put(beside_network(method), beside)
         put(network.state_dict(), last)
     row |= {f"density_{name}": masking.density({name: mask}) for name, mask in ending.masks.items()}
     row["dead_layers"] = sum(not mask.any() for mask in ending.masks.values())

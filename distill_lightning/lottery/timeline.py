@@ -99,4 +99,14 @@ def batches_of(words: str, name: str, batches_per_epoch: int, batches_per_step: 
     match = re.fullmatch(r"(\d+(?:\.\d+)?) (step|epoch)s?", words)
     if not match or (match[2] == "step" and "." in match[1]):
         raise InputError(f'Lottery.{name} is "{words}": give words like "500 steps" or "2 epochs"')
-    return int(match[1]) * batches_per_step if match[2] == "step" else round(float(match[1]) * batches_per_epoch)
+    if match[2] == "step":
+        return batches_in_steps(int(match[1]), batches_per_epoch, batches_per_step)
+    return round(float(match[1]) * batches_per_epoch)
+
+
+def batches_in_steps(steps: int, batches_per_epoch: int, batches_per_step: int) -> int:
+    """The number of batches after a number of optimizer steps from the start of an epoch; see
+    ``PruningTimeline.steps``.
+    """
+    epochs, rest = divmod(steps, -(-batches_per_epoch // batches_per_step))
+    return epochs * batches_per_epoch + rest * batches_per_step

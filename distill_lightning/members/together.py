@@ -188,7 +188,7 @@ def refuse_unlike_runs(members: Sequence[Parts]) -> None:
             option = "cuda_graphs" if parts.method.cuda_graphs else "compile"
             raise InputError(f"model.{option} is for one network: leave it out for members side by side")
         if parts.trainer.world_size > 1:
-            raise InputError("members side by side share one device: leave trainer.devices out")
+            raise InputError("members side by side share one device: give --trainer.devices 1")
     for what in OF_ALL:
         if len(given := {str(parts.config.options["trainer"].get(what)) for parts in members}) > 1:
             raise InputError(f"members side by side have one trainer.{what}: {' and '.join(sorted(given))}")

@@ -9,7 +9,7 @@ the epoch.
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -33,6 +33,7 @@ from distill_lightning.methods.checks import (
     refuse_misfit,
     refuse_small_auxiliary,
     refuse_small_batches,
+    refuse_unlike_batch_norms,
     refuse_untrainable,
     warn_of_other_activations,
     warn_of_softmax,
@@ -42,8 +43,15 @@ from distill_lightning.methods.foreign_callbacks import SET_RATES, refuse_foreig
 from distill_lightning.methods.insights import first_pictures, show_preprocessing
 from distill_lightning.methods.memory import Memory
 from distill_lightning.methods.optimization import Optimization
-from distill_lightning.methods.plain_batches import TrainerTimeline, as_batch, refuse_endless, refuse_unmet
+from distill_lightning.methods.plain_batches import (
+    TrainerTimeline,
+    as_batch,
+    refuse_endless,
+    refuse_labels,
+    refuse_unmet,
+)
 from distill_lightning.models.activations import replace_activations
+from distill_lightning.models.outputs import auxiliary_weight
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import FineTuning, default_optimizer
 from distill_lightning.ranges import Finite
@@ -163,9 +171,16 @@ class Method(Evaluated, ABC):
 
     @staticmethod
     def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of logits (B, K) with the labels or mixed labels; mean over the rows that have labels."""
-        rows = batch.labelled
-        return losses.cross_entropy(logits[rows], batch.targets[rows], class_weights=batch.class_weights)
+        """Cross-entropy with the labels or mixed labels; mean over the rows that have labels, 0 if none has.
+
+        Args:
+            logits: (B, K); or (R, K), of the first R rows of the batch alone.
+            batch: the batch.
+        """
+        targets = batch.targets[batch.labelled][: len(logits)]
+        if not len(targets):
+            return logits.new_zeros(())
+        return losses.cross_entropy(logits[: len(targets)], targets, class_weights=batch.class_weights)
 
     @staticmethod
     def teacher_logits(batch: Batch) -> Tensor:
@@ -181,11 +196,13 @@ class Method(Evaluated, ABC):
     # Before training
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Adds no callbacks. It checks those of the trainer, before their own ``setup``.
+        """Adds no callbacks. It checks those of the trainer, before their own ``setup``, and puts the teacher's first:
+        others may ask for it in their ``setup``.
 
         Raises:
             InputError: see ``refuse_foreign``.
         """
+        self.trainer.callbacks.sort(key=lambda callback: not isinstance(callback, TeacherGiver))  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit":
             refuse_foreign(map(type, self.trainer.callbacks), SET_RATES)  # type: ignore[attr-defined]
         return []
@@ -236,6 +253,8 @@ class Method(Evaluated, ABC):
             self._find_givers(data)
             needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
             refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
+            if synchronises_batch_norm(self.trainer):
+                refuse_unlike_batch_norms(self)
             self.initialise()
             self.build_once(data.info)
             self.optimization.freeze(self.model)
@@ -430,7 +449,10 @@ class Method(Evaluated, ABC):
         """
         position = self.position(batch_idx)
         self._start_step(position)
-        batch = self.with_teacher(as_batch(batch))
+        batch = as_batch(batch)
+        if self.plain_batches:
+            refuse_labels(batch, self.needs, type(self).__name__)
+        batch = self.with_teacher(batch)
         batch = batch._replace(images=self.preprocessed(batch.images))  # after the teacher, which has its own
         output = self.training_loss(batch, position)
         if not isinstance(output, StepOutput):
@@ -451,16 +473,16 @@ class Method(Evaluated, ABC):
 
     def _with_auxiliary(self, output: StepOutput, batch: Batch) -> StepOutput:
         """Adds the loss of auxiliary classifiers, for networks whose authors train with them (``models.outputs``)."""
-        if not self.auxiliary:
-            return output
-        # a method may also call the network for other rows than those of the batch, which have no labels here
-        losses_of = [
-            self.cross_entropy(logits, batch) for logits in self.auxiliary if len(logits) == len(batch.targets)
+        kept, self.auxiliary = self.auxiliary, {}
+        of_classifiers = [
+            auxiliary_weight(network) * self.cross_entropy(logits, batch)
+            for network, calls in kept.items()
+            for pieces in zip(*calls, strict=True)
+            for logits in _whole(pieces, len(batch.targets))
         ]
-        self.auxiliary = []
-        if not losses_of:
+        if not of_classifiers:
             return output
-        term: Tensor = self.auxiliary_weight * sum(losses_of)  # type: ignore[assignment]
+        term: Tensor = sum(of_classifiers)  # type: ignore[assignment]
         return StepOutput(output.terms | {"auxiliary": term}, output.logits)
 
     def with_teacher(self, batch: Batch) -> Batch:
@@ -477,7 +499,7 @@ class Method(Evaluated, ABC):
             if self.device.type == "cuda":
                 torch.cuda.manual_seed(seed)
         assert self.timeline is not None
-        self.optimization.hold(self.model, position.epoch)
+        self.optimization.hold(self.model, int(position.schedule_epoch))
         optimizer = trainer.optimizers[0]
         self.optimization.set_rates(optimizer, position, self.timeline, trainer.current_epoch, trainer.global_step)
 
@@ -587,6 +609,25 @@ class Method(Evaluated, ABC):
 def trained_batches(trainer: pl.Trainer, batches: int) -> int:
     """The number of training batches in an epoch, given ``batches`` in the data and ``limit_train_batches``."""
     return limited(batches, trainer.limit_train_batches)
+
+
+def _whole(pieces: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
+    """Puts the outputs of successive calls of a network together.
+
+    Args:
+        pieces: the outputs, (R, K) each, of rows of the batch in their order.
+        rows: the number of rows in the batch.
+
+    Yields:
+        The output for all rows of the batch, or for its first rows if there are no more.
+    """
+    together: list[Tensor] = []
+    for piece in pieces:
+        if together and sum(map(len, together)) + len(piece) > rows:
+            yield torch.cat(together)
+            together = []
+        together.append(piece)
+    yield torch.cat(together)
 
 
 def _is_object(value: Any) -> bool:

@@ -15,7 +15,7 @@ from distill_lightning.data.loaders import refuse_none_left
 from distill_lightning.distributed import say
 from distill_lightning.errors import InputError
 from distill_lightning.models.activations import other_activations
-from distill_lightning.models.outputs import AUXILIARY, dry_pictures, input_type, main_output
+from distill_lightning.models.outputs import auxiliary_weight, dry_pictures, input_type, main_output
 from distill_lightning.seeds import BUILD, run_seed, seed_for
 
 
@@ -73,13 +73,29 @@ def refuse_untrainable(method: nn.Module, network: nn.Module) -> None:
         raise InputError(f"all parameters of {name} are frozen (requires_grad is false): there is nothing to train")
 
 
+def refuse_unlike_batch_norms(module: nn.Module) -> None:
+    """Checks that sync_batchnorm changes no batch norm that does more than that: it would put torch's own in its place,
+    as of those of timm that hold an activation, too.
+
+    Raises:
+        InputError: there is one.
+    """
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and type(layer) not in plain:
+            raise InputError(
+                f"trainer.sync_batchnorm would replace {name}, a {type(layer).__name__}, by a plain batch norm: "
+                "leave it out"
+            )
+
+
 def refuse_small_auxiliary(network: nn.Module, data: ImageData) -> None:
     """Checks that the auxiliary classifiers of a network, which it uses in training only, can take the pictures.
 
     Raises:
         InputError: they cannot.
     """
-    if type(network).__name__ not in AUXILIARY or not getattr(network, "aux_logits", False):
+    if not auxiliary_weight(network):
         return
     copied = copy.deepcopy(network).train()
     try:

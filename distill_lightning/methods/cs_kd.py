@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from distill_lightning.losses import cross_entropy, kd
+from distill_lightning.losses import kd
 from distill_lightning.methods.base import Method
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
@@ -51,6 +51,5 @@ class CSKD(Method):
         with torch.no_grad():
             of_partners = self(batch.images[n:])
         soft = kd(logits, of_partners, temperature=self.temperature)
-        ce = cross_entropy(logits, batch.labels[:n], class_weights=batch.class_weights)
-        terms = {"ce": ce, "class": self.weight * soft}
+        terms = {"ce": self.cross_entropy(logits, batch), "class": self.weight * soft}
         return StepOutput(terms, logits)

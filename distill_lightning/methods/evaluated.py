@@ -16,7 +16,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.evaluation import METRICS, Evaluation
 from distill_lightning.lightning_internals import LeanModule
 from distill_lightning.methods.plain_batches import as_batch
-from distill_lightning.models.outputs import AUXILIARY, auxiliary_outputs, in_full, main_output
+from distill_lightning.models.outputs import auxiliary_outputs, auxiliary_weight, in_full, main_output
 from distill_lightning.recorded import Recorded
 from distill_lightning.values import NO_LABEL, Batch
 
@@ -41,8 +41,8 @@ class Evaluated(Recorded, LeanModule):
         self.evaluation: Evaluation | None = None
         self.calibration: dict[str, list[float]] = {}
         """The ``Evaluation.calibration`` of the last test."""
-        self.auxiliary: list[Tensor] = []
-        """The logits of auxiliary classifiers in the current training step."""
+        self.auxiliary: dict[nn.Module, list[list[Tensor]]] = {}
+        """The logits of the auxiliary classifiers of networks in the current training step, for each call."""
         self._said_main = False
         self.confusion: list[list[int]] = []
         """The ``Evaluation.confusion`` of the last test."""
@@ -63,7 +63,6 @@ class Evaluated(Recorded, LeanModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = network.to(memory_format=self.memory_format) if channels_last else network
         self.compiled, self.cuda_graphs = compile or cuda_graphs, cuda_graphs
-        self.auxiliary_weight = AUXILIARY.get(type(network).__name__, 0.0)
         # the compiled network is called, but only the original one is registered, so that the state dict keeps its keys
         self._called = Unregistered(self.as_called(network))
         self.network_is_set(network)
@@ -88,19 +87,20 @@ class Evaluated(Recorded, LeanModule):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) for pictures (B, C, H, W), in float32, or in float64 if the network computes in it."""
         output = self._called.module(images.contiguous(memory_format=self.memory_format))
-        if not isinstance(output, Tensor):
-            output = self._main_of(output)
+        output = self.main_of(output, self.model)
         # a CUDA graph writes its next output to the same place, and a method may keep logits, as DLB does
         return in_full(output.clone() if self.cuda_graphs else output)
 
-    def _main_of(self, output: Any) -> Any:
-        """The logits among several outputs. In a training step, the auxiliary ones are kept until its loss is added."""
-        if not self.auxiliary_weight:
+    def main_of(self, output: Any, network: nn.Module) -> Any:
+        """The logits in the output of a network. In a training step, those of auxiliary classifiers are kept."""
+        if isinstance(output, Tensor):
+            return output
+        if not auxiliary_weight(network):
             if not self._said_main:
-                say(f"{type(self.model).__name__} returns a {type(output).__name__}: only its logits are used")
+                say(f"{type(network).__name__} returns a {type(output).__name__}: only its logits are used")
             self._said_main = True
         elif self.training and torch.is_grad_enabled():
-            self.auxiliary += map(in_full, auxiliary_outputs(output))
+            self.auxiliary.setdefault(network, []).append([*map(in_full, auxiliary_outputs(output))])
         return main_output(output)
 
     @property

@@ -140,6 +140,8 @@ class FeatureTaught(Taught):
             raise InputError(f"{name} reads layers that fine_tuning may freeze: leave fine_tuning out")
         self.get_ready(givers[0], data)
         layers = layers_of(self.model, self.student_layers)
+        if not layers:
+            raise InputError(f"{name}.layers is an empty list: give one layer or more, or leave it out")
         shapes = layer_shapes(self.model, layers, shape)
         of_teacher = givers[0].watch(self.layers_of_teacher, shape, self.batch_statistics)
         if len(shapes) != len(of_teacher):
@@ -179,7 +181,7 @@ class FeatureTaught(Taught):
         terms |= self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
-        return StepOutput(terms, logits)
+        return StepOutput(terms, logits[: batch.num_new])
 
 
 def through(layer: nn.Module, features: Tensor) -> Tensor:

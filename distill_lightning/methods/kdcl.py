@@ -66,7 +66,6 @@ class KDCL(WithPeers):
         """The terms ``ce_i`` (labels) for each network, and ``group`` (the group's soft targets, all networks)."""
         labels = batch.labels[: batch.num_new]
         logits = self.logits_of_all(batch.images.split(batch.num_new))
-        of_labels = [losses.cross_entropy(z, labels, class_weights=batch.class_weights) for z in logits]
-        terms = {f"ce_{number}": term for number, term in enumerate(of_labels)}
+        terms = {f"ce_{number}": self.cross_entropy(z, batch) for number, z in enumerate(logits)}
         terms["group"] = self.weight * losses.kdcl(logits, labels, temperature=self.temperature, target=self.target)
         return StepOutput(terms, logits[0])

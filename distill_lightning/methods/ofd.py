@@ -24,6 +24,7 @@ State between steps: none. The adapters are in the checkpoint, under ``adapters.
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
@@ -67,7 +68,7 @@ class OFD(FeatureTaught):
         if plain := next((layer for layer in layers if not layer.endswith(BEFORE)), None):
             raise InputError(f"OFD needs the teacher's features before the ReLU: give {plain}{BEFORE}, not {plain}")
         norms = [norm_before_relu(teacher, layer, shape) for layer in layers]
-        self.margins = [ofd_margins(norm.weight, norm.bias) for norm in norms]
+        self.margins = [margins_of(norm) for norm in norms]
 
     def make_adapters(
         self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]
@@ -92,3 +93,11 @@ def connector(channels: int, of_teacher: int) -> nn.Module:
     convolution = nn.Conv2d(channels, of_teacher, 1, bias=False)
     nn.init.normal_(convolution.weight, 0.0, (2 / of_teacher) ** 0.5)
     return nn.Sequential(convolution, nn.BatchNorm2d(of_teacher))
+
+
+def margins_of(norm: nn.BatchNorm2d) -> Tensor:
+    """The margins of features after a batch norm, (C,). Without a weight and a bias, these are 1 and 0."""
+    weight, bias = norm.weight, norm.bias
+    if weight is None:
+        weight, bias = torch.ones(norm.num_features), torch.zeros(norm.num_features)
+    return ofd_margins(weight, bias)

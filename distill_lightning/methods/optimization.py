@@ -123,6 +123,12 @@ class Optimization:
             raise InputError("fine_tuning.rate_after_head needs a schedule of this program, such as Cosine")
         steps = epochs * math.ceil(batches / accumulated) if math.isfinite(batches) else 0
         self._scheduler = self.schedule.start(optimizer, epochs, steps)
+        multiplied = {group.get("lr_mult", 1.0) for group in optimizer.param_groups}
+        if len(multiplied) > 1 and len({group["lr"] for group in optimizer.param_groups}) == 1:
+            raise InputError(
+                "fine_tuning gives layers rates of their own, and model.schedule sets one for all: give a schedule of "
+                "this program, such as OneCycle"
+            )
         monitor = self._scheduler.monitor
         if monitor is not None and monitors is not None and monitor not in monitors:
             raise InputError(f"ReduceLROnPlateau monitors {monitor}: {give_one_of(monitors)}")
@@ -171,7 +177,7 @@ class Optimization:
         assert isinstance(self.schedule, Schedule)
         factor = self.schedule.factor(position.schedule_epoch, position.epochs, 1 / timeline.batches_per_epoch)
         if self.fine_tuning is not None:
-            factor *= self.fine_tuning.rate_factor(position.epoch)
+            factor *= self.fine_tuning.rate_factor(int(position.schedule_epoch))
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
 

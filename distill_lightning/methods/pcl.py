@@ -118,10 +118,9 @@ class PCL(Branched):
         means = self.mean_logits(batch.images, position.step)
         logits, _ = self.logits_of_branches(batch.images)
         joined = torch.cat([hook.take() for hook in (self.pooled, *self.of_others)], 1)
-        group, targets = in_full(self.group(joined)), batch.targets[: batch.num_new]
-        of_labels = [losses.cross_entropy(z, targets, class_weights=batch.class_weights) for z in (*logits, group)]
-        terms = {f"ce_{m}": term for m, term in enumerate(of_labels[:-1])}
-        terms["ce_group"] = of_labels[-1]
+        group = in_full(self.group(joined))
+        terms = {f"ce_{m}": self.cross_entropy(z, batch) for m, z in enumerate(logits)}
+        terms["ce_group"] = self.cross_entropy(group, batch)
         weight = losses.ramp(position.epoch, self.ramp_epochs)
         terms["soft"] = weight * losses.pcl(logits, group, means, temperature=self.temperature)
         return StepOutput(terms, logits[0])

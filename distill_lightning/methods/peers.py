@@ -10,7 +10,7 @@ from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.checks import refuse_misfit
-from distill_lightning.models.outputs import in_full, main_output
+from distill_lightning.models.outputs import in_full
 from distill_lightning.networks import Network, maker, with_shape
 
 ALIKE = "give classes alone, or networks alone"
@@ -77,6 +77,8 @@ class WithPeers(Method):
             views: normalised pictures, (B, C, H, W), for each network.
         """
         first, *others = views
-        of_peers = zip(self.peers, others, strict=True)
-        layout = self.memory_format
-        return [self(first), *(in_full(main_output(peer(x.contiguous(memory_format=layout)))) for peer, x in of_peers)]
+        of_peers = [
+            in_full(self.main_of(peer(images.contiguous(memory_format=self.memory_format)), peer))
+            for peer, images in zip(self.peers, others, strict=True)
+        ]
+        return [self(first), *of_peers]

@@ -66,8 +66,27 @@ def as_batch(given: Any) -> Batch:
         raise InputError(f"a batch is a {what}: expected (images, labels) with images of shape (B, C, H, W)")
     unknown = torch.full((len(images),), NO_LABEL, device=images.device)
     if labels is None or labels.ndim == 1:
-        return Batch(images, unknown if labels is None else labels.long(), unknown, len(images))
+        if labels is None:
+            return Batch(images, unknown, unknown, 0, num_unlabelled=len(images))
+        return Batch(images, labels.long(), unknown, len(images))
     return Batch(images, labels.argmax(1), unknown, len(images), label_probs=labels.float())
+
+
+def refuse_labels(batch: Batch, needs: BatchNeeds, method: str) -> None:
+    """Checks that a method can learn from the labels of a plain batch.
+
+    Args:
+        batch: the batch.
+        needs: the requirements of the method.
+        method: its name.
+
+    Raises:
+        InputError: it needs labels, and there are none; or it needs the label of one class, and they are distributions.
+    """
+    if batch.num_unlabelled and not needs.allows_unlabelled:
+        raise InputError(f"{method} needs labels, and a batch has pictures alone: give (images, labels)")
+    if batch.label_probs is not None and not needs.allows_mixing:
+        raise InputError(f"{method} needs a label of one class for each picture, and a batch has distributions (B, K)")
 
 
 def refuse_endless(schedule: Any, timeline: Timeline) -> None:

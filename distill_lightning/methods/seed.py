@@ -66,8 +66,8 @@ class SEED(FeatureTaught):
             local term the first alone.
         teacher_layers: those of the teacher, likewise. Tokens of a vision transformer are a map.
         local_weight: w_local, the weight of the places of a picture.
-        queue_length: M, the number of pictures in the queue, at least those of a batch. By default between a quarter
-            and a half of the training pictures, at most 8,192.
+        queue_length: M, the number of pictures in the queue, at least those of a batch. By default at least a
+            fifth of the training pictures, at most all of them and at most 8,192.
         student_temperature: T_s.
         teacher_temperature: T_t.
         hard_weight: the weight of the labels.
@@ -109,12 +109,8 @@ class SEED(FeatureTaught):
         """Reads the form of the features of both networks, and the length of the queue.
 
         Raises:
-            InputError: the queue is shorter than a batch, or the network learns from labels in another way.
+            InputError: the queue is shorter than a batch.
         """
-        if not self.uses_classifier and self.auxiliary_weight and getattr(self.model, "aux_logits", False):
-            raise InputError(
-                f"{type(self.model).__name__} has auxiliary classifiers, which need labels: leave them out"
-            )
         teacher, _ = giver.copy_of_teacher(data.info.shape)
         self._forms = Form.of(self.model), Form.of(teacher)
         length = self.queue_length
@@ -153,9 +149,10 @@ class SEED(FeatureTaught):
         """
         super().check_networks(data)
         if self.trainer.state.fn == "fit" and not self.uses_classifier:
-            self._untrained = unreached(self.model, self.student_layers, data.info.shape)
-            for parameter in self._untrained:
+            unreachable = unreached(self.model, self.student_layers, data.info.shape)
+            for parameter in unreachable:
                 parameter.requires_grad_(False)
+            self._untrained += unreachable  # Lottery asks for the check, too
 
     def teardown(self, stage: str) -> None:
         """See Method."""

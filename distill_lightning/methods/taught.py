@@ -3,8 +3,10 @@
 from typing import Any
 
 from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.methods.base import Method
+from distill_lightning.models.outputs import auxiliary_weight
 from distill_lightning.networks import Network
 from distill_lightning.teachers import Teachers, TrainedNetwork, as_list
 from distill_lightning.values import Batch, BatchNeeds, TeacherOutput
@@ -28,6 +30,8 @@ class Taught(Method):
     """
 
     needs = BatchNeeds(teacher_logits=True)
+    hard_weight: float = 1.0
+    """The weight of the labels in the loss."""
 
     def __init__(
         self,
@@ -56,8 +60,25 @@ class Taught(Method):
             raise InputError(f"{name}.soft_weight and {name}.hard_weight are both 0: one of them must be above 0")
         self.soft_weight, self.hard_weight = soft_weight, hard_weight
 
+    def check_networks(self, data: ImageData) -> None:
+        """See Method.
+
+        Raises:
+            InputError: see Method; or the labels have no weight, and auxiliary classifiers would learn from them.
+        """
+        super().check_networks(data)
+        if self.trainer.state.fn == "fit":
+            self._refuse_auxiliary()
+
+    def _refuse_auxiliary(self) -> None:
+        if not self.hard_weight and auxiliary_weight(self.model):
+            raise InputError(
+                f"{type(self.model).__name__} has auxiliary classifiers, which need labels: leave them out"
+            )
+
     def find_plain_teacher(self) -> None:
         """Opens the teacher that the method asks itself."""
+        self._refuse_auxiliary()
         if not self.teachers:
             raise InputError(f"{type(self).__name__} needs a teacher: give it one, as teacher=network")
         if self.needs.teacher_members and len(self.teachers) < 2:

@@ -17,6 +17,11 @@ AUXILIARY = {"GoogLeNet": 0.3, "Inception3": 0.4}
 al. 2014, arXiv:1409.4842, section 5), Inception-v3 (its authors' TensorFlow code)."""
 
 
+def auxiliary_weight(network: nn.Module) -> float:
+    """The weight of the loss of a network's auxiliary classifiers; 0 if none are trained."""
+    return AUXILIARY.get(type(network).__name__, 0.0) if getattr(network, "aux_logits", True) else 0.0
+
+
 def main_output(output: Any) -> Any:
     """The logits in what a network returned; what it returned itself if there is no tensor to be found."""
     if isinstance(output, Tensor):

@@ -16,6 +16,10 @@ from distill_lightning.environment import OF_STUDY
 PROGRAM = (sys.executable, "-m", "distill_lightning")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Environment variables for the number of threads. dask sets them to 1 in the processes of its workers."""
+OF_LAUNCHERS = (
+    "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZE",
+)  # fmt: skip
+"""Environment variables that count the processes of a job, which are those of the study's workers, not of its runs."""
 _users: Counter[str] = Counter()
 """How many runs of this process use each GPU."""
 _lock = threading.Lock()
@@ -71,7 +75,7 @@ def start(arguments: tuple[str, ...], folder: Path, log: Path, env: Mapping[str,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={name: value for name, value in os.environ.items() if name not in THREADS}
+            env={name: value for name, value in os.environ.items() if name not in (*THREADS, *OF_LAUNCHERS)}
             | {OF_STUDY: str(os.getpid()), **env},
         )
         return StartedRun(process, log, log_start)

@@ -147,12 +147,13 @@ def _finish(parts: Parts, run: Run, config: RunConfig, board: TensorBoard, lates
     summary = summarise(parts, config, latest)
     outcome = {tag: value for tag, value in latest.items() if tag.partition("/")[0] in ("val", "test")}
     board.log_outcome(config.settings(), outcome)
-    if method.trains and parts.config.options.get("doctor", True):
-        _ask_doctor(run, board, trainer.global_step)
     board.save()
     if method.confusion:
         write_confusion(run.folder, parts.data.class_names, method.confusion)
     write_summary(run.summary, summary)
+    # the run is finished now, even if nobody can read the line
+    if method.trains and parts.config.options.get("doctor", True):
+        _ask_doctor(run, board, trainer.global_step)
 
 
 def _after_input_error(parts: Parts, run: Run, error: InputError | None, is_new: bool) -> None:
@@ -172,8 +173,9 @@ def _ask_doctor(run: Run, board: TensorBoard, step: int) -> None:
     """Says in a line what the curves show, here and in TensorBoard. It is silent where that would be a guess."""
     for _, found in examine([run.metrics.parent]):
         if found.sure >= LIKELY:
-            print(f"doctor: {found.line}", flush=True)
             board.experiment.add_text("doctor", found.line, step)
+            board.save()
+            print(f"doctor: {found.line}", flush=True)
 
 
 def _say(trainer: pl.Trainer, line: str) -> None:

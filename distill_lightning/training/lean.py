@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import Callback, ProgressBar, Timer
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import PassThroughProfiler
@@ -19,6 +20,7 @@ from distill_lightning.callbacks.progress import progress
 from distill_lightning.callbacks.run_checkpoint import RunCheckpoint
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import AtomicCheckpointIO
+from distill_lightning.distributed import number_alone
 from distill_lightning.errors import InputError
 from distill_lightning.lightning_internals import ShortSteps
 from distill_lightning.methods.base import Method
@@ -67,6 +69,8 @@ class LeanTrainer(pl.Trainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        if self.world_size == 1:  # Lightning believes the environment, as of a task of a SLURM job that trains alone
+            number_alone()
         ShortSteps(self)
         callbacks: list[Callback] = self.callbacks  # type: ignore[has-type]
         limits = [timer.time_remaining() for timer in callbacks if isinstance(timer, Timer)]
@@ -105,7 +109,8 @@ def equip(options: Mapping[str, Any], method: Method, shows_progress: bool = Tru
     """
     checkpoint_io = AtomicCheckpointIO()
     plugins: list[Any] = [checkpoint_io]
-    if SLURMEnvironment.detect():
+    # torchrun may start the processes of a SLURM job; then it numbers them
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # its handler saves in the middle of a step
     callbacks: list[Callback] = listed(options.get("callbacks"))
     if isinstance(method, Taught) and method.teachers:

@@ -26,8 +26,9 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
         decide: chooses the run. It is called in the first process only.
 
     Raises:
-        InputError: ``decide`` raised it; there are several machines whose processes no launcher has started; or an
-            earlier fit of this script had another number of processes.
+        InputError: ``decide`` raised it; there are several machines whose processes no launcher has started; an
+            earlier fit of this script had another number of processes; a launcher has started other processes than the
+            options ask for; or the processes would be forked or spawned.
     """
     there, is_first_fit = process_count(), next(_fits) == 0
     chosen = os.environ.pop(CHILD, None)  # not for a later fit of the same script
@@ -38,6 +39,17 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
         raise InputError(
             f"the {there} processes of an earlier fit all run this one, which is for {trainer.world_size}: give all "
             "fits as many devices, or use a script for each"
+        )
+    if trainer.world_size != (wanted := trainer.num_devices * trainer.num_nodes):
+        raise InputError(
+            f"the job has started {trainer.world_size} processes, and the run has {wanted} devices: start the job with "
+            f"as many tasks (srun), or give --trainer.devices {max(1, trainer.world_size // trainer.num_nodes)}"
+        )
+    launcher = trainer.strategy.launcher
+    if trainer.world_size > 1 and launcher is not None and launcher.is_interactive_compatible:
+        raise InputError(
+            "processes that are forked or spawned, as in a notebook, do not bring the trained network back: use one "
+            "device, or a script with the strategy ddp"
         )
     if trainer.world_size == 1:
         return decide()
@@ -51,8 +63,7 @@ def decide_run(trainer: pl.Trainer, decide: Callable[[], Run]) -> Run:
             f"trainer.num_nodes is {trainer.num_nodes}, with {trainer.num_devices} processes on each: start them with "
             "torchrun or SLURM, so that all of them use one run folder"
         )
-    launcher = trainer.strategy.launcher
-    if not is_first_fit and launcher is not None and not launcher.is_interactive_compatible:
+    if not is_first_fit and launcher is not None:
         raise InputError(
             "new processes run the script from its top, so they would repeat the fit before this one: give several "
             "devices to the first fit, too, or start the script with torchrun"

@@ -36,10 +36,12 @@ from distill_lightning.lottery.tickets import Ticket
 from distill_lightning.methods.baseline import Baseline
 from distill_lightning.methods.dlb import DLB
 from distill_lightning.models.convnet import ConvNet
+from distill_lightning.optimizers import FineTuning
 from distill_lightning.preprocessing import GCN
 from distill_lightning.report.records import Record
 from distill_lightning.report.tickets import masks as report_masks
 from distill_lightning.schedules import Cosine, MultiStep
+from distill_lightning.values import BatchNeeds
 
 LOTTERY = CONFIGS / "callbacks" / "lottery.yaml"
 AT_START = ["--trainer.callbacks.rounds", "0", "--trainer.callbacks.at_start", "snip"]
@@ -331,6 +333,68 @@ def test_a_late_ticket_goes_on_from_its_step():
         train(Lottery(rounds=0, ticket="ticket.pt", length="3 steps"))
     with pytest.raises(InputError, match="leave nothing of 0.weight"):
         train(Lottery(rounds=1, ticket="ticket.pt", conv=0.99))
+
+
+def test_a_control_with_the_weights_of_the_ticket_is_refused():
+    """A run with the seed of the search draws the same weights: it would be the ticket once more."""
+    lottery = Lottery(rounds=1)
+    train(lottery)
+    Ticket(lottery.rewind["weights"], lottery.of_rounds, 0).save(Path("ticket.pt"))
+    with pytest.raises(InputError, match="the seed of this run gives the ticket's own weights: give another --seed_"):
+        train(Lottery(rounds=0, ticket="ticket.pt", weights="reinitialised"))
+    train(Lottery(rounds=0, ticket="ticket.pt", weights="reinitialised", mask="random"))
+
+
+@pytest.mark.parametrize("length", ["15 steps", "5 epochs"])
+def test_steps_are_counted_where_accumulation_does_not_divide_the_epoch(length):
+    """Five batches an epoch, two in a step: three steps, of which the last has one batch."""
+    data = Digits(batch_size=100, train_part=500, seed=5)
+    lottery = Lottery(rounds=1, length=length, rewind_to="6 steps")
+    _, watch = train(lottery, epochs=6, data=data, accumulate_grad_batches=2)
+    assert [row["steps"] for row in lottery.table] == [15, 15] and len(watch.starts) == 25 + 15
+    Ticket(lottery.rewind["weights"], lottery.of_rounds, 6).save(Path("ticket.pt"))
+    _, other = train(Lottery(rounds=0, ticket="ticket.pt", length=length), data=data, accumulate_grad_batches=2)
+    assert other.lrs == watch.lrs[25:] and other.losses == watch.losses[25:]
+
+
+def test_fine_tuning_of_a_later_round_goes_on_where_the_head_no_longer_is_first():
+    tuning = FineTuning(head_first=1, rate_after_head=0.1)
+    method = Baseline(ConvNet(width=4), optimizer=sgd, fine_tuning=tuning)
+    _, watch = train(Lottery(rounds=1, retrain="fine_tune"), method)
+    assert watch.lrs[:4] == [0.1] * 4 and watch.lrs[4:] == [pytest.approx(0.01)] * 12
+    before, after = watch.starts[8], watch.starts[9]  # around the first step of round 1
+    assert not before["0.weight"].equal(after["0.weight"])
+
+
+def test_data_of_an_earlier_fit_with_other_needs():
+    """A specialist takes other batches, and leaves its needs with the data."""
+    data = Digits(batch_size=100, train_part=400, seed=5)
+    lottery, expected = Lottery(rounds=1), train(Lottery(rounds=1), data=data)[1]
+    data.needs = BatchNeeds(special_classes=(0,))
+    _, watch = train(lottery, data=data)
+    assert watch.losses == expected.losses and len(watch.starts) == 16
+
+
+def test_the_file_of_a_round_is_of_one_step():
+    """What a method trains beside the network is of the step with the lowest validation loss, too."""
+    seen = {}
+
+    class Keeps(Lottery):
+        def on_validation_end(self, trainer, pl_module):
+            best = self.best
+            super().on_validation_end(trainer, pl_module)
+            if self.best is not best:
+                seen[self.round] = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+        def _write_round(self, trainer):
+            now = trainer.lightning_module.state_dict()
+            assert same({name: value.clone() for name, value in now.items()}, seen[self.round])
+            seen[f"written {self.round}"] = True
+
+    method = make("branches", ConvNet(width=4))
+    lottery = Keeps(rounds=1)
+    train(lottery, method, val_check_interval=1)
+    assert seen["written 0"] and seen["written 1"]
 
 
 def test_a_ticket_found_without_a_layer_may_be_pruned_there():

@@ -12,6 +12,7 @@ from PIL import Image
 from distill_lightning.data import picture_files
 from distill_lightning.data.decoding import decode
 from distill_lightning.data.folder import ImageFolder
+from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.picture_files import FileSource
 from distill_lightning.data.provenance import refuse_seen
 from distill_lightning.errors import InputError
@@ -200,3 +201,22 @@ def test_all_pictures_are_seen_once_by_workers(pictures, monkeypatch):
     data = opened(pictures, num_workers=1)
     seen = torch.cat([batch.index for batch in train_loader(data)])
     assert len(seen.unique()) == len(seen) == 104
+
+
+def test_pictures_are_pinned_for_a_gpu_alone():
+    """Not for a run on the CPU of a machine with a GPU, where it would take memory of the GPU."""
+    source = FileSource.__new__(FileSource)
+    for device in ("cuda", "cpu"):
+        assert source.on(torch.device(device)).pins == (device == "cuda")
+
+
+def test_a_user_without_a_home_has_a_cache(monkeypatch, tmp_path):
+    """As in containers with an arbitrary user id."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert default_cache() == tmp_path / "distill_lightning"

@@ -98,7 +98,7 @@ def test_compress_goes_from_a_run_to_a_smaller_file(run, tmp_path, trained, caps
     assert distill(*args) == 0
     out = Path("compressed/small")
     assert {path.name for path in out.iterdir()} == {
-        "student.yaml", "narrowed.yaml", "ticket.pt", "student.onnx", "student.onnx.json", "narrowed.onnx",
+        "student.yaml", "narrowed.yaml", "weights.pt", "student.onnx", "student.onnx.json", "narrowed.onnx",
         "narrowed.onnx.json", "narrowed-int8.onnx", "narrowed-int8.onnx.json", "compress.json",
     }  # fmt: skip
     rows = json.loads((out / "compress.json").read_text())["rows"]
@@ -147,6 +147,9 @@ def test_a_run_with_a_preprocessing_has_no_file_of_integers(capsys, monkeypatch)
         (["--network", "Nope"], "Nope"),
         (["--keep", "0.5", "--pictures", "0"], "--pictures is 0"),
         (["--keep", "0.5", "--name", "../x"], "--name is '../x'"),
+        (["--keep", "0.5", "--trainer.devices", "2"], "compress trains on one device"),
+        (["--keep", "0.5", "--epochs", "0"], "--epochs is 0: give 1 or more"),
+        (["--keep", "0.5", "--tune_epochs", "0"], "--tune_epochs is 0: give 1 or more"),
     ],
     ids=str,
 )
@@ -158,3 +161,47 @@ def test_wrong_input_is_one_line_and_leaves_nothing(args, words, run, capsys, mo
     assert words in lines[0]
     assert not Path("compressed").exists()
     assert not Path("logs/digits/kd").exists()
+
+
+def test_a_teacher_with_a_scheduler_of_torch_and_the_default_optimizer_can_be_compressed(monkeypatch):
+    monkeypatch.setattr(parity, "TIMED_S", 0.0)
+    quiet = ("--trainer.enable_progress_bar", "false")
+    given = ("--model", "Baseline", "--model.network", "ConvNet", "--data", "Digits", "--trainer.max_epochs", 1)
+    schedule = ("--model.schedule", "torch.optim.lr_scheduler.StepLR", "--model.schedule.step_size", 1)
+    assert distill("fit", *given, *schedule, "--data.train_part", 200, *quiet) == 0
+    args = ("--keep", 0.5, "--epochs", 1, "--name", "stepped", "--pictures", 70, *quiet)
+    assert distill("compress", "logs/digits/baseline/convnet-seed0", *args) == 0
+    assert len(json.loads(Path("compressed/stepped/compress.json").read_text())["rows"]) == 4
+
+
+def test_a_network_that_ends_in_a_convolution_keeps_its_classes():
+    ends_in_convolution = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 10, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    widths, _ = without_channels(ends_in_convolution, 0.5, (1, 8, 8))
+    assert widths == {"0": [8, 1, 1], "2": [10, 8, 1]}
+
+
+@pytest.mark.parametrize("keep", [0.1, 0.2, 0.3, 0.5, 0.7, 0.9])
+def test_the_share_that_is_kept_is_not_rounded_down(keep):
+    """1 - 0.2 is 0.8, but 10 (1 - 0.8) is 1.9999999999999996."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 10), nn.ReLU(), nn.Linear(10, 10))
+    widths, _ = without_channels(network, keep, (1, 8, 8))
+    assert widths["1"] == [round(10 * keep), 64]
+
+
+class AlsoAside(nn.Module):
+    """Its head aside is there in training alone, so that no trace in eval mode sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head, self.aside = nn.Linear(64, 20), nn.Linear(20, 10), nn.Linear(20, 10)
+
+    def forward(self, images):
+        features = self.body(images.flatten(1)).relu()
+        return (self.head(features), self.aside(features)) if self.training else self.head(features)
+
+
+def test_a_network_that_could_not_be_trained_afterwards_is_refused():
+    with pytest.raises(InputError, match="the channels of AlsoAside cannot be removed: other things than widths"):
+        without_channels(AlsoAside(), 0.5, (1, 8, 8))

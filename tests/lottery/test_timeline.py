@@ -3,7 +3,7 @@
 import pytest
 
 from distill_lightning.errors import InputError
-from distill_lightning.lottery.timeline import PruningTimeline, batches_of
+from distill_lightning.lottery.timeline import PruningTimeline, batches_in_steps, batches_of
 from distill_lightning.values import PlainTimeline, Position
 
 
@@ -44,9 +44,20 @@ def test_the_end_of_an_epoch_completes_a_step():
 
 
 def test_words_for_a_length():
-    assert batches_of("5 steps", "length", 4, 3) == 15
+    assert batches_of("5 steps", "length", 4, 3) == 11  # two epochs of two steps each, and three batches
     assert batches_of("1 step", "length", 4, 1) == 1
     assert batches_of("1.5 epochs", "length", 4, 3) == 6
     for words in ("1.5 steps", "some", "5", "-1 steps", "2 epochs more"):
         with pytest.raises(InputError, match=f'Lottery.length is "{words}": give words'):
             batches_of(words, "length", 4, 1)
+
+
+@pytest.mark.parametrize("together", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("per_epoch", [1, 4, 5, 6])
+def test_steps_and_batches_agree(per_epoch, together):
+    """Also where the last step of an epoch has fewer batches."""
+    timeline = of(batches_per_epoch=per_epoch, batches_per_step=together)
+    for steps in range(12):
+        batches = batches_in_steps(steps, per_epoch, together)
+        assert timeline.steps(batches) == steps
+        assert batches == 0 or timeline.steps(batches + 1) == steps + 1

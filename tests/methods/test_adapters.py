@@ -2,6 +2,7 @@
 traps of their papers' code."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from distill_lightning.methods import crd as crd_module
 from distill_lightning.methods.at import AT
 from distill_lightning.methods.crd import CRD, Samples, draws
 from distill_lightning.methods.fitnets import FitNets, regressor
-from distill_lightning.methods.ofd import OFD, connector
+from distill_lightning.methods.ofd import OFD, connector, margins_of
 from distill_lightning.methods.reviewkd import Fusion, ReviewKD, review
 from distill_lightning.methods.simkd import SimKD
 from distill_lightning.methods.srrl import SRRL
@@ -543,3 +544,23 @@ def test_default_optimizer_takes_the_adapters():
     method = FitNets(ConvNet(), optimizer=default_optimizer)
     method.adapt([(32, 4, 4)], [(16, 4, 4)])
     assert sum(len(group["params"]) for group in method.configure_optimizers().param_groups) == 11 + 4
+
+
+def test_reviewkd_refuses_a_batch_of_one_sample():
+    """The batch norm of its fusion at pooled features cannot take it, though the student has none."""
+    method = ReviewKD(ConvNet(width=4, norm=False), optimizer=sgd)
+    with pytest.raises(InputError, match="ReviewKD"):
+        fit(method, batch_size=32, train_part=97, keep_last=True)
+
+
+def test_margins_of_a_batch_norm_without_weight_and_bias():
+    """E[x | x < 0] of a standard normal distribution is -sqrt(2 / pi)."""
+    assert margins_of(nn.BatchNorm2d(3, affine=False)).tolist() == pytest.approx([-math.sqrt(2 / math.pi)] * 3)
+
+
+def test_unlabelled_pictures_are_not_among_the_new_ones():
+    method = student(SimKD)
+    seen, original = [], method.training_loss
+    method.training_loss = lambda batch, position: (seen.append((batch, original(batch, position))), seen[-1][1])[1]
+    fit(method, train_part="10 per class", unlabelled="rest", unlabelled_share=0.5)
+    assert all(len(output.logits) == batch.num_new < len(batch.images) for batch, output in seen)

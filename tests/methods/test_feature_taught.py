@@ -6,6 +6,7 @@ from features_of import Says, fit, made, student, teacher
 from helpers import at, bare_trainer, batch_of, sgd
 from torch import nn
 
+import distill_lightning as dl
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.digits import Digits
@@ -182,3 +183,16 @@ def test_mixtures_are_shown_to_both():
 def test_kd_asks_for_no_features():
     torch.manual_seed(0)
     assert all(batch.teacher.features == () for batch in fit(KD(ConvNet(), optimizer=sgd)))
+
+
+@pytest.mark.parametrize("method", [AT, SP, NST])
+def test_no_layers_are_no_method(method):
+    with pytest.raises(InputError, match=rf"{method.__name__}.layers is an empty list: give one layer or more"):
+        fit(student(method, layers=[], teacher_layers=[]))
+
+
+def test_the_teacher_is_ready_before_a_callback_asks_for_it():
+    """Lottery looks at the network of the student, which may need that of the teacher, before the first step."""
+    method = AT(ConvNet(width=4), teacher=teacher(), optimizer=sgd)
+    trainer = dl.Trainer(max_epochs=1, callbacks=[dl.Lottery(rounds=1)], logger=False, enable_progress_bar=False)
+    assert trainer.fit(method, dl.Digits(train_part=200)).metrics["test/accuracy"] > 0

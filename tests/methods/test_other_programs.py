@@ -224,3 +224,22 @@ def test_what_plain_batches_cannot_give_is_one_line(call, words, tmp_path):
     with pytest.raises(dl.InputError, match=words) as raised:
         call(trainer(tmp_path))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["dkd", "nkd", "wsld", "tf_kd_reg"])
+def test_distributions_are_refused_where_a_loss_needs_one_class(name, tmp_path):
+    method = make(name, net(), **({"teacher": net(1)} if name in TAUGHT else {}))
+    with pytest.raises(dl.InputError, match="needs a label of one class for each picture"):
+        trainer(tmp_path).fit(method, loader(collate_fn=mixed))
+
+
+def test_pictures_alone_are_enough_where_labels_have_no_weight(tmp_path):
+    pictures = DataLoader(TensorDataset(IMAGES), batch_size=16)
+    method = dl.KD(net(), teacher=net(1), hard_weight=0.0, soft_weight=1.0, optimizer=sgd)
+    labelled = dl.KD(net(), teacher=net(1), hard_weight=0.0, soft_weight=1.0, optimizer=sgd)
+    trainer(tmp_path).fit(method, pictures)
+    trainer(tmp_path).fit(labelled, loader())
+    for mine, theirs in zip(method.model.parameters(), labelled.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+    with pytest.raises(dl.InputError, match="Baseline needs labels, and a batch has pictures alone"):
+        trainer(tmp_path).fit(dl.Baseline(net()), pictures)

@@ -7,13 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from features_of import Says, fit, made, student, teacher
-from helpers import at, batch_of, distill, load, sgd, write_pictures
+from helpers import at, bare_trainer, batch_of, distill, load, sgd, write_pictures
 from helpers import fit as run
 from torch import nn
 
 from distill_lightning import losses
+from distill_lightning.callbacks.lottery import Lottery
 from distill_lightning.callbacks.soft_targets import SoftTargets
 from distill_lightning.checkpoints import PlainNetwork
+from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features
 from distill_lightning.methods.seed import SEED, through, unreached
@@ -211,12 +213,9 @@ def test_what_cannot_be_compared_is_one_line_before_the_first_batch(options, giv
 
 
 def test_auxiliary_classifiers_would_need_labels():
-    network = ConvNet()
-    network.aux_logits = True
-    method = SEED(network, optimizer=sgd)
-    method.auxiliary_weight = 0.3
-    with pytest.raises(InputError, match="ConvNet has auxiliary classifiers, which need labels"):
-        fit(method)
+    network = type("GoogLeNet", (ConvNet,), {"aux_logits": True})()
+    with pytest.raises(InputError, match="GoogLeNet has auxiliary classifiers, which need labels"):
+        fit(SEED(network, optimizer=sgd))
 
 
 @pytest.mark.parametrize("config", ["digits/seed.yaml", "digits/fitnets.yaml"])
@@ -244,3 +243,11 @@ def test_a_run_with_labels_starts_from_the_whole_network(tmp_path, monkeypatch, 
     after = load(tuned)["state_dict"]
     assert set(after) == {name for name in state if name.startswith("model.")}
     assert all(torch.allclose(after[n], state[n]) for n in after if n.endswith("weight"))
+
+
+def test_what_lottery_asks_twice_is_released_once():
+    """The check of the network runs twice, and the second time it sees what the first has frozen."""
+    method = student(SEED)
+    callbacks = [SoftTargets(PlainNetwork(teacher())), Lottery(rounds=1)]
+    bare_trainer(max_epochs=1, callbacks=callbacks).fit(method, datamodule=Digits(batch_size=100, train_part=200))
+    assert all(parameter.requires_grad for parameter in method.model.parameters())

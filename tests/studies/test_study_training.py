@@ -9,7 +9,7 @@ from studies_program import events, planned, write_program
 
 from distill_lightning.errors import InputError
 from distill_lightning.runs import Run
-from distill_lightning.studies import Display, task, training
+from distill_lightning.studies import Display, process, task, training
 from distill_lightning.studies.process import StartedRun, available_cores, share_of_gpus
 from distill_lightning.studies.training import Training
 from distill_lightning.studies.workers import Workers, local_workers
@@ -173,3 +173,14 @@ def test_nothing_but_this_machine_can_reach_the_workers():
     with local_workers(1, ()) as made:
         assert {address for address, _ in listening() - before} == {"127.0.0.1"}
         assert made.client.scheduler.address.startswith("inproc://")
+
+
+def test_a_run_does_not_count_the_processes_of_its_studys_job(monkeypatch, tmp_path):
+    """A worker may be a task of a SLURM job; its runs are not."""
+    given = {}
+    monkeypatch.setattr(process.subprocess, "Popen", lambda words, **options: given.update(options))
+    for name in ("SLURM_NTASKS", "SLURM_PROCID", "RANK", "SLURM_JOB_ID"):
+        monkeypatch.setenv(name, "3")
+    process.start(("fit",), tmp_path, tmp_path / "log", {})
+    assert "SLURM_JOB_ID" in given["env"]
+    assert not {"SLURM_NTASKS", "SLURM_PROCID", "RANK"} & given["env"].keys()
