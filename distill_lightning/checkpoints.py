@@ -302,7 +302,16 @@ def trained_on(checkpoint: dict[str, Any], where: str) -> TrainedOn | None:
     if held_out.ndim != 1 or held_out.is_floating_point() or held_out.is_complex():
         raise InputError(f"{where} does not say what data it was trained on: it is damaged, or of another program")
     info, fitted = DataInfo.from_dict(content["info"], where), content.get("preprocessing")
-    return TrainedOn(info, held_out, None if fitted is None else Fitted.from_dict(fitted, info.shape, where))
+    preprocessing = None if fitted is None else Fitted.from_dict(fitted, info.shape, where)
+    return TrainedOn(info, held_out, preprocessing, _root(checkpoint, where))
+
+
+def _root(checkpoint: dict[str, Any], where: str) -> str | None:
+    """The option data.root in the configuration of a checkpoint's run; None if it is not there."""
+    config: Any = config_of(checkpoint, where) if checkpoint.get("config") else None
+    for name in ("data", "init_args", "root"):
+        config = config.get(name) if isinstance(config, dict) else None
+    return config if isinstance(config, str) else None
 
 
 def _in_todays_form(old: dict[str, Any]) -> dict[str, Any]:

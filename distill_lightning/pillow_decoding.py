@@ -40,7 +40,9 @@ Box = tuple[int, int, int, int]
 """Left, top, width and height of a part of a picture, in pixels of the upright picture."""
 ChooseBox = Callable[[int, int], Box]
 """Chooses a box from the width and height of the upright picture."""
-Kind = Literal["empty", "no picture", "truncated", "too large", "of unknown scale", "a deep TIFF", "a link to nothing"]
+Kind = Literal[
+    "empty", "no picture", "not read", "truncated", "too large", "of unknown scale", "a deep TIFF", "a link to nothing"
+]
 
 
 class BadPictureError(Exception):
@@ -156,6 +158,20 @@ def of_picture(picture: Image.Image, channels: int, size: int, bits: int = 16) -
     return as_pixels(centre(picture, size, *picture.size))
 
 
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    struct.error,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+)
+"""The errors of Pillow's decoders at damaged files."""
+
+
 @contextmanager
 def damage_refused() -> Iterator[None]:
     """Turns the errors of decoders into one.
@@ -165,7 +181,7 @@ def damage_refused() -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, SyntaxError, RuntimeError, struct.error, EOFError, KeyError, IndexError) as error:
+    except DAMAGE as error:
         raise BadPictureError("truncated", str(error).splitlines()[0] if str(error) else "") from error
     except Image.DecompressionBombError as error:
         raise BadPictureError("too large", str(error)) from error
@@ -198,7 +214,7 @@ def open_picture(file: BinaryIO) -> Image.Image:
             return Image.open(file)
     except Image.DecompressionBombError as error:
         raise BadPictureError("too large", str(error)) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, struct.error, EOFError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError, struct.error, EOFError) as error:
         known = begins.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"))
         raise BadPictureError("truncated" if known else "no picture") from error
 
@@ -209,10 +225,11 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
     if picture.format == "TIFF":  # some versions of Pillow have turned the size already
         tags = picture.tag_v2  # type: ignore[attr-defined]
         wide, high = tags.get(256, wide), tags.get(257, high)
-    return (high, wide) if _orientation(picture) in TURNED else (wide, high)
+    return (high, wide) if orientation(picture) in TURNED else (wide, high)
 
 
-def _orientation(picture: Image.Image) -> int:
+def orientation(picture: Image.Image) -> int:
+    """The orientation of a picture, 1 to 8, as EXIF or XMP say it."""
     try:
         value = picture.getexif().get(ORIENTATION, 1)
     except (OSError, ValueError, SyntaxError, struct.error, KeyError, TypeError):
@@ -270,7 +287,7 @@ def _raw(data: bytes, form: str) -> Any:
 
 def _scaled(picture: Image.Image, data: bytes, bits: int) -> Image.Image:
     scaled = _in_eight_bits(_deep_values(picture, data), bits)
-    scaled.getexif()[ORIENTATION] = _orientation(picture)
+    scaled.getexif()[ORIENTATION] = orientation(picture)
     return ImageOps.exif_transpose(scaled)
 
 

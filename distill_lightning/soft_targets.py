@@ -105,7 +105,7 @@ class SoftTargetTable:
 
     def is_complete(self) -> bool:
         """Whether the table is there, and all of it is written. It may be in a folder that can only be read."""
-        if not (self.folder / "manifest.json").is_file():
+        if not all((self.folder / name).is_file() for name in ("logits.npy", "checks.npy", "manifest.json")):
             return False
         self.open("r")
         return not self.missing()

@@ -373,8 +373,10 @@ class TrainedOn:
         info: the description of the data.
         held_out: (n,) int32, the positions in the training part of the samples that were held out for validation.
         preprocessing: what was done with the pictures beyond mean and std; None for nothing. See ``preprocessing``.
+        root: the option data.root of the run; None where nothing says it.
     """
 
     info: DataInfo
     held_out: Tensor
     preprocessing: Fitted | None = None
+    root: str | None = None

@@ -219,6 +219,6 @@ def test_an_optimizer_without_weight_decay():
 def test_one_rate_for_all_layers_is_no_schedule_for_rates_by_layer(capsys):
     given = ["--model.fine_tuning", "FineTuning", "--model.fine_tuning.layer_decay", "0.5"]
     given += ["--model.schedule", "torch.optim.lr_scheduler.OneCycleLR", "--model.schedule.max_lr", "0.1"]
-    given += ["--model.schedule.total_steps", "100"]
+    given += ["--model.schedule.total_steps", "400"]
     assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given) == 2
     assert "rates of their own, and model.schedule sets one for all: give a schedule" in capsys.readouterr().err

@@ -79,6 +79,11 @@ class ReestimateBatchNorm(Recorded, Callback):
         layers = _own_batch_norms(pl_module)
         self.own = [{name: value.clone() for name, value in layer.named_buffers()} for layer in layers]
         data = pl_module.image_data
+        if data.is_a_test_part:
+            raise InputError(
+                f"{data.name} is a test part alone, and batch norm is estimated on training pictures: leave "
+                "reestimate_batch_norm out, or give the run's data.root"
+            )
         if data.train is None:
             data.setup("predict")  # reads the training part, and keeps the normalisation of the checkpoint
         split = data.training_split

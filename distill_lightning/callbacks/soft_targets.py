@@ -262,6 +262,15 @@ def _is_entered(held: ExitStack, context: AbstractContextManager[None]) -> bool:
 
 
 def _in_words(transform: Any) -> str:
-    """The class of a transform and its options, as text."""
+    """The class of a transform and its options, as text, which is the same in each process."""
     kind, options = type(transform), {k: v for k, v in vars(transform).items() if not k.startswith("_")}
-    return f"{kind.__module__}.{kind.__qualname__} {sorted(options.items())}"
+    shown = ", ".join(f"({name!r}, {_shown(value)})" for name, value in sorted(options.items()))
+    return f"{kind.__module__}.{kind.__qualname__} [{shown}]"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        inner = ", ".join(map(_shown, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner},)" if len(value) == 1 else f"({inner})"
+    # the usual text of an object has its address in memory
+    return _in_words(value) if hasattr(value, "__dict__") and f"{id(value):x}" in repr(value) else repr(value)

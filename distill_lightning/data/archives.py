@@ -58,7 +58,7 @@ class ZipStore:
             InputError: the file is damaged or encrypted, a member lies outside of it, or it unpacks to too much.
         """
         try:
-            members = _opened_zip(str(self.root), os.getpid()).infolist()
+            members = _zip_at(self.root).infolist()
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise InputError(f"{self.root} is damaged: {error}") from error
         total, names = 0, []
@@ -76,7 +76,7 @@ class ZipStore:
 
     def read(self, name: str) -> bytes:
         try:
-            return _opened_zip(str(self.root), os.getpid()).read(_member(self.root, name))
+            return _zip_at(self.root).read(_member(self.root, name))
         except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
             raise OSError(str(error)) from error
         except Exception as error:
@@ -93,13 +93,18 @@ class ZipStore:
 
 
 @lru_cache(maxsize=8)
-def _opened_zip(path: str, process: int) -> zipfile.ZipFile:
-    """The open file. Processes do not share one, since they would share its position."""
+def _opened_zip(path: str, process: int, state: tuple[int, int]) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def _zip_at(path: Path) -> zipfile.ZipFile:
+    """The open file; another one if it was replaced. Processes would share the position in a file, so they have own."""
+    stat = path.stat()
+    return _opened_zip(str(path), os.getpid(), (stat.st_size, stat.st_mtime_ns))
+
+
 def _member(path: Path, name: str) -> zipfile.ZipInfo:
-    archive = _opened_zip(str(path), os.getpid())
+    archive = _zip_at(path)
     try:
         return archive.getinfo(name)
     except KeyError:

@@ -56,8 +56,14 @@ def _words(kind: str) -> str:
         return "has values of 32 bits, whose scale is unknown"
     if kind == "a deep TIFF":
         return "a TIFF that uses fewer than its 16 bits a colour (save it as PNG, or give data.bit_depth 16)"
-    return {"no picture": "no picture that can be read", "truncated": "no picture that can be read (truncated)",
-            "empty": "no picture that can be read (empty)"}.get(kind, kind)  # fmt: skip
+    unread = "no picture that can be read"
+    known = {
+        "no picture": unread,
+        "not read": unread,
+        "truncated": f"{unread} (truncated)",
+        "empty": f"{unread} (empty)",
+    }
+    return known.get(kind, kind)
 
 
 def sentence_of(name: str, error: BadPictureError) -> str:

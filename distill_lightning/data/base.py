@@ -196,6 +196,11 @@ class ImageData(DataOptions):
         if stage == "fit" and self.trainer is not None and shows and is_first():
             print("\n".join(self.overview()), flush=True)
 
+    @property
+    def is_a_test_part(self) -> bool:
+        """Whether all pictures of the data are a test part, so that there is none to train on."""
+        return False
+
     def evaluate_as(self, trained_on: TrainedOn, stage: str) -> None:
         """Normalises as a network was trained, which these data did not know of when they were read.
 

@@ -14,8 +14,12 @@ from torchvision.io import ImageReadMode, decode_jpeg
 from distill_lightning import pillow_decoding
 from distill_lightning.pillow_decoding import Box, ChooseBox
 
-DECODER = 3
+DECODER = 4
 """The version of the decoder. A cache that another version wrote is not used."""
+
+FLIPPED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
+"""The axes, of (C, H, W), that are flipped for an orientation of EXIF, after height and width were exchanged if need
+be."""
 
 
 def decode(data: bytes, channels: int, size: int, bits: int = 16, box: ChooseBox | None = None) -> Tensor:
@@ -36,6 +40,7 @@ def decode(data: bytes, channels: int, size: int, bits: int = 16, box: ChooseBox
     """
     opened = pillow_decoding.open_picture(io.BytesIO(data))
     wide, high = pillow_decoding.upright_size(opened)
+    orientation = pillow_decoding.orientation(opened)
     place = None if box is None else box(wide, high)
     side = min(wide, high) if place is None else min(place[2:])
     # the markers of the end and of the last scan: torchvision would read a torn file as a grey picture
@@ -45,16 +50,19 @@ def decode(data: bytes, channels: int, size: int, bits: int = 16, box: ChooseBox
     with pillow_decoding.damage_refused():
         if place is not None:
             mode = ImageReadMode.GRAY if channels == 1 else ImageReadMode.RGB
-            return _cut(_by_torchvision(data, mode), place, size)
-        upright = _by_torchvision(data, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+            return _cut(_by_torchvision(data, mode, orientation), place, size)
+        upright = _by_torchvision(data, ImageReadMode.UNCHANGED, orientation).permute(1, 2, 0).numpy()
         picture = Image.fromarray(upright[:, :, 0] if upright.shape[2] == 1 else upright)
         return _as_tensor(pillow_decoding.centre(pillow_decoding.in_channels(picture, channels), size, wide, high))
 
 
-def _by_torchvision(data: bytes, mode: ImageReadMode) -> Tensor:
-    content = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-    decoded: Tensor = decode_jpeg(content, mode=mode, apply_exif_orientation=True)
-    return decoded
+def _by_torchvision(data: bytes, mode: ImageReadMode, orientation: int) -> Tensor:
+    """The picture, turned upright as Pillow turns it: torchvision does not find each orientation that Pillow finds."""
+    decoded: Tensor = decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=mode)
+    if orientation in pillow_decoding.TURNED:
+        decoded = decoded.transpose(1, 2)
+    flipped = FLIPPED.get(orientation)
+    return decoded.flip(flipped) if flipped else decoded
 
 
 def _as_tensor(picture: Image.Image) -> Tensor:

@@ -1,5 +1,6 @@
 """Pictures of one's own: in folders, a zip or tar file, with a file of labels, in shards, or in tables."""
 
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -68,7 +69,7 @@ class ImageFolder(ImageData):
         other_classes: what is done with validation and test pictures of classes without training pictures: "refuse"
             stops, "leave_out" leaves them out.
         bit_depth: how many bits the values of pictures with 16 bits use, 8 to 16; by default as many as the largest
-            value in the training part needs.
+            value needs, of 2,000 pictures at equal distances; larger values are cut to white.
         from_files: whether pictures are decoded by ``num_workers`` processes when they are needed, and not once into
             memory; by default if they take more than 4 GB in memory. A RandomResizedCrop that comes first in
             ``augment`` then cuts from the whole picture of the file.
@@ -225,7 +226,7 @@ class ImageFolder(ImageData):
     def read(self, part: str) -> tuple[Source, Tensor] | None:
         """See ImageData."""
         store, layout = self._found
-        if part not in layout.parts and not (part == "test" and self._is_a_test_part):
+        if part not in layout.parts and not (part == "test" and self.is_a_test_part):
             return None
         rows = layout.parts[part] if part in layout.parts else layout.parts["train"]
         if layout.empty and part == "train":
@@ -267,15 +268,17 @@ class ImageFolder(ImageData):
         return facts, [*layout.warnings, *overview.suspicions(store, layout.parts, self.survey, unlabelled)]
 
     @property
-    def _is_a_test_part(self) -> bool:
-        """Whether class folders alone are the test part: for a checkpoint that was trained on other data."""
+    def is_a_test_part(self) -> bool:
+        """See ImageData: class folders alone, for a checkpoint that was trained on other data."""
         return self.trained_on is not None and list(self.layout.parts) == ["train"] and not self._was_trained_on
 
     @cached_property
     def _was_trained_on(self) -> bool:
-        """Whether the checkpoint was trained on the pictures in ``root``."""
+        """Whether the checkpoint was trained on the pictures in ``root``, also if they have changed since."""
         if self.own_class_names != self.class_names or self.trained_on is None:
             return False
+        if self.trained_on.root is not None and os.path.realpath(self.trained_on.root) == os.path.realpath(self.root):
+            return True
         own = ImageFolder(
             self.root, self.image_size, self.channels == 1, str(self.cache), bad_pictures="skip", parts=self.parts,
             labels=self.labels, columns=self.columns, pattern=self.pattern, bit_depth=self.bit_depth,

@@ -56,7 +56,8 @@ def read_labels(
     Args:
         store: contains the files and the pictures.
         listing: the names of all files.
-        files: the files with labels. Their names or a column tell the part; without, all are training pictures.
+        files: the files with labels. A column tells the part, else their names, else their folders, else the folders
+            of the pictures; without, all are training pictures.
         columns: the names of the columns: "path", "label" and, if there is one, "split".
         root: the name of the folder or archive, for messages.
 
@@ -79,12 +80,13 @@ def read_labels(
             notes.append(f"{shown(file)} has no column of labels: not used")
             continue
         path, label, split = found
-        of_file = part_of(file.rpartition("/")[2].rpartition(".")[0], tuple(words_of(root))) or "train"
+        folders, _, last = file.rpartition("/")
+        of_file = part_of(last.rpartition(".")[0], tuple(words_of(root))) or _part_of_folders(folders)
         for line, row in enumerate(rows, 2 if not file.lower().endswith((".jsonl", ".ndjson")) else 1):
             part = of_file
             if split is not None:
-                part = part_of(row.get(split, "")) or ""
-                if not part:
+                part = part_of(row.get(split, ""))
+                if part is None:
                     raise InputError(
                         f"{shown(file)}, line {line}: {split} is {row.get(split, '')[:30]!r}: "
                         "expected train, val or test"
@@ -92,7 +94,8 @@ def read_labels(
             value, name = row.get(path, "").strip(), row.get(label, "").strip()
             if not value or not name:
                 raise InputError(f"{shown(file)}, line {line}: it has no {label if value else path}")
-            picture = finder.find(value, file, part, line)
+            picture = finder.find(value, file, part or "train", line)
+            part = part or _part_of_folders(picture.rpartition("/")[0]) or "train"
             if (other := seen.setdefault(picture, (part, name))) != (part, name):
                 raise InputError(f"{shown(file)}, line {line}: {shown(picture)} is {other[1]} ({other[0]}) elsewhere")
             if (picture, name) not in parts.setdefault(part, [])[-1:]:
@@ -104,6 +107,11 @@ def read_labels(
     warnings = [f"{unused:,} pictures are in no file with labels: not used"] if unused else []
     of = parts.get("train") or [row for rows in parts.values() for row in rows]
     return arranged(parts, sorted({name for _, name in of}), notes, warnings)
+
+
+def _part_of_folders(path: str) -> str | None:
+    """The part that a folder or one above it stands for; None if there is none."""
+    return next((part for part in map(part_of, reversed(path.split("/"))) if part), None)
 
 
 def of_pattern(listing: Listing, pattern: str, root: str) -> Layout:
@@ -240,4 +248,11 @@ def _names_pictures(rows: list[dict[str, str]], column: str, finder: _Finder) ->
 
 def _is_split(rows: list[dict[str, str]], column: str) -> bool:
     some = rows[:: -(-len(rows) // 50)]
-    return sum(bool(part_of(row.get(column, ""))) for row in some) * 2 > len(some)
+    named = sum(bool(part_of(row.get(column, ""))) for row in some)
+    if 0 < named * 2 <= len(some):
+        odd = next(row.get(column, "") for row in some if not part_of(row.get(column, "")))
+        raise InputError(
+            f"some values of the column {column} name a part, and others do not ({odd[:30]!r}): write train, val or "
+            "test in it, or give it another name if it is no part"
+        )
+    return named * 2 > len(some)

@@ -52,9 +52,16 @@ def find_pictures_of(
                 f"{root}: only tar files of webdataset are read from elsewhere: copy others to this machine"
             )
         return read_shards(remote, [*remote.infos], parts, cache)
+    for option, value in (("labels", labels), ("pattern", pattern)):
+        if value is not None and parts is not None:
+            raise InputError(f"data.parts is for class folders, and data.{option} has its own parts: leave one out")
     store = open_store(root)
     finds = isinstance(store, FolderStore) and labels is None and pattern is None
     if finds and table_files(store.root):
+        if parts is not None or columns is not None:
+            raise InputError(
+                f"{name} holds tables, whose parts and columns have known names: leave data.parts and data.columns out"
+            )
         tables, rows, names, notes = read_tables(store.root)
         of = rows.get("train") or [row for part in rows.values() for row in part]
         return tables, arranged(rows, names or sorted({label for _, label in of}), notes)
@@ -108,4 +115,9 @@ def _folders_or_labels(
                     f"{shown(picture)[:50]} is {labels[picture]} by its folder and {label} in {files[0]}: give "
                     f"data.labels {files[0]}, or data.parts '{{train: .}}' for the folders"
                 )
+    if more := [part for part in by_file.parts if part not in by_folder.parts]:
+        raise InputError(
+            f"{files[0]} has a part {more[-1]}, and the class folders have none: give data.labels {files[0]}, or "
+            "data.parts '{train: .}' for the folders"
+        )
     return by_folder

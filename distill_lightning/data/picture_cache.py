@@ -13,7 +13,10 @@ import torch
 from distill_lightning.data.decoding import DECODER
 from distill_lightning.data.sources import MemorySource
 from distill_lightning.data.stores import Store, shown
-from distill_lightning.files import atomic_write, read_json
+from distill_lightning.files import atomic_write, read_json, sweep
+
+OLD_S = 24 * 3600.0
+"""The age in seconds of a file that no process is still writing."""
 
 
 def from_cache(cached: Path, count: int) -> MemorySource | None:
@@ -32,6 +35,7 @@ def from_cache(cached: Path, count: int) -> MemorySource | None:
 def write_cache(cached: Path, source: MemorySource) -> None:
     """Writes pictures into a cache file, and removes that of an older state. Does nothing if it cannot be written."""
     try:
+        sweep(cached.parent, "*.npy", OLD_S)
         if source.bad:
             text = json.dumps({str(k): v for k, v in source.bad.items()})
             atomic_write(cached.with_suffix(".bad.json"), lambda file: file.write(text.encode()))

@@ -22,10 +22,12 @@ from distill_lightning.data.plans import BatchPlan
 from distill_lightning.data.sources import ChooseBoxes, MemorySource, Source, mean_and_std
 from distill_lightning.data.stores import Store, shown
 from distill_lightning.errors import InputError
-from distill_lightning.pillow_decoding import BadPictureError, ChooseBox, Header, deepest_value, read_header
+from distill_lightning.pillow_decoding import BadPictureError, ChooseBox, Header, Kind, deepest_value, read_header
 
 LARGEST_IN_MEMORY = 4 << 30
 """The largest size of all decoded pictures, in bytes, that is held in memory."""
+UNREAD: Kind = "not read"
+"""What is wrong with a file that the system could not read."""
 LOOKED_AT = 2000
 """The number of pictures for the mean and standard deviation, if the pictures do not fit in memory."""
 
@@ -64,7 +66,7 @@ class Pictures:
         except FileNotFoundError as error:
             raise BadPictureError("a link to nothing") from error
         except OSError as error:
-            raise BadPictureError("no picture", str(error)) from error
+            raise BadPictureError(UNREAD, str(error)) from error
         return decode(data, self.channels, self.size, self.bits, box)
 
     def spread(self, count: int) -> range:
@@ -280,7 +282,7 @@ def read_pictures(
     source = from_cache(cached, count) if cached is not None else None
     if source is None:
         source = _decode_all(pictures)
-        if cached is not None:
+        if cached is not None and UNREAD not in source.bad.values():  # what could not be read now may be read later
             write_cache(cached, source)
     if source.bad and not skip:
         refuse_bad({pictures.names[i]: kind for i, kind in source.bad.items()}, count, pictures.store.root)

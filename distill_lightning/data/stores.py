@@ -99,14 +99,13 @@ class FolderStore:
         files: list[str] = []
         folders: list[str] = []
         passed: Counter[str] = Counter()
-        seen: set[str] = set()
-        waiting = [""]
+        waiting: list[tuple[str, tuple[str, ...]]] = [("", ())]
         while waiting:
-            below = waiting.pop()
+            below, above = waiting.pop()
             path = os.path.join(self.root, below)
-            if (real := os.path.realpath(path)) in seen:
+            # a link to another folder is that folder once more, a link to one above it would go on for ever
+            if (real := os.path.realpath(path)) in above:
                 continue
-            seen.add(real)
             if below:
                 folders.append(below)
             with os.scandir(path) as entries:
@@ -116,7 +115,7 @@ class FolderStore:
                 if kind := junk_kind(entry.name, is_folder):
                     passed[kind] += 1
                 elif is_folder:
-                    waiting.append(f"{below}/{entry.name}" if below else entry.name)
+                    waiting.append((f"{below}/{entry.name}" if below else entry.name, (*above, real)))
                 elif entry.is_file() or entry.is_symlink():
                     files.append(f"{below}/{entry.name}" if below else entry.name)
         return Listing(tuple(sorted(files, key=parts_of)), tuple(sorted(folders, key=parts_of)), dict(passed))

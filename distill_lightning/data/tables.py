@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 from distill_lightning.data.part_names import part_of
 from distill_lightning.data.stores import Listing, Store, junk_kind
 from distill_lightning.errors import InputError
+from distill_lightning.pillow_decoding import is_picture_name
 
 ENDS = (".parquet", ".arrow")
 GROUPS = 8
@@ -46,7 +47,7 @@ class TableStore:
 
     def read(self, name: str) -> bytes:
         file, _, row = name.rpartition(":")
-        cell = _opened(str(self.root / file), os.getpid()).cell(int(row), self.column)
+        cell = _table_at(str(self.root / file)).cell(int(row), self.column)
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
             raise OSError("the table holds no bytes of the picture, only its path")
@@ -123,16 +124,26 @@ def row_group(table: _Table, group: int, name: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, process: int) -> _Table:
+def _opened(path: str, process: int, state: tuple[int, int]) -> _Table:
     return _Table(path)
 
 
+def _table_at(path: str) -> _Table:
+    """The open file; another one if it was replaced. Processes do not share one."""
+    stat = os.stat(path)
+    return _opened(path, os.getpid(), (stat.st_size, stat.st_mtime_ns))
+
+
 def table_files(root: Path) -> list[Path]:
-    """The Parquet and Arrow files in a folder and its subfolders, without those of caches; empty if it has others."""
+    """The Parquet and Arrow files in a folder and its subfolders, without those of caches; empty if there are picture
+    files, too.
+    """
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if junk_kind(name, True) is None)
         for name in sorted(files):
+            if is_picture_name(name) and junk_kind(name, False) is None:
+                return []
             if name.endswith(ENDS) and junk_kind(name, False) is None and not name.startswith("cache-"):
                 found.append(Path(folder) / name)
     return found
@@ -161,13 +172,19 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
     names: list[str] | None = None
     picture = label = ""
     largest = 1
-    for path in table_files(root):
+    of_names = {path: _part(path.relative_to(root).as_posix()) for path in table_files(root)}
+    unnamed = next((path for path, part in of_names.items() if part is None), None)
+    if unnamed is not None and any(of_names.values()):
+        raise InputError(
+            f"which part is {unnamed.relative_to(root)}? Others are named train, val or test: rename it or move it away"
+        )
+    for path in of_names:
         relative = path.relative_to(root).as_posix()
-        table = _opened(str(path), os.getpid())
+        table = _table_at(str(path))
         picture = _one_of(table.schema.names, PICTURE_COLUMNS, path, "pictures")
         label = _one_of(table.schema.names, LABEL_COLUMNS, path, "labels")
         names = _class_names(table.schema, label) or names
-        part, largest = _part(relative), max(largest, table.largest_group)
+        part, largest = of_names[path] or "train", max(largest, table.largest_group)
         values = table.column(label)
         if names is not None and all(isinstance(v, int) for v in values):
             if odd := next((v for v in values if not -1 <= v < len(names)), None):
@@ -184,13 +201,13 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
     return TableStore(root, picture), parts, names, notes
 
 
-def _part(relative: str) -> str:
-    """The part that a file belongs to, by the name of its folder or its own."""
+def _part(relative: str) -> str | None:
+    """The part that a file belongs to, by the name of its folder or its own; None if neither names one."""
     folders, _, file = relative.rpartition("/")
     for word in [file.partition("-")[0].partition(".")[0], *reversed(folders.split("/"))]:
         if part := part_of(word):
             return part
-    return "train"
+    return None
 
 
 def _one_of(columns: list[str], known: tuple[str, ...], path: Path, what: str) -> str:

@@ -137,6 +137,8 @@ class _CIFAR(_TorchvisionSet):
         if folder is None or part == "val":
             return super().read(part)
         classes = [f.name for f in class_folders(folder / "train")]
+        if all(name.isdecimal() for name in classes):  # the numbers of the classes: 2 comes before 10
+            classes.sort(key=int)
         if len(classes) != type(self).num_classes:
             raise InputError(
                 f"{folder / 'train'} has {len(classes)} class folders: {self.name} has {type(self).num_classes}"

@@ -1,5 +1,6 @@
 """Teachers: their input, their output, and which teachers are refused."""
 
+import copy
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,8 @@ import pytest
 import torch
 from helpers import CONFIGS, bare_trainer, distill, fit, load
 
-from distill_lightning.callbacks.soft_targets import SoftTargets
+import distill_lightning as dl
+from distill_lightning.callbacks.soft_targets import SoftTargets, _in_words
 from distill_lightning.checkpoints import PlainNetwork, open_network
 from distill_lightning.data.augment import RandomCrop
 from distill_lightning.data.digits import Digits
@@ -195,6 +197,7 @@ def test_a_run_waits_for_another_that_generates_the_table(monkeypatch):
     """All its processes wait together: none of them is left in a collective operation, which has a time limit."""
     before = run(teacher(0), mode="table", epochs=1)
     (lock,) = Path("tables").glob("*/lock")
+    (lock.parent / "checks.npy").unlink()  # a complete one is read without its lock
     other, waits = ExitStack(), []
 
     def sleep(seconds):
@@ -208,3 +211,10 @@ def test_a_run_waits_for_another_that_generates_the_table(monkeypatch):
         after = run(teacher(0), mode="table", epochs=1)
     assert len(waits) == 2
     assert all(a.teacher.logits.equal(b.teacher.logits) for a, b in zip(before, after, strict=True))
+
+
+def test_the_words_for_a_transform_are_the_same_in_each_process():
+    """They are in the name of the table; the address of an object is another in each process."""
+    for transform in (dl.ThreeAugment(), dl.RandomCrop(2), dl.RandAugment()):
+        words = _in_words(transform)
+        assert words == _in_words(copy.deepcopy(transform)) and " at 0x" not in words

@@ -432,3 +432,86 @@ def test_a_group_of_a_parquet_file_is_read_once_for_its_rows(plain, tmp_path, mo
     assert any("a group of up to 5 rows" in note for note in data.layout.notes)
     rows = data.layout.parts["train"].names
     assert [pictures.store.read(name)[:4] for name in rows] == [b"\x89PNG"] * 24
+
+
+# A part is not lost, and no test picture is trained on
+
+
+def counts(data: ImageFolder) -> tuple[int, ...]:
+    return tuple(0 if split is None else len(split.taken) for split in (data.train, data.val, data.test))
+
+
+@pytest.mark.parametrize("place", ["in each part", "above"])
+def test_labels_files_of_one_name_belong_to_the_parts_of_their_folders(plain, tmp_path, place):
+    """As Hugging Face's image folders: train/metadata.jsonl and test/metadata.jsonl; or one file above the parts."""
+    rows: dict[str, list[dict]] = {}
+    for part, kind, file in pictures_of(plain):
+        name = f"{kind}_{file.name}"
+        (tmp_path / part).mkdir(exist_ok=True)
+        shutil.copy(file, tmp_path / part / name)
+        where, path = (f"{part}/", name) if place == "in each part" else ("", f"{part}/{name}")
+        rows.setdefault(f"{where}metadata.jsonl", []).append({"file_name": path, "label": kind})
+    for name, of_file in rows.items():
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in of_file))
+    assert counts(opened(tmp_path)) == tuple(3 * count for count in PARTS.values())
+
+
+def test_a_column_of_parts_with_other_values_is_asked_about(plain, tmp_path):
+    shutil.copytree(plain / "train", tmp_path, dirs_exist_ok=True)
+    files = sorted(tmp_path.glob("*/*.png"))
+    usage = ["Training", "PublicTest", "PrivateTest"]
+    lines = [f"{f.parent.name}/{f.name},{f.parent.name},{usage[i % 3]}\n" for i, f in enumerate(files)]
+    (tmp_path / "all.csv").write_text("path,label,Usage\n" + "".join(lines))
+    with pytest.raises(InputError, match=r"column Usage name a part, and others do not \('PublicTest'\): write train"):
+        opened(tmp_path, labels="all.csv")
+
+
+def test_parts_of_a_labels_file_beside_class_folders_are_asked_about(plain, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(plain / "train", root, dirs_exist_ok=True)
+    files = sorted(root.glob("*/*.png"))
+    parts = ["test" if i % 4 == 0 else "train" for i in range(len(files))]
+    lines = [f"{f.parent.name}/{f.name},{f.parent.name},{part}\n" for f, part in zip(files, parts, strict=True)]
+    (root / "split.csv").write_text("path,label,split\n" + "".join(lines))
+    with pytest.raises(InputError, match=r"split.csv has a part test, and the class folders have none: give data.lab"):
+        opened(root)
+    assert opened(root, labels="split.csv").test.labels.numel() == parts.count("test")
+    assert opened(root, parts={"train": "."}).test is None
+
+
+@pytest.mark.parametrize("option", [{"pattern": "{class}_*.png"}, {"labels": "labels.csv"}])
+def test_parts_are_not_ignored(plain, tmp_path, option):
+    with pytest.raises(InputError, match="data.parts is for class folders"):
+        opened(plain, parts={"train": "train", "test": "val"}, **option)
+
+
+def test_a_linked_part_is_a_part(plain, tmp_path):
+    """As `ln -s val test`; a link to a folder above is passed over."""
+    for part in ("train", "val"):
+        shutil.copytree(plain / part, tmp_path / part)
+    (tmp_path / "test").symlink_to("val")
+    (tmp_path / "train" / "class_000" / "again").symlink_to(tmp_path / "train" / "class_000")
+    assert counts(opened(tmp_path)) == (24, 9, 9)
+
+
+def test_a_table_of_no_known_part_is_asked_about(plain, tmp_path):
+    pytest.importorskip("pyarrow")
+    made = parquet(plain, tmp_path / "data")
+    one = next(path for path in sorted(made.rglob("*.parquet")))
+    shutil.copy(one, made / "extra-00000-of-00001.parquet")
+    with pytest.raises(InputError, match="which part is extra-00000-of-00001.parquet"):
+        opened(made)
+    (made / "extra-00000-of-00001.parquet").unlink()
+    with pytest.raises(InputError, match="leave data.parts and data.columns out"):
+        opened(made, parts={"train": "train"})
+
+
+def test_an_archive_that_is_replaced_is_read_anew(plain, tmp_path):
+    for number, count in enumerate((3, 5)):
+        write_pictures(tmp_path / f"made{number}" / "train", 2, count, size=16, seed=number)
+        with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+            for file in sorted((tmp_path / f"made{number}").rglob("*.png")):
+                archive.write(file, file.relative_to(tmp_path / f"made{number}"))
+        (tmp_path / "new.zip").replace(tmp_path / "data.zip")
+        data = opened(tmp_path / "data.zip", val_size=0)
+        assert len(data.train.taken) == 2 * count

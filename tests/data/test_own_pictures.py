@@ -13,12 +13,14 @@ import torch
 from helpers import distill, fit, train_loader, write_pictures
 from PIL import Image
 
+from distill_lightning import pillow_decoding
 from distill_lightning.data import picture_files
 from distill_lightning.data.contact_sheet import contact_sheet
 from distill_lightning.data.decoding import decode
 from distill_lightning.data.folder import ImageFolder
 from distill_lightning.data.picture_files import Pictures
 from distill_lightning.data.stores import FolderStore
+from distill_lightning.data.torchvision_sets import CIFAR100
 from distill_lightning.errors import InputError
 from distill_lightning.pillow_decoding import BadPictureError, read_header
 from distill_lightning.values import BatchNeeds
@@ -434,3 +436,84 @@ def test_the_bench_says_which_stage_is_the_limit(pictures, capsys, workers):
         assert result["limit"] == max(stages, key=stages.get)
     assert "the limit is: " in said
     assert not Path("logs").exists()
+
+
+@pytest.mark.parametrize("place", ["before", "alone"])
+def test_an_orientation_in_xmp_is_that_of_pillow(place):
+    """torchvision reads the first segment of EXIF alone."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8).repeat(2, 0))
+    picture = picture.resize((60, 40), Image.Resampling.BILINEAR)
+    exif, written = Image.Exif(), io.BytesIO()
+    exif[274] = 6
+    picture.save(written, "JPEG", quality=95, exif=exif if place == "before" else Image.Exif())
+    inner = b' tiff:Orientation="6"' if place == "alone" else b""
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/'
+    xmp += b'1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/"' + inner
+    xmp += b"/></rdf:RDF></x:xmpmeta>"
+    content = written.getvalue()
+    content = content[:2] + b"\xff\xe1" + (len(xmp) + 2).to_bytes(2, "big") + xmp + content[2:]
+    assert pillow_decoding.orientation(pillow_decoding.open_picture(io.BytesIO(content))) == 6
+    for size in (32, 16):
+        pixels = decode(content, 3, size)
+        expected = torch.from_numpy(pillow_decoding.decode(content, 3, size))
+        assert (pixels.int() - expected.int()).abs().max() <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_torchvisions_pictures_are_turned_as_pillow_turns_them(orientation):
+    ramp = np.linspace(0, 255, 40 * 60 * 3).reshape(40, 60, 3).astype(np.uint8)
+    exif, written = Image.Exif(), io.BytesIO()
+    exif[274] = orientation
+    Image.fromarray(ramp).save(written, "JPEG", quality=95, exif=exif)
+    for box in (None, lambda wide, high: (3, 5, 30, 32)):
+        of_torchvision = decode(written.getvalue(), 3, 32, box=box)
+        opened = pillow_decoding.open_picture(io.BytesIO(written.getvalue()))
+        place = None if box is None else box(*pillow_decoding.upright_size(opened))
+        of_pillow = pillow_decoding.decoded_by_pillow(opened, written.getvalue(), 3, 32, 16, place)
+        assert np.abs(pillow_decoding.as_pixels(of_pillow).astype(int) - of_torchvision.numpy()).max() <= 4
+
+
+def test_a_file_that_cannot_be_read_now_is_read_again_later(tmp_path, monkeypatch):
+    """A disk that fails once is no damaged picture; nothing of it is kept in the cache."""
+    write_pictures(tmp_path / "data" / "train", 2, 4, size=16)
+    original = FolderStore.read
+
+    def fails(store, name):
+        if name.endswith("class_000/003.png"):
+            raise OSError(5, "Input/output error")
+        return original(store, name)
+
+    with monkeypatch.context() as patch, pytest.raises(InputError, match="class_000/003.png"):
+        patch.setattr(FolderStore, "read", fails)
+        ImageFolder(str(tmp_path / "data"), image_size=16, cache=str(tmp_path / "cache")).setup("fit")
+    ImageFolder(str(tmp_path / "data"), image_size=16, cache=str(tmp_path / "cache")).setup("fit")
+
+
+def test_training_pictures_are_no_test_part_because_one_is_gone(tmp_path, capsys):
+    """Class folders alone are a test part for a network of other data, not for one that was trained on them."""
+    root = write_pictures(tmp_path / "data", 2, 20, size=16)
+    given = ["--data", "ImageFolder", "--data.root", root, "--data.image_size", 16, "--trainer.max_epochs", 1]
+    run = fit("folder/baseline.yaml", *given)
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    assert distill("test", "--ckpt_path", checkpoint) == 2
+    before = capsys.readouterr().err
+    (root / "class_000" / "003.png").unlink()
+    assert distill("test", "--ckpt_path", checkpoint) == 2
+    assert "has no test part" in before and "has no test part" in capsys.readouterr().err
+    other = write_pictures(tmp_path / "other", 2, 5, size=16, seed=1)
+    assert distill("test", "--ckpt_path", checkpoint, "--data.root", other) == 0
+    anew = ["--data.root", other, "--reestimate_batch_norm", 10]
+    assert distill("test", "--ckpt_path", checkpoint, *anew) == 2
+    assert "is a test part alone, and batch norm is estimated on training pictures" in capsys.readouterr().err
+
+
+def test_class_folders_of_cifar_100_are_the_numbers_of_its_classes(tmp_path):
+    """2 comes before 10, as the names of the classes say."""
+    for part in ("train", "test"):
+        for label in range(100):
+            folder = tmp_path / "cifar100" / part / str(label)
+            folder.mkdir(parents=True)
+            Image.fromarray(np.full((32, 32, 3), label, np.uint8)).save(folder / "0.png")
+    data = CIFAR100(str(tmp_path), val_size=0)
+    source, labels = data.read("train")
+    assert source.images[:, 0, 0, 0].tolist() == labels.tolist() and sorted(labels.tolist()) == list(range(100))
