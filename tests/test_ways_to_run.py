@@ -161,4 +161,4 @@ def test_a_run_with_the_default_optimizer_is_opened_by_every_verb(capsys):
     assert optimizer["class_path"] == "torch.optim.SGD" and optimizer["init_args"]["lr"] == 0.1
     assert distill("fit", "--ckpt_path", run / "checkpoints" / "last.ckpt") == 0
     assert "(finished already)" in capsys.readouterr().out
-    assert distill("lr", run, "--steps", 5) == 0
+    assert distill("lr", run, "--steps", 10) == 0

@@ -190,7 +190,7 @@ def _rows(store: Store, file: str) -> list[dict[str, str]]:
     text = store.read(file).decode("utf-8-sig", errors="replace")
     if file.lower().endswith((".jsonl", ".ndjson")):
         rows = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text.split("\n"), 1):  # a string may hold other ends of lines
             if not line.strip():
                 continue
             try:
