@@ -1,6 +1,7 @@
 """Fine-tuning: frozen parts, later starts, rates by depth and pattern; exact on resume and on two processes."""
 
 import copy
+import functools
 import json
 
 import pytest
@@ -222,3 +223,11 @@ def test_one_rate_for_all_layers_is_no_schedule_for_rates_by_layer(capsys):
     given += ["--model.schedule.total_steps", "400"]
     assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given) == 2
     assert "rates of their own, and model.schedule sets one for all: give a schedule" in capsys.readouterr().err
+
+
+def test_a_schedule_that_begins_at_zero_keeps_rates_by_layer():
+    """All rates are equal at the first step: 0."""
+    schedule = functools.partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=functools.partial(min, 1))
+    method = Baseline(ConvNet(), optimizer=sgd, schedule=schedule, fine_tuning=FineTuning(layer_decay=0.5))
+    bare_trainer(max_epochs=2, num_sanity_val_steps=0).fit(method, datamodule=Digits(batch_size=128, train_part=128))
+    assert len({group["lr"] for group in method.optimizers().param_groups}) > 1

@@ -124,7 +124,8 @@ class Optimization:
         steps = epochs * math.ceil(batches / accumulated) if math.isfinite(batches) else 0
         self._scheduler = self.schedule.start(optimizer, epochs, steps)
         multiplied = {group.get("lr_mult", 1.0) for group in optimizer.param_groups}
-        if len(multiplied) > 1 and len({group["lr"] for group in optimizer.param_groups}) == 1:
+        rates = {group["lr"] for group in optimizer.param_groups}
+        if len(multiplied) > 1 and len(rates) == 1 and rates != {0.0}:
             raise InputError(
                 "fine_tuning gives layers rates of their own, and model.schedule sets one for all: give a schedule of "
                 "this program, such as OneCycle"

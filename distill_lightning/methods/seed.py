@@ -66,8 +66,8 @@ class SEED(FeatureTaught):
             local term the first alone.
         teacher_layers: those of the teacher, likewise. Tokens of a vision transformer are a map.
         local_weight: w_local, the weight of the places of a picture.
-        queue_length: M, the number of pictures in the queue, at least those of a batch. By default at least a
-            fifth of the training pictures, at most all of them and at most 8,192.
+        queue_length: M, the number of pictures in the queue, at least those of a batch. By default a
+            fifth of the training pictures or more, at most 8,192.
         student_temperature: T_s.
         teacher_temperature: T_t.
         hard_weight: the weight of the labels.
