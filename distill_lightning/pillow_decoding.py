@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 Pixels = npt.NDArray[np.uint8]
 BITS_PER_SAMPLE = 258
@@ -214,7 +214,7 @@ def open_picture(file: BinaryIO) -> Image.Image:
             return Image.open(file)
     except Image.DecompressionBombError as error:
         raise BadPictureError("too large", str(error)) from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, RuntimeError, struct.error, EOFError) as error:
+    except DAMAGE as error:
         known = begins.startswith((b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*"))
         raise BadPictureError("truncated" if known else "no picture") from error
 

@@ -54,7 +54,7 @@ from distill_lightning.lightning_internals import dump_checkpoint
 from distill_lightning.lottery.at_start import AtStart, masks_at_start
 from distill_lightning.lottery.packing import packed, sizes
 from distill_lightning.lottery.rates import PruningRule, first_masks
-from distill_lightning.lottery.rewinding import RewindPoint, beside_network, copied, put, rewind, rewind_point
+from distill_lightning.lottery.rewinding import RewindPoint, copied, put, rewind, rewind_point
 from distill_lightning.lottery.round_files import write_round_files
 from distill_lightning.lottery.round_tests import RoundEnding, measure_round, time_network
 from distill_lightning.lottery.surroundings import (
@@ -236,23 +236,9 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.hooks = [o.register_step_post_hook(lambda *_: self._mask_weights()) for o in trainer.optimizers]
         self._bind(_method(pl_module))
-        if self.round < 0:
-            self._refuse_the_ticket_itself(_method(pl_module).model)
-
-    def _refuse_the_ticket_itself(self, network: nn.Module) -> None:
-        """Checks that a control has other initial weights than the ticket.
-
-        Raises:
-            InputError: the seed of this run gives the ticket's own.
-        """
-        if self.opened is None or self.start_weights != "reinitialised" or self.start_mask != "found":
-            return
-        parameters = dict(network.named_parameters())
-        if all(self.opened.weights[n].equal(parameters[n].detach().cpu()) for n in self.opened.masks):
-            raise InputError(
-                "Lottery.weights is reinitialised, but the seed of this run gives the ticket's own weights: give "
-                "another --seed_everything"
-            )
+        is_control = self.start_weights == "reinitialised" and self.start_mask == "found"
+        if self.round < 0 and self.opened and is_control:
+            self.opened.refuse_own_weights(_method(pl_module).model)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         for hook in self.hooks:
@@ -318,12 +304,10 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
             return
         value = float(trainer.callback_metrics["val/nll"])
         if self.best is None or value < self.best["val_nll"]:
-            assert isinstance(pl_module.model, nn.Module)
             self.best = {
                 "val_nll": value,
                 "step": self._step_in_round(trainer),
-                "weights": copied(pl_module.model.state_dict()),
-                "beside": copied(beside_network(_method(pl_module))),
+                "weights": copied(pl_module.state_dict()),  # with what is trained beside the network
             }
 
     def _done(self, trainer: pl.Trainer) -> int:

@@ -24,10 +24,10 @@ import torch
 from jsonargparse import set_parsing_settings
 
 from distill_lightning.cli import compute, data, help, inspect, schedule
-from distill_lightning.cli.command import BuiltCommand, DistillCommand
+from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.positionals import as_options, checkpoint_of
 from distill_lightning.data.base import ImageData
-from distill_lightning.lightning_internals import ResolvingCommandLine
+from distill_lightning.lightning_internals import BuildingCommandLine, ResolvingCommandLine
 from distill_lightning.methods.foreign_callbacks import tags_of
 from distill_lightning.runs.declared import named_class
 from distill_lightning.specs import trusting
@@ -49,6 +49,10 @@ OF_SEVERAL_RUNS = ("study", "search")
 
 class _Resolver(ResolvingCommandLine, DistillCommand):
     """Reads a command's options. It builds only the data module, which gives the network's shape."""
+
+
+class _Builder(BuildingCommandLine, DistillCommand):
+    """Reads a command's options and builds the parts of its run."""
 
 
 def resolve(args: list[str]) -> Resolved:
@@ -121,7 +125,7 @@ def range_test(args: list[str], low: float, high: float, steps: int) -> RangeTes
     is_run = Path(source).is_dir() or source.endswith(".ckpt")
     first = ["--ckpt_path", checkpoint_of(source)] if is_run else ["--config", source]
     with quieted(), trusting(trusted):
-        parts = BuiltCommand(["fit", *first, *rest, "--trainer.enable_progress_bar", "false"]).parts
+        parts = _Builder(["fit", *first, *rest, "--trainer.enable_progress_bar", "false"]).parts
         found = run_range_test(parts, low, high, steps)
     return found if parts.trainer.is_global_zero else None
 
@@ -144,7 +148,7 @@ def _answer(args: list[str]) -> int:
     with trusting(trusted):
         if args[:1] == ["members"]:
             verb = importlib.import_module("distill_lightning.cli.members")  # only now, as those above
-            return int(verb.main(args[1:], lambda options: BuiltCommand(["fit", *options]).parts, resolve))
+            return int(verb.main(args[1:], lambda options: _Builder(["fit", *options]).parts, resolve))
         if args[:1] == ["inspect"]:
             return inspect.main(args[1:])
         if args[:1] == ["data"]:

@@ -33,7 +33,7 @@ from distill_lightning.cli.verbs import VERBS
 from distill_lightning.config_files import expand_configs
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
-from distill_lightning.lightning_internals import BuildingCommandLine, CommandLine
+from distill_lightning.lightning_internals import CommandLine
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.foreign_callbacks import refuse_foreign
 from distill_lightning.runs import RunConfig
@@ -321,10 +321,6 @@ class DistillCommand(CommandLine):
     ) -> None:
         """See `cli.bench`."""
         bench(self.parts, turns, steps, stages)
-
-
-class BuiltCommand(BuildingCommandLine, DistillCommand):
-    """Reads a command's options and builds the parts of its run. The verb is not called."""
 
 
 def _refuse_made_in_python(config: dict[str, Any], args: list[str]) -> None:

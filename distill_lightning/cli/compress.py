@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill_lightning.cli import from_file
-from distill_lightning.cli.command import BuiltCommand, DistillCommand
+from distill_lightning.cli.command import DistillCommand
 from distill_lightning.cli.verbs import OTHER_VERBS
 from distill_lightning.errors import InputError, LineParser
 from distill_lightning.exporting import ExportReport, export
@@ -76,6 +76,24 @@ def main(args: list[str]) -> int:
     with trusting(given.trust):
         compress(given, more)
     return 0
+
+
+class _Training(DistillCommand):
+    """``distill fit`` for a student. It refuses a network whose channels cannot be removed before it trains it.
+
+    Args:
+        args: the verb and its options.
+        keep: the share of channels that will be kept; None if all will be.
+    """
+
+    def __init__(self, args: list[str], keep: float | None) -> None:
+        self.keep = keep
+        super().__init__(args)
+
+    def before_fit(self) -> None:
+        if self.keep is not None:
+            size = self.data.image_size
+            without_channels(self.model.model, self.keep, (self.data.channels, size, size))
 
 
 def compress(given: Any, more: list[str]) -> None:
@@ -183,7 +201,7 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str], keep:
         name: the name of the run.
         file: the YAML to write them to.
         more: other options of ``distill fit``.
-        keep: the share of channels that will be kept; the network is refused if they cannot be removed.
+        keep: see ``_Training``.
     """
     text = yaml.safe_dump({k: v for k, v in config.items() if k != "name"}, sort_keys=False)
     is_new, new_folders = not file.exists(), [f for f in (file.parent, file.parent.parent) if not f.exists()]
@@ -191,11 +209,7 @@ def fitted(config: dict[str, Any], name: str, file: Path, more: list[str], keep:
     options = ["--config", str(file), *more, "--name", name, "--ckpt_path", "auto"]
     print(f"distill fit {' '.join(options)}", flush=True)
     try:
-        if keep is not None:  # the architecture decides, so this is known before anything is trained
-            built = BuiltCommand(["fit", *options])
-            channels, size = built.data.channels, built.data.image_size
-            without_channels(built.model.model, keep, (channels, size, size))
-        command = DistillCommand(["fit", *options])
+        command = _Training(["fit", *options], keep)
     except InputError:
         if is_new:
             file.unlink()

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from distill_lightning.data.stores import FolderStore, Listing, Store, junk_kind, parts_of, shown
+from distill_lightning.data.stores import FolderStore, Listing, Store, junk_kind, parts_of, shown, stamp
 from distill_lightning.errors import InputError
 
 LARGEST_FILE = 256 << 20
@@ -49,7 +49,12 @@ class ZipStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.stamp = root, stamp(root)
+
+    @property
+    def archive(self) -> zipfile.ZipFile:
+        """The open file."""
+        return _opened_zip(str(self.root), os.getpid(), self.stamp)
 
     def listing(self) -> Listing:
         """See Store.
@@ -58,7 +63,7 @@ class ZipStore:
             InputError: the file is damaged or encrypted, a member lies outside of it, or it unpacks to too much.
         """
         try:
-            members = _zip_at(self.root).infolist()
+            members = self.archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError) as error:
             raise InputError(f"{self.root} is damaged: {error}") from error
         total, names = 0, []
@@ -76,7 +81,7 @@ class ZipStore:
 
     def read(self, name: str) -> bytes:
         try:
-            return _zip_at(self.root).read(_member(self.root, name))
+            return self.archive.read(self._member(name))
         except (zipfile.BadZipFile, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
             raise OSError(str(error)) from error
         except Exception as error:
@@ -85,30 +90,23 @@ class ZipStore:
             raise
 
     def state(self, name: str) -> str:
-        info = _member(self.root, name)
+        info = self._member(name)
         return f"{info.file_size} {info.CRC}"
 
     def size(self, name: str) -> int:
-        return _member(self.root, name).file_size
+        return self._member(name).file_size
+
+    def _member(self, name: str) -> zipfile.ZipInfo:
+        try:
+            return self.archive.getinfo(name)
+        except KeyError:
+            return self.archive.getinfo(f"./{name}")  # as some programs write the names
 
 
 @lru_cache(maxsize=8)
-def _opened_zip(path: str, process: int, state: tuple[int, int]) -> zipfile.ZipFile:
+def _opened_zip(path: str, process: int, stamp: tuple[int, int]) -> zipfile.ZipFile:
+    """The open file. Processes do not share one, since they would share its position."""
     return zipfile.ZipFile(path)
-
-
-def _zip_at(path: Path) -> zipfile.ZipFile:
-    """The open file; another one if it was replaced. Processes would share the position in a file, so they have own."""
-    stat = path.stat()
-    return _opened_zip(str(path), os.getpid(), (stat.st_size, stat.st_mtime_ns))
-
-
-def _member(path: Path, name: str) -> zipfile.ZipInfo:
-    archive = _zip_at(path)
-    try:
-        return archive.getinfo(name)
-    except KeyError:
-        return archive.getinfo(f"./{name}")  # as some programs write the names
 
 
 class TarStore:

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from distill_lightning.data.layouts import Layout, Rows, arranged
-from distill_lightning.data.part_names import PARTS, part_of, words_of
+from distill_lightning.data.part_names import PARTS, part_of, part_of_folders, words_of
 from distill_lightning.data.stores import Listing, Store, parts_of, shown
 from distill_lightning.errors import InputError
 from distill_lightning.pillow_decoding import is_picture_name
@@ -81,7 +81,7 @@ def read_labels(
             continue
         path, label, split = found
         folders, _, last = file.rpartition("/")
-        of_file = part_of(last.rpartition(".")[0], tuple(words_of(root))) or _part_of_folders(folders)
+        of_file = part_of(last.rpartition(".")[0], tuple(words_of(root))) or part_of_folders(folders)
         for line, row in enumerate(rows, 2 if not file.lower().endswith((".jsonl", ".ndjson")) else 1):
             part = of_file
             if split is not None:
@@ -95,7 +95,7 @@ def read_labels(
             if not value or not name:
                 raise InputError(f"{shown(file)}, line {line}: it has no {label if value else path}")
             picture = finder.find(value, file, part or "train", line)
-            part = part or _part_of_folders(picture.rpartition("/")[0]) or "train"
+            part = part or part_of_folders(picture.rpartition("/")[0]) or "train"
             if (other := seen.setdefault(picture, (part, name))) != (part, name):
                 raise InputError(f"{shown(file)}, line {line}: {shown(picture)} is {other[1]} ({other[0]}) elsewhere")
             if (picture, name) not in parts.setdefault(part, [])[-1:]:
@@ -107,11 +107,6 @@ def read_labels(
     warnings = [f"{unused:,} pictures are in no file with labels: not used"] if unused else []
     of = parts.get("train") or [row for rows in parts.values() for row in rows]
     return arranged(parts, sorted({name for _, name in of}), notes, warnings)
-
-
-def _part_of_folders(path: str) -> str | None:
-    """The part that a folder or one above it stands for; None if there is none."""
-    return next((part for part in map(part_of, reversed(path.split("/"))) if part), None)
 
 
 def of_pattern(listing: Listing, pattern: str, root: str) -> Layout:

@@ -77,6 +77,11 @@ def part_of(name: str, also: tuple[str, ...] = ()) -> str | None:
     return parts.pop() if len(parts) == 1 and not others else None
 
 
+def part_of_folders(path: str) -> str | None:
+    """The part that a folder stands for, or the nearest one above it that stands for one; None if none does."""
+    return next((part for part in map(part_of, reversed(path.split("/"))) if part), None)
+
+
 def names_a_part(name: str) -> bool:
     """Whether a name has a word for a part among others: ``my_train`` has, as ``freight_train`` has."""
     return any(word in known for word in words_of(name) for known in WORDS.values())

@@ -84,6 +84,12 @@ def junk_kind(part: str, is_folder: bool) -> str | None:
     return None
 
 
+def stamp(path: Path) -> tuple[int, int]:
+    """The size and the time of the last change of a file. Another file in its place has another stamp."""
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
 class FolderStore:
     """A folder. Symbolic links are followed, but each folder is searched only once.
 

@@ -10,13 +10,14 @@ import json
 import os
 import threading
 from bisect import bisect_right
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distill_lightning.data.part_names import part_of
-from distill_lightning.data.stores import Listing, Store, junk_kind
+from distill_lightning.data.part_names import part_of, part_of_folders
+from distill_lightning.data.stores import Listing, Store, junk_kind, stamp
 from distill_lightning.errors import InputError
 from distill_lightning.pillow_decoding import is_picture_name
 
@@ -33,10 +34,11 @@ class TableStore:
     Args:
         root: the folder.
         column: the name of the column of pictures.
+        stamps: the ``stamp`` of each file, by its path below the folder.
     """
 
-    def __init__(self, root: Path, column: str) -> None:
-        self.root, self.column = root, column
+    def __init__(self, root: Path, column: str, stamps: Mapping[str, tuple[int, int]]) -> None:
+        self.root, self.column, self.stamps = root, column, stamps
 
     def listing(self) -> Listing:
         """See Store. The rows are listed by ``read_tables``, with their labels."""
@@ -47,7 +49,8 @@ class TableStore:
 
     def read(self, name: str) -> bytes:
         file, _, row = name.rpartition(":")
-        cell = _table_at(str(self.root / file)).cell(int(row), self.column)
+        table = _opened(str(self.root / file), os.getpid(), self.stamps[file])
+        cell = table.cell(int(row), self.column)
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes):
             raise OSError("the table holds no bytes of the picture, only its path")
@@ -124,14 +127,8 @@ def row_group(table: _Table, group: int, name: str) -> Any:
 
 
 @lru_cache(maxsize=64)
-def _opened(path: str, process: int, state: tuple[int, int]) -> _Table:
+def _opened(path: str, process: int, stamp: tuple[int, int]) -> _Table:
     return _Table(path)
-
-
-def _table_at(path: str) -> _Table:
-    """The open file; another one if it was replaced. Processes do not share one."""
-    stat = os.stat(path)
-    return _opened(path, os.getpid(), (stat.st_size, stat.st_mtime_ns))
 
 
 def table_files(root: Path) -> list[Path]:
@@ -172,6 +169,7 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
     names: list[str] | None = None
     picture = label = ""
     largest = 1
+    stamps: dict[str, tuple[int, int]] = {}
     of_names = {path: _part(path.relative_to(root).as_posix()) for path in table_files(root)}
     unnamed = next((path for path, part in of_names.items() if part is None), None)
     if unnamed is not None and any(of_names.values()):
@@ -180,7 +178,7 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
         )
     for path in of_names:
         relative = path.relative_to(root).as_posix()
-        table = _table_at(str(path))
+        table = _opened(str(path), os.getpid(), stamps.setdefault(relative, stamp(path)))
         picture = _one_of(table.schema.names, PICTURE_COLUMNS, path, "pictures")
         label = _one_of(table.schema.names, LABEL_COLUMNS, path, "labels")
         names = _class_names(table.schema, label) or names
@@ -198,16 +196,13 @@ def read_tables(root: Path) -> tuple[Store, dict[str, list[tuple[str, str]]], li
             f"Parquet: a picture that is decoded when it is needed reads a group of up to {largest:,} rows; Arrow "
             "files and tar files of webdataset read it alone"
         )
-    return TableStore(root, picture), parts, names, notes
+    return TableStore(root, picture, stamps), parts, names, notes
 
 
 def _part(relative: str) -> str | None:
     """The part that a file belongs to, by the name of its folder or its own; None if neither names one."""
     folders, _, file = relative.rpartition("/")
-    for word in [file.partition("-")[0].partition(".")[0], *reversed(folders.split("/"))]:
-        if part := part_of(word):
-            return part
-    return None
+    return part_of(file.partition("-")[0].partition(".")[0]) or part_of_folders(folders)
 
 
 def _one_of(columns: list[str], known: tuple[str, ...], path: Path, what: str) -> str:

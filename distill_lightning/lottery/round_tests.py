@@ -11,7 +11,7 @@ from torch import Tensor
 from distill_lightning import masks as masking
 from distill_lightning.data.plans import BatchPlan
 from distill_lightning.lottery.packing import latencies
-from distill_lightning.lottery.rewinding import beside_network, copied, put
+from distill_lightning.lottery.rewinding import copied, put
 from distill_lightning.methods.base import Method
 
 
@@ -22,7 +22,8 @@ class RoundEnding:
     Args:
         number: the number of the round, from 0.
         masks: the masks that the round was trained with.
-        best: the weights, the step and the validation loss (nll, nats) of its best validation; None without validation.
+        best: the weights of the method, the step and the validation loss (nll, nats) of its best validation; None
+            without validation.
         steps: the number of optimizer steps of a whole training, T.
     """
 
@@ -62,14 +63,12 @@ def measure_round(
     if loader is not None:
         row |= {f"test_{k}": v for k, v in method.measure(loader, limit).items()}
     if best:
-        put(network.state_dict(), best["weights"])
+        now = copied(method.state_dict())
+        put(method.state_dict(), best["weights"])
         if loader is not None:
             row |= {f"early_stop_test_{k}": v for k, v in method.measure(loader, limit).items()}
-        beside = copied(beside_network(method))
-        put(beside_network(method), best["beside"])  # what is written is of one step
         write_best()
-        put(beside_network(method), beside)
-        put(network.state_dict(), last)
+        put(method.state_dict(), now)
     row |= {f"density_{name}": masking.density({name: mask}) for name, mask in ending.masks.items()}
     row["dead_layers"] = sum(not mask.any() for mask in ending.masks.values())
     return row, last

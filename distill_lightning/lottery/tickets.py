@@ -81,6 +81,19 @@ class Opened(NamedTuple):
     masks: Masks
     step: int
 
+    def refuse_own_weights(self, network: nn.Module) -> None:
+        """Checks that a control with new weights has others than the ticket.
+
+        Raises:
+            InputError: the seed of this run gives the ticket's own.
+        """
+        parameters = dict(network.named_parameters())
+        if all(self.weights[name].equal(parameters[name].detach().cpu()) for name in self.masks):
+            raise InputError(
+                "Lottery.weights is reinitialised, but the seed of this run gives the ticket's own weights: give "
+                "another --seed_everything"
+            )
+
 
 def open_ticket(
     path: str, number: int | None, mask: Literal["found", "shuffled", "random"], network: nn.Module

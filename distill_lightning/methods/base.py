@@ -9,7 +9,7 @@ the epoch.
 import functools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -51,7 +51,7 @@ from distill_lightning.methods.plain_batches import (
     refuse_unmet,
 )
 from distill_lightning.models.activations import replace_activations
-from distill_lightning.models.outputs import auxiliary_weight
+from distill_lightning.models.outputs import auxiliary_logits
 from distill_lightning.networks import Network, maker, with_shape
 from distill_lightning.optimizers import FineTuning, default_optimizer
 from distill_lightning.ranges import Finite
@@ -104,6 +104,8 @@ class Method(Evaluated, ABC):
     take_makers: ClassVar[tuple[str, ...]] = ("network",)
     needs = BatchNeeds()
     """The requirements for a batch. A method in which they depend on options sets them in ``__init__``."""
+    needs_two_samples: ClassVar[bool] = False
+    """Whether what a method trains beside the network needs 2 samples in each batch, as batch norm does."""
     memory: tuple[str, ...] = ()
     """Names of attributes (each a tensor or None) that are kept between steps and differ between processes."""
     shared_memory: tuple[str, ...] = ()
@@ -251,8 +253,8 @@ class Method(Evaluated, ABC):
         if stage == "fit":
             refuse_different("other pictures", data.fingerprint)
             self._find_givers(data)
-            needs_two = type(self).__name__ if self.needs.repeats_last_batch else None
-            refuse_small_batches(self.model, data, self.trainer.world_size, needs_two)
+            needs_two = self.needs.repeats_last_batch or self.needs_two_samples
+            refuse_small_batches(self.model, data, self.trainer.world_size, type(self).__name__ if needs_two else None)
             if synchronises_batch_norm(self.trainer):
                 refuse_unlike_batch_norms(self)
             self.initialise()
@@ -474,12 +476,8 @@ class Method(Evaluated, ABC):
     def _with_auxiliary(self, output: StepOutput, batch: Batch) -> StepOutput:
         """Adds the loss of auxiliary classifiers, for networks whose authors train with them (``models.outputs``)."""
         kept, self.auxiliary = self.auxiliary, {}
-        of_classifiers = [
-            auxiliary_weight(network) * self.cross_entropy(logits, batch)
-            for network, calls in kept.items()
-            for pieces in zip(*calls, strict=True)
-            for logits in _whole(pieces, len(batch.targets))
-        ]
+        weighted = auxiliary_logits(kept, len(batch.targets))
+        of_classifiers = [weight * self.cross_entropy(logits, batch) for weight, logits in weighted]
         if not of_classifiers:
             return output
         term: Tensor = sum(of_classifiers)  # type: ignore[assignment]
@@ -609,25 +607,6 @@ class Method(Evaluated, ABC):
 def trained_batches(trainer: pl.Trainer, batches: int) -> int:
     """The number of training batches in an epoch, given ``batches`` in the data and ``limit_train_batches``."""
     return limited(batches, trainer.limit_train_batches)
-
-
-def _whole(pieces: Sequence[Tensor], rows: int) -> Iterator[Tensor]:
-    """Puts the outputs of successive calls of a network together.
-
-    Args:
-        pieces: the outputs, (R, K) each, of rows of the batch in their order.
-        rows: the number of rows in the batch.
-
-    Yields:
-        The output for all rows of the batch, or for its first rows if there are no more.
-    """
-    together: list[Tensor] = []
-    for piece in pieces:
-        if together and sum(map(len, together)) + len(piece) > rows:
-            yield torch.cat(together)
-            together = []
-        together.append(piece)
-    yield torch.cat(together)
 
 
 def _is_object(value: Any) -> bool:

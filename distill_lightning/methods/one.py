@@ -27,12 +27,10 @@ from typing import Any
 
 from torch import nn
 
-from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
 from distill_lightning.features import channels_last
 from distill_lightning.losses import one, ramp, weighted_logits
 from distill_lightning.methods.branched import Branched
-from distill_lightning.methods.checks import refuse_small_batches
 from distill_lightning.models.branched import Gate
 from distill_lightning.models.outputs import input_type
 from distill_lightning.networks import Network
@@ -53,18 +51,15 @@ class ONE(Branched):
         InputError: an option is out of range; see Branched.
     """
 
+    needs_two_samples = True
+    """The batch norm of the gate needs them."""
+
     def __init__(
         self, network: Network, temperature: Positive = 3.0, ramp_epochs: CountOrZero = 80, **kwargs: Any
     ) -> None:
         super().__init__(network, **kwargs)
         self.temperature, self.ramp_epochs = temperature, ramp_epochs
         self.gate: nn.Module | None = None
-
-    def check_networks(self, data: ImageData) -> None:
-        """See Branched; the gate's batch norm needs 2 samples, whatever the network is."""
-        super().check_networks(data)
-        if self.trainer.state.fn == "fit":
-            refuse_small_batches(self.model, data, self.trainer.world_size, "ONE")
 
     def build(self, info: DataInfo) -> None:
         """See Branched; makes the gate.

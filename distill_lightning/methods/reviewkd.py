@@ -30,9 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_lightning.data.base import ImageData
 from distill_lightning.losses import hcl
-from distill_lightning.methods.checks import refuse_small_batches
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, CountOrZero, NonNegative, Ranged
@@ -53,6 +51,8 @@ class ReviewKD(FeatureTaught):
     usual_layers: ClassVar = ["all_stages", "pooled"]
     usual_teacher_layers: ClassVar = ["all_stages.before_relu", "pooled"]
     takes: ClassVar = "any"
+    needs_two_samples = True
+    """The batch norms at pooled features need them."""
 
     def __init__(
         self,
@@ -64,12 +64,6 @@ class ReviewKD(FeatureTaught):
     ) -> None:
         super().__init__(network, **kwargs)
         self.review_weight, self.warmup_epochs, self.most_channels = review_weight, warmup_epochs, most_channels
-
-    def check_networks(self, data: ImageData) -> None:
-        """See FeatureTaught; the batch norms at pooled features need 2 samples, whatever the network is."""
-        super().check_networks(data)
-        if self.trainer.state.fn == "fit":
-            refuse_small_batches(self.model, data, self.trainer.world_size, "ReviewKD")
 
     def make_adapters(
         self, shapes: Sequence[tuple[int, ...]], of_teacher: Sequence[tuple[int, ...]]

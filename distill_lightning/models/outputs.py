@@ -4,7 +4,7 @@ Networks of other makers may return more than logits: GoogLeNet and Inception re
 in training mode, networks of Hugging Face return objects with the attribute ``logits``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,29 @@ def auxiliary_outputs(output: Any) -> list[Tensor]:
     main = main_output(output)
     values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
     return [v for v in values if isinstance(v, Tensor) and v is not main and v.shape == main.shape]
+
+
+def auxiliary_logits(kept: Mapping[nn.Module, Sequence[Sequence[Tensor]]], rows: int) -> Iterator[tuple[float, Tensor]]:
+    """The logits of auxiliary classifiers in a training step, with the weights of their losses.
+
+    Args:
+        kept: for each network and each of its calls the outputs of its classifiers, (R, K) each, of rows of the batch
+            in their order.
+        rows: the number of rows in the batch.
+
+    Yields:
+        The weight, and the logits of a classifier for all rows of the batch, or for its first rows if there are no
+        more.
+    """
+    for network, calls in kept.items():
+        for pieces in zip(*calls, strict=True):
+            together: list[Tensor] = []
+            for piece in pieces:
+                if together and sum(map(len, together)) + len(piece) > rows:
+                    yield auxiliary_weight(network), torch.cat(together)
+                    together = []
+                together.append(piece)
+            yield auxiliary_weight(network), torch.cat(together)
 
 
 def input_type(network: nn.Module) -> tuple[torch.device, torch.dtype]:
