@@ -1,6 +1,7 @@
 """MNIST, CIFAR-10 and CIFAR-100, downloaded by torchvision."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from distill_lightning.data.class_folders import class_folders, read_class_folde
 from distill_lightning.data.picture_cache import default_cache
 from distill_lightning.data.sources import MemorySource, Source
 from distill_lightning.errors import InputError
+from distill_lightning.files import locked
 
 
 class _TorchvisionSet(ImageData):
@@ -71,20 +73,21 @@ class _TorchvisionSet(ImageData):
         if self.pictures is not None and self.trained_on is not None:
             return
         for train in (True, False):
-            self._open(train, download=True)
+            self._open(train)
 
-    def _open(self, train: bool, download: bool = False) -> datasets.VisionDataset:
-        try:
-            # torchvision opens the pickles of CIFAR only if their checksums match
+    def _open(self, train: bool) -> datasets.VisionDataset:
+        # torchvision opens the pickles of CIFAR only if their checksums match
+        with suppress(RuntimeError):
             return self.dataset(self.root, train=train)
-        except RuntimeError:
-            if not download:
-                raise
         try:
-            return self.dataset(self.root, train=train, download=True)
+            # runs that begin at once would download to the same files
+            with locked(Path(self.root) / f".{self.dataset.__name__}.lock"):
+                with suppress(RuntimeError):
+                    return self.dataset(self.root, train=train)  # another run has downloaded it meanwhile
+                return self.dataset(self.root, train=train, download=True)
         except Exception as error:
             raise InputError(
-                f"{self.dataset.__name__} is not in {self.root} and could not be downloaded "
+                f"{self.dataset.__name__} is missing or damaged in {self.root} and could not be downloaded "
                 f"({type(error).__name__}): put its files there, or set data.root to where they are"
             ) from error
 
@@ -92,7 +95,7 @@ class _TorchvisionSet(ImageData):
         """See ImageData. There is no part "val"."""
         if part == "val":
             return None
-        dataset = self._open(part == "train", download=True)
+        dataset = self._open(part == "train")
         images = torch.as_tensor(dataset.data)
         images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
         return self.of_classes(MemorySource(images), torch.as_tensor(dataset.targets).long())

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from distill_lightning.digests import tensors_digest
 from distill_lightning.errors import InputError
 from distill_lightning.masks import Masks, random_like, unpack_all
 from distill_lightning.seeds import PRUNE, run_seed, seed_for
@@ -73,13 +74,14 @@ def are_tensors(value: Any) -> TypeGuard[dict[str, Tensor]]:
 
 
 class Opened(NamedTuple):
-    """The parts of a ticket that a run starts from: the weights of the optimizer step ``step``, and the masks of a
-    round.
+    """The parts of a ticket that a run starts from: the weights of the optimizer step ``step``, the masks of a round,
+    and the digest of both.
     """
 
     weights: dict[str, Tensor]
     masks: Masks
     step: int
+    digest: str
 
     def refuse_own_weights(self, network: nn.Module) -> None:
         """Checks that a control with new weights has others than the ticket.
@@ -120,7 +122,8 @@ def open_ticket(
     if mask != "found":
         generator = torch.Generator().manual_seed(seed_for(PRUNE, run_seed()))
         found = random_like(found, generator, pooled=mask == "random")
-    return Opened(ticket.weights, found, ticket.step)
+    digest = tensors_digest(ticket.weights | {f"mask of {name}": mask for name, mask in found.items()})
+    return Opened(ticket.weights, found, ticket.step, digest)
 
 
 def read_kind(path: str | Path, kind: str) -> dict[str, Any]:

@@ -105,6 +105,7 @@ class CRD(FeatureTaught):
         """The terms ``contrast_s`` (student) and ``contrast_t`` (teacher). The banks get the new embeddings."""
         assert self.samples is not None
         index = batch.index
+        self.samples = self.samples.to(index.device)
         rows = self.samples.rows(index)
         seed = seed_of_order(run_seed(), position.order)
         drawn = draws(seed, position.epoch, index, self.negatives)
@@ -181,9 +182,13 @@ class Samples(NamedTuple):
         counts = own.bincount()
         return cls(index, own, own.argsort(stable=True), counts.cumsum(0) - counts, counts)
 
+    def to(self, device: torch.device) -> "Samples":
+        """The same samples on a device."""
+        return Samples(*(part.to(device) for part in self))
+
     def rows(self, index: Tensor) -> Tensor:
         """The rows of samples, by their positions, (B,) int64 each."""
-        return torch.searchsorted(self.index.to(index.device), index)
+        return torch.searchsorted(self.index, index)
 
     def others(self, rows: Tensor, drawn: Tensor) -> Tensor:
         """Rows of samples of other classes, (B, K).
@@ -192,10 +197,7 @@ class Samples(NamedTuple):
             rows: the samples, (B,).
             drawn: (B, K) int64, 0 or larger; equal numbers give equal samples.
         """
-        labels, starts, counts, order = (
-            part.to(rows.device) for part in (self.labels, self.starts, self.counts, self.order)
-        )
-        of_class = labels[rows]
-        start, count = starts[of_class][:, None], counts[of_class][:, None]
-        place = drawn % (len(order) - count)
-        return order[place + torch.where(place >= start, count, 0)]
+        of_class = self.labels[rows]
+        start, count = self.starts[of_class][:, None], self.counts[of_class][:, None]
+        place = drawn % (len(self.order) - count)
+        return self.order[place + torch.where(place >= start, count, 0)]

@@ -4,6 +4,7 @@ import csv
 import itertools
 import json
 import random
+import shutil
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -684,6 +685,24 @@ def test_a_ticket_of_another_network_is_refused(capsys):
     given[-1], number = run / "ticket.pt", ["--trainer.callbacks.ticket_round", 9]
     assert distill("fit", "--config", CONFIGS / "digits" / "baseline.yaml", *given, *number) == 2
     assert "rounds 0 to 3" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_ticket_that_it_began_with_alone(monkeypatch, capsys):
+    run, ticket = found(), Path("exchanged.pt")
+    shutil.copy(run / "ticket.pt", ticket)
+    given = ["--config", CONFIGS / "digits" / "baseline.yaml", "--config", CONFIGS / "callbacks" / "ticket.yaml"]
+    given += [*SMALL[:6], "--trainer.callbacks.ticket", ticket, "--name", "exchanged"]
+    with monkeypatch.context() as patch:
+        Kill(patch, "on_before_backward", 8)  # in the second epoch
+        assert distill("fit", *given) == 1
+    other = Ticket.open(ticket)
+    other.rounds.reverse()
+    other.save(ticket)
+    capsys.readouterr()
+    assert distill("fit", *given, "--ckpt_path", "last") == 2
+    assert "exchanged.pt has changed since the run began: resume it with the same" in capsys.readouterr().err
+    shutil.copy(run / "ticket.pt", ticket)
+    assert distill("fit", *given, "--ckpt_path", "last") == 0
 
 
 def test_with_a_teacher():

@@ -237,7 +237,7 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{F} memory://nothing", ["memory://nothing cannot be listed"]),
     (f"{F} nostore://bucket", ["nostore://bucket cannot be opened", "Protocol not known"]),
     (f"{F} labelled --data.cache_bytes -1", ["data.cache_bytes is -1", "0 or more"]),
-    (f"{B} --data MNIST --data.root nothing", ["MNIST is not in nothing"]),
+    (f"{B} --data MNIST --data.root nothing", ["MNIST is missing or damaged in nothing"]),
     (f"{K}", ["there is no teacher"]),
     (f"{B} --ckpt_path last", ["there is no unfinished run"]),
 ]
