@@ -415,8 +415,8 @@ class Lottery(Recorded, Callback, TimelineGiver, ShowsNumbers, Summarised):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        started_with = state.get("ticket")  # not in checkpoints of version 0.1
-        if self.opened and started_with not in (None, self.opened.digest):
+        # older checkpoints do not name their ticket
+        if self.opened and state.get("ticket", self.opened.digest) != self.opened.digest:
             raise InputError(f"the ticket {self.ticket} has changed since the run began: resume it with the same")
         self.round, self.rewind, self.best, self.table = (state[k] for k in ("round", "rewind", "best", "table"))
         self.of_rounds, shapes = state["of_rounds"], state["shapes"]

@@ -80,10 +80,8 @@ class _TorchvisionSet(ImageData):
         with suppress(RuntimeError):
             return self.dataset(self.root, train=train)
         try:
-            # runs that begin at once would download to the same files
+            # runs that begin at once would write the same files; torchvision downloads what is not there by now
             with locked(Path(self.root) / f".{self.dataset.__name__}.lock"):
-                with suppress(RuntimeError):
-                    return self.dataset(self.root, train=train)  # another run has downloaded it meanwhile
                 return self.dataset(self.root, train=train, download=True)
         except Exception as error:
             raise InputError(
