@@ -6,6 +6,7 @@ place has by then.
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +144,8 @@ class Follower:
             if not wanted:
                 raise InputError(f"there is no option --{place}.{rest}: {place} has no options of its own")
             if options.takes_list(argument.hint):
+                if place != "trainer.callbacks" and (same := self._same_name(keys[-1])):
+                    raise InputError(f"there is no option --{place}.{rest}; did you mean --{same}?")
                 raise InputError(
                     f"{place}.{rest}: there is no {_kind(wanted[0])} with this option: put a --config that adds one "
                     "before it"
@@ -157,8 +160,8 @@ class Follower:
         dash = "--" if given.by_hand else ""
         full = f"{dash}{path}.{name}" if path else f"{dash}{name}"
         near = nearest_word(name, known)
-        same = [place for place in self.places() if place.rpartition(".")[2] == name]
-        meant = CALLED.get(name) or (f"--{same[0]}" if same else None)
+        same = self._same_name(name)
+        meant = CALLED.get(name) or (f"--{same}" if same else None)
         if near is not None and name not in CALLED:
             meant = full.removesuffix(name) + near
         owner = self._lottery(name, given)
@@ -166,6 +169,10 @@ class Follower:
             return owner
         hint = f"; did you mean {meant}?" if meant else f": {path} has {_some(known)}" if path else ""
         return f"there is no option {full}{hint}"
+
+    def _same_name(self, name: str) -> str | None:
+        """The first option with this name, of any class that is named so far."""
+        return next((place for place in self.places() if place.rpartition(".")[2] == name), None)
 
     def _lottery(self, name: str, given: Given) -> str:
         """The error for an option of an earlier one of several callbacks: options are given to the last one."""
@@ -332,4 +339,5 @@ def _some(known: Mapping[str, Argument]) -> str:
 
 
 def _kind(made: type) -> str:
-    return made.__name__.lower()
+    """The words for a class: "plain network" for PlainNetwork."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", made.__name__).lower()

@@ -106,6 +106,8 @@ COMMANDS: list[tuple[str, list[str]]] = [
     (f"{K} --temperature 3", ["no option --temperature", "did you mean --model.temperature?"]),
     (f"{B} --model KD --model.temprature 3", ["temprature", "did you mean --model.temperature?"]),
     (f"{B} --trainer.callbacks.teacher x", ["no callback with this option", "--config"]),
+    (f"{K} --trainer.callbacks.teacher.views 3", ["teacher.views", "did you mean --trainer.callbacks.views?"]),
+    (f"{K} --trainer.callbacks.teacher.qqqq 3", ["no plain network with this option", "--config"]),
     (f"{K} --config callbacks/lottery --trainer.callbacks.teacher x", ["Lottery, the last", "no option teacher"]),
     (f"{B} --config callbacks/lottery --trainer.callbacks.rouns 3", ["rouns", "--trainer.callbacks.rounds?"]),
     (f"{B} --checkpoint.every_n_step 3", ["every_n_step", "did you mean --checkpoint.every_n_steps?"]),
