@@ -30,8 +30,15 @@ LOGGERS: tuple[str, ...] = (
     "tornado.application",
 )
 LOGGERS += ("asyncio",)
-NO_PAGES: dict[str, list[str]] = {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}
-"""The web pages of schedulers and workers are not served."""
+SETTINGS: dict[str, object] = {
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "distributed.admin.tick.interval": "1s",
+    "distributed.worker.profile.enabled": False,
+}
+"""Settings of dask. Schedulers and workers serve no web pages, keep no profile, and look at themselves once a second. A
+waiting study takes 1 % of a core from the runs that it trains, instead of 4 to 6 %.
+"""
 
 
 class Workers:
@@ -217,7 +224,7 @@ def _quiet() -> Iterator[None]:
     """A context in which dask says nothing, unless the user's configuration of dask has asked for its log."""
     loggers = [logging.getLogger(name) for name in LOGGERS] if "logging" not in dask.config.config else []
     levels = [logger.level for logger in loggers]
-    with dask.config.set(NO_PAGES), warnings.catch_warnings():
+    with dask.config.set(SETTINGS), warnings.catch_warnings():
         # other versions of dask on the workers: what is exchanged is small and plain
         warnings.filterwarnings("ignore", module="distributed|dask_jobqueue")
         for logger in loggers:

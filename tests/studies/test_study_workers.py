@@ -12,7 +12,7 @@ from studies_program import events, planned, write_program
 from distill_lightning.errors import InputError
 from distill_lightning.studies import Display, workers
 from distill_lightning.studies.training import Training
-from distill_lightning.studies.workers import workers_at
+from distill_lightning.studies.workers import local_workers, workers_at
 
 QUIET = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}, "silence_logs": 60}
 
@@ -55,6 +55,14 @@ def test_a_run_whose_workers_die_three_times_has_failed(cluster, capsys):
     assert made.last_words(a) == "3 workers died while they trained it"
     assert 3 <= events().count("started a") <= 4  # the fourth is ended as soon as it is seen
     assert "failed  a: 3 workers died" in capsys.readouterr().err
+
+
+def test_workers_that_wait_do_nothing_many_times_a_second():
+    with local_workers(1, ()) as found:
+        servers = [found.client.cluster.scheduler, *found.client.cluster.workers.values()]
+        every_ms = {name: one.callback_time for server in servers for name, one in server.periodic_callbacks.items()}
+    assert every_ms["tick"] == 1000
+    assert "profile" not in every_ms and min(every_ms.values()) >= 100, every_ms
 
 
 def test_an_interrupt_reaches_the_runs_on_all_workers(cluster):
