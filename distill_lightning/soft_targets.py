@@ -1,9 +1,10 @@
-"""The table of soft targets on disk: raw logits of a teacher for V views of every training sample.
+"""The table of soft targets on disk: raw logits or features of a teacher for V views of every training sample.
 
 The files of a table are in a folder. Its name is a digest of the manifest:
 
-    manifest.json   everything that the logits depend on
-    logits.npy      (V, R, K) float32, memory-mapped; R is the number of training samples
+    manifest.json   everything that the numbers depend on
+    logits.npy      (V, R, D) float32, memory-mapped; R is the number of training samples, D that of the numbers of
+                    each: its K logits, its features, or both
     checks.npy      (V, blocks) int64: the CRC-32 of each block of rows, -1 for a block that is not written yet
 
 So the table of another teacher is never opened by mistake, an interrupted generation continues with the missing blocks,
@@ -13,6 +14,7 @@ and truncated or changed files are detected. Several processes fill a table toge
 import hashlib
 import json
 import os
+import shutil
 import warnings
 import zlib
 from contextlib import AbstractContextManager
@@ -40,8 +42,8 @@ class SoftTargetTable:
 
     Args:
         parent: the folder that contains the folders of all tables.
-        manifest: everything that the logits depend on, as values that JSON can store.
-        views, rows, classes: V, R, K.
+        manifest: everything that the numbers depend on, as values that JSON can store.
+        views, rows, classes: V, R, D.
     """
 
     def __init__(self, parent: str | Path, manifest: dict[str, Any], views: int, rows: int, classes: int) -> None:
@@ -50,9 +52,25 @@ class SoftTargetTable:
         self.shape = (views, rows, classes)
         self.blocks = -(-rows // BLOCK)
 
+    @property
+    def num_bytes(self) -> int:
+        """The size of the logits on disk."""
+        return 4 * int(np.prod(self.shape))
+
     def create(self) -> None:
-        """Creates the files that do not exist yet. One process calls it before the others call ``open``."""
+        """Creates the files that do not exist yet. One process calls it before the others call ``open``.
+
+        Raises:
+            InputError: the disk has no room for them.
+        """
         if not (self.folder / "logits.npy").exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.folder).free
+            if free < self.num_bytes:
+                raise InputError(
+                    f"the table of soft targets takes {self.num_bytes / 1e9:.1f} GB, and {self.folder.parent} has "
+                    f"{free / 1e9:.1f} GB left: give fewer views, or another folder"
+                )
             atomic_write(self.folder / "logits.npy", self._blank)
         if not (self.folder / "checks.npy").exists():
             unwritten = np.full((self.shape[0], self.blocks), -1, np.int64)
@@ -65,7 +83,7 @@ class SoftTargetTable:
         """Writes an array of zeros without allocating memory, and as a sparse file if the file system supports it."""
         header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
         np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + 4 * int(np.prod(self.shape)))
+        file.truncate(file.tell() + self.num_bytes)
 
     def open(self, mode: Literal["r", "r+"] = "r+") -> None:
         """Maps the files into memory.
@@ -129,7 +147,7 @@ class SoftTargetTable:
         return torch.arange(block * BLOCK, min((block + 1) * BLOCK, self.shape[1]))
 
     def fill(self, view: int, block: int, logits: Tensor) -> None:
-        """Writes the logits (n, K) of one block.
+        """Writes the numbers (n, D) of one block.
 
         Raises:
             OSError: the file cannot be written, for example because the disk is full.
@@ -168,7 +186,7 @@ class SoftTargetTable:
     # Use
 
     def as_tensor(self) -> Tensor:
-        """The logits, (V, R, K) float32 on the CPU, memory-mapped. ``open`` must have been called."""
+        """The numbers, (V, R, D) float32 on the CPU, memory-mapped. ``open`` must have been called."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody writes to it
             return torch.from_numpy(self.logits)

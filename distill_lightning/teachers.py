@@ -20,7 +20,7 @@ from distill_lightning.errors import InputError
 from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.models.outputs import input_type, main_output
 from distill_lightning.preprocessing.steps import Fitted
-from distill_lightning.values import TeacherOutput, TrainedOn
+from distill_lightning.values import Reading, TeacherOutput, TrainedOn
 
 if TYPE_CHECKING:
     TrainedNetwork = str | Path | PlainNetwork | nn.Module
@@ -172,6 +172,7 @@ class Teachers:
         self.members = members
         self._features: Features | None = None
         self._watched: FrozenNetwork | None = None
+        self._reading: Reading | None = None
 
     @classmethod
     def of_plain(cls, given: list[str | PlainNetwork | nn.Module]) -> "Teachers":
@@ -229,6 +230,10 @@ class Teachers:
                     module.running_mean = module.running_var = None
         return shapes
 
+    def read(self, reading: Reading | None) -> None:
+        """From now on, ``answer`` gives what is read of the features; see ``TeacherGiver.read``."""
+        self._reading = reading
+
     def copied(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
         """See ``TeacherGiver.copy_of_teacher``."""
         teacher = self._single()
@@ -243,16 +248,18 @@ class Teachers:
         """Takes the hooks off the teacher."""
         if self._features is not None:
             self._features.remove()
-        self._features = self._watched = None
+        self._features = self._watched = self._reading = None
 
+    @torch.no_grad()
     def answer(self, images: Tensor) -> TeacherOutput:
-        """Logits and, if some are watched, features for pictures (B, C, H, W), by one forward pass, without gradient.
-        Needs ``prepare``.
+        """Logits for pictures (B, C, H, W) and, if some are watched, features or what is read of them. It takes one
+        forward pass, without gradient. Needs ``prepare``.
         """
         # no_grad, not inference_mode: losses save what they multiply with it
         if self._features is None or self._watched is None:
             return TeacherOutput(self.logits(images))
-        return TeacherOutput(self._logits([self._watched], images).mean(0), self._features.take())
+        logits, features = self._logits([self._watched], images).mean(0), self._features.take()
+        return TeacherOutput(logits, features if self._reading is None else tuple(self._reading.read(features)))
 
     def of_each(self, images: Tensor) -> TeacherOutput:
         """The logits of each teacher, and their mean, for pictures (B, C, H, W). Needs ``prepare``."""

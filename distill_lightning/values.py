@@ -5,7 +5,7 @@ does not accept frozen dataclasses.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -19,12 +19,26 @@ NO_LABEL = -1
 """The label of a picture whose class is not known."""
 
 
+class Reading(NamedTuple):
+    """What a method reads of a teacher's features, if it is less than whole maps. So a table can hold it.
+
+    Args:
+        words: what it is, with all options that it depends on. Two readings with the same words are the same function.
+        read: the function of the features (B, ...) of all layers.
+    """
+
+    words: str
+    read: Callable[[Sequence[Tensor]], Sequence[Tensor]]
+
+
 class TeacherOutput(NamedTuple):
     """The output of a teacher for the rows of a batch.
 
     Args:
-        logits: (B, K) float32, raw: no temperature is applied.
-        features: the features of the layers that the method asked for, (B, ...) each, in the precision of the run.
+        logits: (B, K) float32, raw: no temperature is applied; (B, 0) from a table that has none, since the method
+            reads none.
+        features: the features of the layers that the method asked for, (B, ...) each, or what it reads of them; in the
+            precision of the run, or float32 from a table.
         members: the logits of each of several teachers, (M, B, K) float32, if the method asked for them.
     """
 
@@ -236,6 +250,17 @@ class TeacherGiver(ABC):
 
         Raises:
             InputError: the teacher has no features, or not these.
+        """
+        raise InputError(f"{type(self).__name__} gives no features of its teacher: use SoftTargets")
+
+    def read(self, reading: Reading | None) -> None:
+        """From now on, ``teach`` gives what is read of the features that are watched, in their place.
+
+        Args:
+            reading: what is read; None for the features.
+
+        Raises:
+            InputError: the teacher's outputs are in a table, which cannot hold these.
         """
         raise InputError(f"{type(self).__name__} gives no features of its teacher: use SoftTargets")
 

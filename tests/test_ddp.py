@@ -64,6 +64,7 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
         given += ["--model.network", "Conv2", "--model.layers", '["1", "3"]']
         given += ["--model.teacher_layers", "[stage1, stage1]"]
     if method == "at":
+        given += ["--trainer.callbacks.mode", "table", "--trainer.callbacks.views", 2]  # both processes fill it
         given += ["--model.attention_weight", 30]  # its 1,000 would magnify what is only rounded otherwise
     if method == "seed":  # the same, for its map; its 0.07 would magnify rounding
         given += ["--model.network", "Conv2", "--model.layers", '[pooled, "3"]', "--model.queue_length", 100]

@@ -77,6 +77,8 @@ GOLDEN = {
     "simkd": (losses.simkd(Q, B), 0.944939305),
     "at": (losses.at(A, B), 0.018061653),
     "at of two sizes": (losses.at(A, B2), 0.009164272),
+    "at of an attention": (losses.at(A, losses.attention(B2)), 0.009164272),
+    "at of a smaller attention": (losses.at(B2, losses.attention(A, (2, 2))), 0.009164272),
     "sp": (losses.sp(A, B), 0.607362913),
     "nst": (losses.nst(A, B), 1.312254754),
     "cat_kd normalised": (losses.cat_kd(Q, B, normalise=True), 0.479904190),
@@ -358,3 +360,8 @@ def test_vid_compares_maps_of_one_shape():
     """One channel would be compared with each of four."""
     with pytest.raises(ValueError, match="they must be alike"):
         losses.vid(torch.zeros(2, 4, 3, 3), torch.zeros(2, 1, 3, 3), torch.zeros(4))
+
+
+def test_an_attention_that_is_larger_than_the_maps_is_refused():
+    with pytest.raises(ValueError, match="the attention is .3, 4, 4. and the maps are .3, 3, 2, 2.: it must not"):
+        losses.at(B2, losses.attention(A))

@@ -65,7 +65,9 @@ OTHER_CHECKPOINTS = [["--checkpoint.every_n_steps", 2], ["--trainer.val_check_in
 
 @pytest.mark.parametrize(
     ("method", "every"),
-    [(name, []) for name in METHODS] + [(name, every) for name in REMEMBER for every in OTHER_CHECKPOINTS],
+    [(name, []) for name in METHODS]
+    + [(name, every) for name in REMEMBER for every in OTHER_CHECKPOINTS]
+    + [("at", ["--trainer.callbacks.mode", "table"])],
 )
 def test_killed_at_any_hook(method, every, teacher, monkeypatch):
     """The same run several times over: each kill comes after a resume."""

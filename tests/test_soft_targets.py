@@ -1,6 +1,8 @@
 """The table of soft targets on disk: writing, continuing after an interruption, and refusing damaged tables."""
 
+import shutil
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +108,14 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"could not write .*logits\.npy.*No space left"):
         fill(made)
     assert made.missing()[0] == (0, 0)
+
+
+def test_a_table_that_the_disk_has_no_room_for_is_not_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * 10**9))
+    table = SoftTargetTable(tmp_path, {}, 4, 50_000, 2_600)
+    with pytest.raises(InputError, match=r"takes 2.1 GB, and .* has 2.0 GB left: give fewer views, or another folder"):
+        table.create()
+    assert not (table.folder / "logits.npy").exists()
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):

@@ -1,17 +1,20 @@
-"""Adds a teacher's logits to each training batch.
+"""Adds a teacher's logits to each training batch, and features if the method reads them.
 
-In the mode ``online`` the teacher computes the logits of each batch from the batch's own pictures. In the mode
-``table`` the teacher computes the logits of V views of every sample once, and writes them to a file; training then
-reads the file. Epoch e uses view e mod V, both for the picture and for the logits. With one view and no augmentation
+In the mode ``online`` the teacher computes them from the batch's own pictures. In the mode ``table`` it computes those
+of V views of every sample once, and writes them to a file; training then reads the file. A table holds logits, features
+that are vectors, and what a method reads of maps, such as attention maps. It does not hold whole maps.
+
+Epoch e uses view e mod V, both for the picture and for what the teacher says of it. With one view and no augmentation
 this is the usual table of soft targets; with one view and augmentation, each sample has the same augmented picture in
 every epoch.
 """
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -32,14 +35,14 @@ from distill_lightning.ranges import Count
 from distill_lightning.recorded import Recorded
 from distill_lightning.soft_targets import SoftTargetTable
 from distill_lightning.teachers import FrozenNetwork, Teachers, TrainedNetwork, as_list
-from distill_lightning.values import Batch, TeacherGiver, TeacherOutput
+from distill_lightning.values import Batch, Reading, TeacherGiver, TeacherOutput
 
 WAIT_S = 0.5
 """The time between two attempts to be the one who generates a table."""
 
 
 class SoftTargets(Recorded, Callback, TeacherGiver):
-    """Gives each training batch the logits of a teacher: (B, K), float32, not divided by a temperature.
+    """Gives each training batch the logits of a teacher: (B, K), float32, not divided by a temperature; and features.
 
     Args:
         teacher: the folder of a run, a checkpoint of any method, a network with its weights, or a list of these. A list
@@ -72,6 +75,9 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         self.teachers = Teachers([])
         self.digests: list[str] = []
         self.of_each = False
+        self.name = ""
+        """The class of the method."""
+        self.features: Features | None = None
 
     @property
     def view_cycle(self) -> int | None:
@@ -84,14 +90,12 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         name, needs = type(pl_module).__name__, _method(pl_module).needs
         if not needs.teacher_logits and not needs.teacher_features:
             raise InputError(f"{name} reads no teacher's logits: leave SoftTargets out, or use KD")
-        if needs.teacher_features and self.mode == "table":
-            raise InputError(f"a table holds logits, and {name} needs the teacher's features: give the mode online")
         if needs.teacher_members and (self.mode == "table" or len(self.teacher) < 2):
             raise InputError(
                 f"{name} needs the logits of each of several teachers: give SoftTargets a list of 2 or more, and "
                 "the mode online"
             )
-        self.of_each = needs.teacher_members
+        self.of_each, self.name, self.features = needs.teacher_members, name, None
         data = _method(pl_module).image_data
         same = needs.teacher_logits
         self.teachers = Teachers([FrozenNetwork.open(given, data, "teacher", same) for given in self.teacher])
@@ -126,7 +130,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
         ((images, _),) = source.stream([plan], [data.training_split.taken])
         images = images.cpu()
         if self.mode == "table":
-            logits = self.logits[self._rows_of(index).to(self.logits.device)].float().cpu()
+            logits = self.logits[self._rows_of(index).to(self.logits.device), : data.num_classes].float().cpu()
         else:
             device = trainer.strategy.root_device
             logits = torch.cat([self.teachers.logits(normaliser(i.to(device))).cpu() for i in images.split(64)])
@@ -137,8 +141,30 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
     def watch(
         self, layers: Sequence[str] | None, shape: tuple[int, int, int], batch_statistics: bool = False
     ) -> list[tuple[int, ...]]:
+        """See ``TeacherGiver``.
+
+        Raises:
+            InputError: see ``TeacherGiver``; or a table would hold features that depend on the batch.
+        """
+        if self.mode == "table" and batch_statistics:
+            raise InputError(f"a table cannot hold what {self.name} reads of a whole batch: give the mode online")
+        shapes = self.teachers.watch(layers, shape, batch_statistics)
+        self.features = Features(None if layers is None else [*layers], shapes)
+        return shapes
+
+    def read(self, reading: Reading | None) -> None:
         """See ``TeacherGiver``."""
-        return self.teachers.watch(layers, shape, batch_statistics)
+        assert self.features is not None
+        if self.mode == "table" and reading is None and any(len(shape) > 1 for shape in self.features.shapes):
+            largest = max(self.features.shapes, key=len)
+            raise InputError(
+                f"a table holds logits and vectors, and {self.name} reads whole maps, {largest}: give the mode online"
+            )
+        if reading is not None:
+            blank = [torch.zeros(1, *shape) for shape in self.features.shapes]
+            shapes = [tuple(one.shape[1:]) for one in reading.read(blank)]
+            self.features = Features(self.features.layers, shapes, reading.words)
+        self.teachers.read(reading)
 
     def copy_of_teacher(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
         """See ``TeacherGiver``."""
@@ -153,8 +179,12 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             return self.teachers.of_each(batch.images) if self.of_each else self.teachers.answer(batch.images)
         assert batch.view is not None
         rows = batch.view * self.table.shape[1] + self._rows_of(batch.index)
-        logits = self.logits.index_select(0, rows.to(self.logits.device))
-        return TeacherOutput(logits.to(batch.index.device, non_blocking=True))
+        found = self.logits.index_select(0, rows.to(self.logits.device)).to(batch.index.device, non_blocking=True)
+        if self.features is None:
+            return TeacherOutput(found)
+        logits, *features = found.split([self.num_logits, *map(math.prod, self.features.shapes)], 1)
+        shaped = zip(features, self.features.shapes, strict=True)
+        return TeacherOutput(logits, tuple(one.unflatten(1, shape) for one, shape in shaped))
 
     def _rows_of(self, index: Tensor) -> Tensor:
         """The rows of the table that hold samples, by their positions, (B,) int64 each."""
@@ -181,7 +211,14 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
             **({"mix": _in_words(data.mix), "views_per_epoch": views} if data.mix else {}),
             "seed": data.seed if data.augment or data.mix else None,
         }
-        self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(index), data.num_classes)
+        self.num_logits, numbers = data.num_classes, data.num_classes
+        if self.features is not None:
+            # a method that reads features alone may have a teacher of other classes
+            self.num_logits = data.num_classes if _method(trainer.lightning_module).needs.teacher_logits else 0
+            numbers = self.num_logits + sum(map(math.prod, self.features.shapes))
+            manifest["features"] = self.features._asdict() | {"shapes": [[*shape] for shape in self.features.shapes]}
+            manifest["logits"] = self.num_logits
+        self.table = table = SoftTargetTable(self.folder, manifest, self.views, len(index), numbers)
         if first_decides(table.is_complete):
             table.open("r")
         else:
@@ -192,6 +229,7 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
                 trainer.strategy.barrier("table filled")
                 table.open()  # again, to see what processes on other machines wrote
         first_decides(table.verify)
+        self.teachers.unwatch()
         self.teachers = Teachers([])  # the table replaces them
         self.logits = table.as_tensor().flatten(0, 1)
         if device.type == "cuda" and self.logits.nbytes < torch.cuda.mem_get_info(device)[0] // 8:
@@ -224,12 +262,16 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
                 yield renderer.plan(index, torch.full_like(index, view))
 
         console = Console(stderr=True, quiet=not trainer.is_global_zero)
-        if not console.is_terminal and trainer.is_global_zero:
-            print(f"soft targets: {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
+        if trainer.is_global_zero:
+            views, rows, numbers = self.table.shape
+            what = f"{views} views of {rows:,} samples, {numbers:,} numbers each, {self.table.num_bytes / 1e6:,.1f} MB"
+            print(f"soft targets: {what}; {len(mine)} blocks to generate in {self.table.folder}", file=sys.stderr)
         shown = track(mine, "Soft targets", console=console, disable=not console.is_terminal)
         boxes = None if renderer.first_crop is None else renderer.boxes
         for (images, plan), (view, block) in zip(source.stream(plans(), samples.groups, boxes), shown, strict=True):
-            self.table.fill(view, block, self.teachers.logits(renderer.render(images.to(device), plan)[0]))
+            answer = self.teachers.answer(renderer.render(images.to(device), plan)[0])
+            parts = [answer.logits[:, : self.num_logits], *(one.flatten(1).float() for one in answer.features)]
+            self.table.fill(view, block, torch.cat(parts, 1))
 
     # Resume
 
@@ -244,6 +286,16 @@ class SoftTargets(Recorded, Callback, TeacherGiver):
                     f"SoftTargets: the {what} is {mine[name]}, but the run was started with {state[name]}: "
                     "resume it with the same"
                 )
+
+
+class Features(NamedTuple):
+    """What the method gets of the teacher's features."""
+
+    layers: list[str] | None
+    shapes: list[tuple[int, ...]]
+    """Those of a sample."""
+    read: str = ""
+    """What is read of them, in words; empty for themselves."""
 
 
 def _method(pl_module: pl.LightningModule) -> Method:

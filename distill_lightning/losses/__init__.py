@@ -21,6 +21,7 @@ from distill_lightning.losses.logits import (
 )
 from distill_lightning.losses.maps import (
     at,
+    attention,
     cat_kd,
     class_maps,
     fitnets,
@@ -63,6 +64,7 @@ from distill_lightning.losses.specialists import (
 __all__ = [
     "adjusted",
     "at",
+    "attention",
     "ca_mkd",
     "cat_kd",
     "class_maps",

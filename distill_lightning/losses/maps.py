@@ -64,6 +64,22 @@ def simkd(projected: Tensor, teacher_features: Tensor) -> Tensor:
 
 
 @in_full_precision
+def attention(features: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    """mean_c f_c^2, where a map is large, before its length is divided out (AT: Zagoruyko & Komodakis, ICLR 2017,
+    arXiv:1612.03928), (B, H, W).
+
+    Args:
+        features: f, (B, C, H, W).
+        size: the height and width of a map that this one is compared with. Unless f is smaller, it is averaged to this
+            size first.
+    """
+    own = features.shape[2:]
+    if size is not None and own != size and own.numel() >= size[0] * size[1]:
+        features = F.adaptive_avg_pool2d(features, size)
+    return features.square().mean(1)
+
+
+@in_full_precision
 def at(features: Tensor, teacher_features: Tensor) -> Tensor:
     """The mean of over B and HW of (A(f) - A(g))^2 with A(f) = N(mean_c f_c^2), attention transfer (AT: Zagoruyko &
     Komodakis, ICLR 2017, arXiv:1612.03928).
@@ -73,10 +89,21 @@ def at(features: Tensor, teacher_features: Tensor) -> Tensor:
 
     Args:
         features: f, (B, C, H, W).
-        teacher_features: g, (B, C', H', W').
+        teacher_features: g, (B, C', H', W'); or `attention` of it at the size of f, (B, H', W').
+
+    Raises:
+        ValueError: the attention is larger than f.
     """
-    f, g = (m.square().mean(1).flatten(1) for m in same_size(features, teacher_features.detach()))
-    return F.mse_loss(F.normalize(f), F.normalize(g))
+    g = teacher_features.detach()
+    if g.dim() == 4:
+        height, width = features.shape[2:]
+        g = attention(g, (height, width))
+    f = attention(features, (g.shape[1], g.shape[2]))
+    if f.shape != g.shape:
+        raise ValueError(
+            f"the attention is {tuple(g.shape)} and the maps are {tuple(features.shape)}: it must not be larger"
+        )
+    return F.mse_loss(F.normalize(f.flatten(1)), F.normalize(g.flatten(1)))
 
 
 @in_full_precision

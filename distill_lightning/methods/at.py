@@ -19,11 +19,11 @@ from typing import Any
 
 from torch import Tensor
 
-from distill_lightning.losses import at
+from distill_lightning.losses import at, attention
 from distill_lightning.methods.feature_taught import FeatureTaught
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
-from distill_lightning.values import Batch, Position
+from distill_lightning.values import Batch, Position, Reading
 
 
 class AT(FeatureTaught):
@@ -38,6 +38,14 @@ class AT(FeatureTaught):
     def __init__(self, network: Network, attention_weight: NonNegative = 1000.0, **kwargs: Any) -> None:
         super().__init__(network, **kwargs)
         self.attention_weight = attention_weight
+
+    def reading(self, shapes: Sequence[tuple[int, ...]]) -> Reading:
+        """The squares, averaged over the channels, at the size of the student's maps if those are smaller."""
+        sizes = [(shape[1], shape[2]) for shape in shapes]
+        return Reading(
+            f"attention, sizes {sizes}",
+            lambda features: [attention(g, size) for g, size in zip(features, sizes, strict=True)],
+        )
 
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position

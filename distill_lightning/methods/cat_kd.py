@@ -23,7 +23,8 @@ State between steps: none. There is no adapter.
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from distill_lightning.data.base import ImageData
 from distill_lightning.features import last_linear
@@ -31,7 +32,7 @@ from distill_lightning.losses import cat_kd, class_maps
 from distill_lightning.methods.classifier_taught import ClassifierTaught, classifier_of
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative
-from distill_lightning.values import Batch, Position, TeacherGiver
+from distill_lightning.values import Batch, Position, Reading, TeacherGiver
 
 
 class CATKD(ClassifierTaught):
@@ -65,12 +66,26 @@ class CATKD(ClassifierTaught):
         super().get_ready(giver, data)
         classifier_of(self.model, self.student_layers, data.info.shape, type(self).__name__, "layers")
 
+    def reading(self, shapes: Sequence[tuple[int, ...]]) -> Reading:
+        """P(M_t), (B, K, P, P)."""
+
+        def read(features: Sequence[Tensor]) -> list[Tensor]:
+            weight = self.teacher_classifier(features[0].device).weight
+            return [F.adaptive_avg_pool2d(class_maps(one, weight), self.map_size) for one in features]
+
+        return Reading(f"class maps, {self.map_size}x{self.map_size}", read)
+
+    def untouched(self, shape: tuple[int, int, int]) -> list[nn.Parameter]:
+        """See FeatureTaught; the maps depend on the weights of the last layer, too."""
+        last = last_linear(self.model)
+        return [one for one in super().untouched(shape) if last is None or one is not last.weight]
+
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
         """The term ``class_maps``."""
-        own, theirs = last_linear(self.model), self.teacher_classifier(features[0].device)
+        own = last_linear(self.model)
         assert own is not None
-        maps, of_teacher = class_maps(features[0], own.weight), class_maps(teacher_features[0], theirs.weight)
-        term = cat_kd(maps, of_teacher, size=self.map_size, normalise=self.normalise)
+        maps = class_maps(features[0], own.weight)
+        term = cat_kd(maps, teacher_features[0], size=self.map_size, normalise=self.normalise)
         return {"class_maps": self.class_map_weight * term}

@@ -22,11 +22,11 @@ from distill_lightning.errors import InputError
 from distill_lightning.features import ALL_STAGES, Features, layer_shapes, layers_of
 from distill_lightning.losses import kd
 from distill_lightning.methods.taught import Taught
-from distill_lightning.models.outputs import in_full, input_type
+from distill_lightning.models.outputs import dry_pictures, in_full, input_type
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative, Positive
 from distill_lightning.seeds import BUILD, run_seed, seed_for
-from distill_lightning.values import Batch, BatchNeeds, Position, StepOutput, TeacherGiver
+from distill_lightning.values import Batch, BatchNeeds, Position, Reading, StepOutput, TeacherGiver
 
 
 class FeatureTaught(Taught):
@@ -40,7 +40,8 @@ class FeatureTaught(Taught):
             of this program, ResNets of torchvision, and networks of timm.
         teacher_layers: the teacher's layers, one for each of the student's, likewise.
         hard_weight: w_hard, the weight of the labels.
-        soft_weight: w_soft, the weight of the teacher's soft targets, as in KD.
+        soft_weight: w_soft, the weight of the teacher's soft targets, as in KD. If both are 0, the layers after those
+            that are read are not trained.
         temperature: T, by which logits are divided before the softmax of the soft targets.
         kwargs: see Taught.
     """
@@ -71,6 +72,7 @@ class FeatureTaught(Taught):
         self.features: Features | None = None
         self.adapters = nn.ModuleList()
         self._adapted: object = None
+        self._untrained: list[nn.Parameter] = []
 
     def network_is_set(self, network: nn.Module) -> None:
         """Forgets the layers of an earlier network, and that there are adapters for it."""
@@ -89,6 +91,14 @@ class FeatureTaught(Taught):
             InputError: the features cannot be matched.
         """
         return []
+
+    def reading(self, shapes: Sequence[tuple[int, ...]]) -> Reading | None:
+        """What the terms read of the teacher's features, if it is less than whole maps; None for the features.
+
+        Args:
+            shapes: the shapes of the student's features of a picture, one for each layer.
+        """
+        return None
 
     def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
         """Reads what the method needs of the teacher beside its features, and of the data, before a fit."""
@@ -116,7 +126,7 @@ class FeatureTaught(Taught):
 
         Args:
             features: those of the student, one for each layer.
-            teacher_features: those of the teacher, as many.
+            teacher_features: those of the teacher, as many, or what ``reading`` makes of them.
             batch: the batch that they are of.
             position: where training is.
         """
@@ -130,6 +140,27 @@ class FeatureTaught(Taught):
         super().check_networks(data)
         if self.trainer.state.fn == "fit":
             self._find_features(data)
+            if not self.hard_weight and not self.soft_weight:
+                untouched = self.untouched(data.info.shape)
+                for parameter in untouched:
+                    parameter.requires_grad_(False)
+                self._untrained += untouched  # Lottery asks for the check, too
+
+    def untouched(self, shape: tuple[int, int, int]) -> list[nn.Parameter]:
+        """The parameters of the student that the terms of the features do not depend on. If the logits have no term,
+        these are not trained: DDP would stop at them, and weight decay would act on them.
+
+        Args:
+            shape: (C, H, W) of a picture.
+        """
+        return unreached(self.model, self.student_layers, shape)
+
+    def teardown(self, stage: str) -> None:
+        """See Method."""
+        super().teardown(stage)
+        for parameter in self._untrained:
+            parameter.requires_grad_(True)
+        self._untrained = []
 
     def _find_features(self, data: ImageData) -> None:
         name, shape = type(self).__name__, data.info.shape
@@ -154,6 +185,7 @@ class FeatureTaught(Taught):
                 raise InputError(
                     f"{name} compares maps (C, H, W), and at {layer} the student has {both[0]}, the teacher {both[1]}"
                 )
+        givers[0].read(self.reading(shapes))
         self.adapt(shapes, of_teacher)
         if self.features is None:  # torch.compile would not see hooks that come after the first call
             self.features = Features(self.model, layers, shape=shape)
@@ -174,10 +206,10 @@ class FeatureTaught(Taught):
         raise InputError(f"{type(self).__name__} needs a data module of distill_lightning, to find the layers")
 
     def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """The terms ``hard`` (labels), those of the features and, if its weight is above 0, ``soft`` (teacher)."""
+        """The terms of the features and, if their weights are above 0, ``hard`` (labels) and ``soft`` (teacher)."""
         assert self.features is not None and batch.teacher is not None
         logits = self(batch.images)
-        terms = {"hard": self.hard_weight * self.cross_entropy(logits, batch)}
+        terms = {"hard": self.hard_weight * self.cross_entropy(logits, batch)} if self.hard_weight else {}
         terms |= self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
@@ -188,3 +220,23 @@ def through(layer: nn.Module, features: Tensor) -> Tensor:
     """W f + b of a linear layer, in float32 also under autocast, or in float64 if the layer is."""
     with torch.autocast(features.device.type, enabled=False):
         return in_full(layer(features.to(layer.weight.dtype)))  # type: ignore[arg-type]
+
+
+def unreached(network: nn.Module, layers: Sequence[str], shape: tuple[int, int, int]) -> list[nn.Parameter]:
+    """The parameters of a network that its features at some layers do not depend on.
+
+    Args:
+        network: the network.
+        layers: see ``Features``.
+        shape: (C, H, W) of a picture.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    features, training = Features(network, layers, in_eval=True, shape=shape), network.training
+    try:
+        network.eval()(dry_pictures(network, shape))
+        reached = sum(one.sum() for one in features.take())
+    finally:
+        features.remove()
+        network.train(training)
+    gradients = torch.autograd.grad(reached, parameters, allow_unused=True)  # type: ignore[arg-type]
+    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is None]

@@ -44,14 +44,13 @@ from torch import Tensor, nn
 from distill_lightning.data.base import ImageData
 from distill_lightning.distributed import gather_rows
 from distill_lightning.errors import InputError
-from distill_lightning.features import Features
-from distill_lightning.losses import kd, seed, seed_local
+from distill_lightning.losses import seed, seed_local
 from distill_lightning.methods.feature_taught import FeatureTaught, through
-from distill_lightning.models.outputs import dry_pictures, in_full
+from distill_lightning.models.outputs import in_full
 from distill_lightning.networks import Network
 from distill_lightning.ranges import Count, NonNegative, Positive
 from distill_lightning.token_maps import Form
-from distill_lightning.values import Batch, Position, StepOutput, TeacherGiver
+from distill_lightning.values import Batch, Position, TeacherGiver
 
 LENGTHS = ((50, 16), (250, 64), (1_000, 256), (4_000, 1_024), (20_000, 4_096))
 """The length of the queue by the number of pictures, up to so many. It is 8,192 for more."""
@@ -98,12 +97,6 @@ class SEED(FeatureTaught):
         """Q, (M', D'), the oldest first; M' grows to M."""
         self._length = 0
         self._forms = Form(), Form()
-        self._untrained: list[nn.Parameter] = []
-
-    @property
-    def uses_classifier(self) -> bool:
-        """Whether the loss has a term of the logits."""
-        return self.hard_weight > 0 or self.soft_weight > 0
 
     def get_ready(self, giver: TeacherGiver, data: ImageData) -> None:
         """Reads the form of the features of both networks, and the length of the queue.
@@ -143,35 +136,6 @@ class SEED(FeatureTaught):
             nn.init.zeros_(layer.bias)
         return [*layers]
 
-    def check_networks(self, data: ImageData) -> None:
-        """See FeatureTaught. In a fit without a term of the logits, what only they need is not trained: DDP would stop
-        at it, and a compiled network would decay it.
-        """
-        super().check_networks(data)
-        if self.trainer.state.fn == "fit" and not self.uses_classifier:
-            unreachable = unreached(self.model, self.student_layers, data.info.shape)
-            for parameter in unreachable:
-                parameter.requires_grad_(False)
-            self._untrained += unreachable  # Lottery asks for the check, too
-
-    def teardown(self, stage: str) -> None:
-        """See Method."""
-        super().teardown(stage)
-        for parameter in self._untrained:
-            parameter.requires_grad_(True)
-        self._untrained = []
-
-    def training_loss(self, batch: Batch, position: Position) -> StepOutput:
-        """The terms ``global`` and ``local`` and, if their weights are above 0, ``hard`` (labels) and ``soft``."""
-        assert self.features is not None and batch.teacher is not None
-        logits = self(batch.images)
-        terms = self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
-        if self.hard_weight:
-            terms["hard"] = self.hard_weight * self.cross_entropy(logits, batch)
-        if self.soft_weight:
-            terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
-        return StepOutput(terms, logits[: batch.num_new])
-
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
@@ -196,23 +160,3 @@ class SEED(FeatureTaught):
         new = gather_rows(rows[batch.seen])[order]
         queue = new if self.queue is None else torch.cat([self.queue.to(new.device), new])
         return queue[-self._length :].clone()
-
-
-def unreached(network: nn.Module, layers: Sequence[str], shape: tuple[int, int, int]) -> list[nn.Parameter]:
-    """The parameters of a network that its features at some layers do not depend on.
-
-    Args:
-        network: the network.
-        layers: see ``Features``.
-        shape: (C, H, W) of a picture.
-    """
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    features, training = Features(network, layers, in_eval=True, shape=shape), network.training
-    try:
-        network.eval()(dry_pictures(network, shape))
-        reached = sum(one.sum() for one in features.take())
-    finally:
-        features.remove()
-        network.train(training)
-    gradients = torch.autograd.grad(reached, parameters, allow_unused=True)  # type: ignore[arg-type]
-    return [p for p, gradient in zip(parameters, gradients, strict=True) if gradient is None]

@@ -29,7 +29,7 @@ from distill_lightning.methods.feature_taught import through
 from distill_lightning.models.early_exit import pooled
 from distill_lightning.networks import Network
 from distill_lightning.ranges import NonNegative
-from distill_lightning.values import Batch, Position
+from distill_lightning.values import Batch, Position, Reading
 
 
 class SRRL(ClassifierTaught):
@@ -55,12 +55,16 @@ class SRRL(ClassifierTaught):
         ((own, *_),), ((theirs, *_),) = shapes, of_teacher
         return [nn.Sequential(nn.Conv2d(own, theirs, 1, bias=False), nn.BatchNorm2d(theirs), nn.ReLU())]
 
+    def reading(self, shapes: Sequence[tuple[int, ...]]) -> Reading:
+        """The means of the teacher's map over its places."""
+        return Reading("means over places", lambda features: [pooled(one) for one in features])
+
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position
     ) -> dict[str, Tensor]:
         """The term ``regression``."""
         adapted = pooled(self.adapters[0](features[0]))
-        both = adapted, pooled(teacher_features[0])
+        both = adapted, teacher_features[0]
         logits = through(self.teacher_classifier(adapted.device), adapted), self.teacher_logits(batch)
         term = srrl(*both, *logits, logit_weight=self.logit_weight)
         return {"regression": self.regression_weight * term}

@@ -1,7 +1,9 @@
 """Teachers: their input, their output, and which teachers are refused."""
 
 import copy
+from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,10 +20,24 @@ from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.files import locked
 from distill_lightning.losses import kd
+from distill_lightning.methods.at import AT
 from distill_lightning.methods.base import Method
 from distill_lightning.methods.baseline import Baseline
+from distill_lightning.methods.cat_kd import CATKD
+from distill_lightning.methods.crd import CRD
 from distill_lightning.methods.dlb import DLB
+from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
+from distill_lightning.methods.nst import NST
+from distill_lightning.methods.ofd import OFD
+from distill_lightning.methods.pkt import PKT
+from distill_lightning.methods.reviewkd import ReviewKD
+from distill_lightning.methods.rkd import RKD
+from distill_lightning.methods.seed import SEED
+from distill_lightning.methods.simkd import SimKD
+from distill_lightning.methods.sp import SP
+from distill_lightning.methods.srrl import SRRL
+from distill_lightning.methods.vid import VID
 from distill_lightning.models.convnet import ConvNet
 from distill_lightning.models.lenet import LeNet300100
 from distill_lightning.values import Batch, BatchNeeds, StepOutput
@@ -32,7 +48,9 @@ def teacher(seed: int) -> ConvNet:
     return ConvNet(dropout=0.5)
 
 
-def run(given, epochs: int = 2, method: type[Method] = KD, augment: tuple = (RandomCrop(1),), **options) -> list[Batch]:
+def run(
+    given, epochs: int = 2, method: Callable[..., Method] = KD, augment: tuple = (RandomCrop(1),), **options
+) -> list[Batch]:
     """The batches, as the method had them."""
     trainer = bare_trainer(max_epochs=epochs, callbacks=[SoftTargets(given, folder="tables", **options)])
     data = Digits(batch_size=100, train_part=350, augment=[*augment])
@@ -60,6 +78,55 @@ def test_a_table_gives_the_logits_of_the_picture_that_the_student_sees(views):
     for batch in batches:
         with torch.no_grad():
             assert torch.allclose(batch.teacher.logits, network(batch.images), atol=1e-5)
+
+
+READ = {
+    "rkd": (RKD, {}, [(64,)]),
+    "rkd and logits": (RKD, {"soft_weight": 1.0}, [(64,)]),
+    "crd": (CRD, {"negatives": 8}, [(64,)]),
+    "seed": (SEED, {"local_weight": 0}, [(64,)]),
+    "at": (AT, {}, [(8, 8), (4, 4), (2, 2)]),
+    "srrl": (SRRL, {}, [(64,)]),
+    "cat_kd": (CATKD, {}, [(10, 2, 2)]),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_table_gives_what_the_live_teacher_gives(name):
+    """Both train on the same pictures: as many epochs as the table has views."""
+    kind, options, shapes = READ[name]
+
+    def batches(mode: str) -> list[Batch]:
+        method = partial(kind, ConvNet(width=4), **options)
+        return run(PlainNetwork(teacher(1)), 2, lambda _, **rest: method(**rest), mode=mode, views=2)
+
+    live, stored = batches("online"), batches("table")
+    assert len(live) == len(stored) == 6
+    for one, other in zip(live, stored, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert [tuple(f.shape[1:]) for f in other.teacher.features] == shapes
+        for f, g in zip(one.teacher.features, other.teacher.features, strict=True):
+            assert torch.allclose(f, g, rtol=1e-4, atol=1e-5)
+        if options.get("soft_weight") or name in ("srrl", "cat_kd"):
+            assert torch.allclose(one.teacher.logits, other.teacher.logits, atol=1e-5)
+        else:
+            assert other.teacher.logits.shape == (len(other.labels), 0)
+
+
+def test_methods_that_read_the_same_share_a_table(capsys):
+    """The teacher has other classes: its logits are not read."""
+    network = ConvNet(7)
+    for kind in (RKD, PKT):
+        method = partial(kind, ConvNet(width=4))
+        run(PlainNetwork(network), 1, lambda _, method=method, **rest: method(**rest), mode="table")
+    assert len([*Path("tables").iterdir()]) == 1
+    assert capsys.readouterr().err.count("soft targets: 1 views of 350 samples, 64 numbers each, 0.1 MB; 2 blocks") == 1
+
+
+@pytest.mark.parametrize("kind", [FitNets, SP, NST, VID, OFD, ReviewKD, SimKD, SEED])
+def test_a_table_holds_no_maps(kind):
+    with pytest.raises(InputError, match=f"a table .*{kind.__name__} reads.*: give the mode online"):
+        run(PlainNetwork(teacher(1)), 1, lambda network, **rest: kind(ConvNet(width=4), **rest), mode="table")
 
 
 def test_a_table_is_made_once():

@@ -103,6 +103,55 @@ def test_golden_values_of_crd(monkeypatch):
     assert method.normalisers.tolist() == pytest.approx([111.805284, 1695722.005504], rel=2e-6)
     assert method.banks[0, 1].tolist() == pytest.approx([-0.279491, 0.140062, 0.595011, 0.740425], abs=1e-6)
     assert method.banks[0, 0].equal(F.normalize(banks[0])[0])
+    kept = method.normalisers.clone()
+    loss_of(method, v_t, v_s, index=torch.tensor([11, 13, 14]))
+    assert method.normalisers.equal(kept)  # those of the first batch
+
+
+def test_the_distances_of_ofd_weigh_twice_as_much_from_layer_to_layer():
+    method = OFD(says(Q), layers=["0"])
+    method.adapters = nn.ModuleList([Same(), Same(), Same()])
+    method.margins = 3 * [ofd_margins(torch.tensor([1, 0.5, 2.0]), torch.tensor([0.1, -0.3, 0.8]))]
+    batch = batch_of(torch.zeros(len(Q), 1, 8, 8), torch.zeros(len(Q), dtype=torch.int64))
+    terms = method.feature_terms(3 * [Q], 3 * [B], batch, at())
+    expected = {
+        f"distance_{j}": pytest.approx(0.041571198 * share, rel=2e-6) for j, share in enumerate((0.25, 0.5, 1), 1)
+    }
+    assert {name: term.item() for name, term in terms.items()} == expected
+
+
+def test_the_fusion_of_reviewkd_is_that_of_the_paper():
+    """Two levels, computed once more from the formulas: the deeper residue is enlarged to f, the result to g."""
+    torch.manual_seed(0)
+    fusions = [Fusion(3, 4, 5, True).double(), Fusion(6, 4, 7, False).double()]
+    f, deeper = torch.randn(2, 3, 4, 4).double(), torch.randn(2, 6, 2, 2).double()
+    found = review(fusions, [f, deeper], [torch.Size((8, 8)), torch.Size((2, 2))])
+
+    def normal(x):
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        return centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt()
+
+    def enter(fusion, x):
+        return normal(torch.einsum("mc,bchw->bmhw", fusion.enter[0].weight[:, :, 0, 0], x))
+
+    def leave(fusion, x):
+        patches = F.unfold(x, 3, padding=1)
+        weight = fusion.leave[0].weight.flatten(1)
+        return normal((weight @ patches).unflatten(2, x.shape[2:]))
+
+    def twice(x):
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    residue = enter(fusions[1], deeper)
+    x, y = enter(fusions[0], f), twice(residue)
+    attention = fusions[0].attention
+    scores = (
+        torch.einsum("mc,bchw->bmhw", attention.weight[:, :, 0, 0], torch.cat([x, y], 1))
+        + attention.bias[:, None, None]
+    )
+    a = 1 / (1 + (-scores).exp())
+    fused = twice(x * a[:, 0, None] + y * a[:, 1, None])
+    torch.testing.assert_close(found, [leave(fusions[0], fused), leave(fusions[1], residue)])
 
 
 def test_published_sizes_of_adapters():
@@ -182,7 +231,7 @@ def test_srrl_passes_its_gradient_through_a_classifier_that_is_not_trained():
     f, g = torch.randn(6, 64, 2, 2).requires_grad_(), torch.randn(6, 32, 2, 2)
     t = torch.randn(6, 10)
     batch = batch_of(torch.zeros(6, 1, 8, 8), torch.arange(6), teacher=TeacherOutput(t, (g,)))
-    (term,) = method.feature_terms([f], [g], batch, at()).values()
+    (term,) = method.feature_terms([f], method.reading([]).read([g]), batch, at()).values()
     h = adapter(f).mean((2, 3))
     expected = (h - g.mean((2, 3))).square().mean() + (classifier(h) - t).square().mean()
     torch.testing.assert_close(term, expected)
@@ -434,8 +483,7 @@ def test_what_simkd_refuses(network, of_teacher, options, words):
         (ReviewKD, {"layers": ["all_stages"]}, {}, "the student has 3 layers and the teacher 4: give layers and"),
         (CRD, {"layers": ["all_stages"], "teacher_layers": ["all_stages"]}, {}, "CRD compares one layer, and 3 are"),
         (CRD, {}, {"mix": Mixup()}, "CRD needs pictures of one sample each, without mixing"),
-        (SimKD, {}, {"callback": SoftTargets(PlainNetwork(teacher()), "table")}, "a table holds logits, and SimKD"),
-        (CRD, {}, {"callback": SoftTargets(PlainNetwork(teacher()), "table")}, "a table holds logits, and CRD needs"),
+        (SimKD, {}, {"callback": SoftTargets(PlainNetwork(teacher()), "table")}, "vectors, and SimKD reads whole"),
     ],
 )
 def test_what_cannot_be_matched_is_one_line_before_the_first_batch(method, options, given, words):

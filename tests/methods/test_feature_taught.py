@@ -1,5 +1,7 @@
 """Methods with a teacher's features: their golden values, the live teacher, and what cannot be compared."""
 
+from functools import partial
+
 import pytest
 import torch
 from features_of import Says, fit, made, student, teacher
@@ -17,11 +19,13 @@ from distill_lightning.losses import class_maps, cross_entropy, kd
 from distill_lightning.methods.at import AT
 from distill_lightning.methods.cat_kd import CATKD
 from distill_lightning.methods.evaluated import Unregistered
+from distill_lightning.methods.fitnets import FitNets
 from distill_lightning.methods.kd import KD
 from distill_lightning.methods.nst import NST
 from distill_lightning.methods.pkt import PKT
 from distill_lightning.methods.rkd import RKD
 from distill_lightning.methods.sp import SP
+from distill_lightning.methods.srrl import SRRL
 from distill_lightning.models import ConvNet, LeNet300100
 from distill_lightning.optimizers import FineTuning
 from distill_lightning.values import TeacherOutput
@@ -61,7 +65,8 @@ def test_golden_values_of_cat_kd(options, golden):
     nn.init.eye_(network[-1].weight)
     method = CATKD(network, layers=["0"], class_map_weight=2.0, **options)
     method.features, method._classifier = Features(network, ["0"]), Unregistered(network[-1])
-    batch = batch_of(torch.zeros(3, 1, 8, 8), torch.arange(3), teacher=TeacherOutput(S[:, :3], (B,)))
+    of_teacher = tuple(method.reading([]).read([B]))
+    batch = batch_of(torch.zeros(3, 1, 8, 8), torch.arange(3), teacher=TeacherOutput(S[:, :3], of_teacher))
     terms = method.training_loss(batch, at()).terms
     assert terms["class_maps"].item() == pytest.approx(2 * golden, rel=2e-6)
     terms["class_maps"].backward()
@@ -95,7 +100,7 @@ def test_the_live_teacher_sees_the_very_pictures_once_a_step_and_is_not_part_of_
         with torch.no_grad():
             first = nn.Sequential(*list(live)[:3])(pixels)
             assert torch.allclose(batch.teacher.logits, live(pixels), atol=1e-4)
-        assert torch.allclose(batch.teacher.features[0], first, atol=1e-4)
+        assert torch.allclose(batch.teacher.features[0], first.square().mean(1), atol=1e-4)  # what AT reads of it
         assert not batch.teacher.features[0].is_inference() and not batch.teacher.features[0].requires_grad
     assert not live[2]._forward_hooks
 
@@ -154,7 +159,7 @@ def table():
             SP,
             {},
             {"callback": table},
-            "a table holds logits, and SP needs the teacher's features: give the mode online",
+            "a table holds logits and vectors, and SP reads whole maps, .*: give the mode online",
         ),
     ],
 )
@@ -196,3 +201,39 @@ def test_the_teacher_is_ready_before_a_callback_asks_for_it():
     method = AT(ConvNet(width=4), teacher=teacher(), optimizer=sgd)
     trainer = dl.Trainer(max_epochs=1, callbacks=[dl.Lottery(rounds=1)], logger=False, enable_progress_bar=False)
     assert trainer.fit(method, dl.Digits(train_part=200)).metrics["test/accuracy"] > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "kept"),
+    [
+        (AT, {"layers": ["stage1"], "teacher_layers": ["stage1"]}, 8),
+        (FitNets, {"layers": ["stage2"]}, 5),
+        (RKD, {}, 2),
+        (CATKD, {}, 1),
+        (SRRL, {}, 2),
+    ],
+)
+def test_what_no_term_reaches_is_not_decayed(method, options, kept):
+    """A loss of zero times the cross-entropy would give it gradients of 0, on which weight decay acts."""
+    torch.manual_seed(0)
+    decay = partial(torch.optim.SGD, lr=0.01, weight_decay=0.1)
+    made = method(ConvNet(), optimizer=decay, decay_norms_and_biases=True, hard_weight=0.0, **options)
+    before = {name: value.clone() for name, value in made.model.named_parameters()}
+    fit(made)
+    changed = [not value.equal(before[name]) for name, value in made.model.named_parameters()]
+    assert changed == (11 - kept) * [True] + kept * [False]
+    assert all(value.requires_grad for value in made.model.parameters())
+
+
+def test_accumulated_batches_are_one_batch():
+    """Of features whose loss is a mean over the samples, without batch norm."""
+    weights = []
+    for size, accumulated in ((100, 1), (50, 2)):
+        torch.manual_seed(0)
+        method = AT(ConvNet(norm=False), optimizer=sgd)
+        trainer = bare_trainer(
+            max_epochs=2, precision="64-true", accumulate_grad_batches=accumulated, callbacks=[SoftTargets(teacher())]
+        )
+        trainer.fit(method, datamodule=Digits(batch_size=size, train_part=300))
+        weights.append(torch.cat([value.detach().flatten() for value in method.model.parameters()]))
+    assert torch.allclose(*weights, atol=1e-12)

@@ -18,7 +18,8 @@ from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.digits import Digits
 from distill_lightning.errors import InputError
 from distill_lightning.features import Features
-from distill_lightning.methods.seed import SEED, through, unreached
+from distill_lightning.methods.feature_taught import through, unreached
+from distill_lightning.methods.seed import SEED
 from distill_lightning.models import ConvNet
 from distill_lightning.token_maps import Form
 from distill_lightning.values import TeacherOutput
@@ -203,7 +204,7 @@ def test_a_vision_transformer_of_timm_teaches_by_its_class_token_and_its_grid():
             {},
             r"the layer of ConvNet whose places are compared gives \(32,\), not two places or more: give an earlier",
         ),
-        ({}, {"callback": SoftTargets(PlainNetwork(teacher()), "table")}, "a table holds logits, and SEED needs the"),
+        ({}, {"callback": SoftTargets(PlainNetwork(teacher()), "table")}, "vectors, and SEED reads whole maps"),
     ],
 )
 def test_what_cannot_be_compared_is_one_line_before_the_first_batch(options, given, words):
