@@ -22,7 +22,7 @@ def metrics(run: Path) -> dict[str, float]:
 
 def test_each_recipe_has_a_test_here_and_a_place_on_the_page():
     names = {path.stem for path in (CONFIGS / "recipes").glob("*.yaml")}
-    assert names == {"digits_cpu", "cifar10_gpu", "cifar100_cnn", "cifar100_vit", "folder_finetune"}
+    assert names == {"digits_cpu", "cifar10_gpu", "cifar100_cnn", "cifar100_vit", "cifar100_patient", "folder_finetune"}
     page = (CONFIGS.parent / "docs" / "how_to" / "recipes.md").read_text()
     assert not [name for name in names if f"recipes/{name}" not in page]
 
@@ -43,11 +43,18 @@ def test_a_vit_is_taught_by_the_cnn_of_its_own_recipe(cifar100):
     pytest.importorskip("timm")
     small = ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25]
     small += ["--data.batch_size", 32, "--trainer.precision", "32-true"]  # bf16 is slow on many CPUs
-    teacher = fit("recipes/cifar100_cnn", *small, *ONE_EPOCH, "--model.network", "ResNet8")
-    assert teacher == Path("logs/cifar100/baseline/cnn")
+    fit("recipes/cifar100_cnn", *small, *ONE_EPOCH, "--model.network", "ResNet8")
     student = fit("recipes/cifar100_vit", *small, *ONE_EPOCH, "--model.network.dict_kwargs.depth", 1)
     assert metrics(student)["train/epoch_loss_soft"] > 0
     assert load(student)["state_dict"]["model.pos_embed"].shape == (1, 1 + 8 * 8, 192)
+
+
+def test_a_small_resnet_learns_from_the_cnn_without_labels_on_mixed_pictures(cifar100):
+    small = ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25]
+    small += ["--data.batch_size", 32, "--trainer.precision", "32-true", "--model.network", "ResNet8"]
+    assert fit("recipes/cifar100_cnn", *small, *ONE_EPOCH) == Path("logs/cifar100/baseline/cnn")
+    found = metrics(fit("recipes/cifar100_patient", *small, *ONE_EPOCH))
+    assert found["train/epoch_loss"] == pytest.approx(found["train/epoch_loss_soft"]) > 0
 
 
 def test_trained_weights_are_kept_while_the_head_learns(pictures, tmp_path, monkeypatch, capsys):
