@@ -260,9 +260,11 @@ class TeacherGiver(ABC):
             reading: what is read; None for the features.
 
         Raises:
-            InputError: the teacher's outputs are in a table, which cannot hold these.
+            InputError: the giver can give no more than the features themselves; or the teacher's outputs are in a
+                table, which cannot hold these.
         """
-        raise InputError(f"{type(self).__name__} gives no features of its teacher: use SoftTargets")
+        if reading is not None:
+            raise InputError(f"{type(self).__name__} does not give {reading.words} of its teacher: use SoftTargets")
 
     def copy_of_teacher(self, shape: tuple[int, int, int]) -> tuple[nn.Module, tuple[int, int, int]]:
         """A copy of the teacher's network, frozen, in eval mode, on the CPU, and the shape (C, H, W) of its pictures.

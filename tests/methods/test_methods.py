@@ -47,6 +47,9 @@ class Teacher(pl.Callback, TeacherGiver):
     def watch(self, layers, shape, batch_statistics=False):
         return self.teachers.watch(layers, shape, batch_statistics)
 
+    def read(self, reading):
+        self.teachers.read(reading)
+
     def copy_of_teacher(self, shape):
         return self.teachers.copied(shape)
 

@@ -84,7 +84,9 @@ def test_bad_options(method, options):
         method(Says(), **options)
 
 
-@pytest.mark.parametrize("name", ["dkd", "nkd", "wsld", "ca_mkd", "cs_kd", "ps_kd", "mr_kd", "tf_kd_reg", "kdcl", "pcl"])
+@pytest.mark.parametrize(
+    "name", ["dkd", "nkd", "wsld", "ca_mkd", "cs_kd", "ps_kd", "mr_kd", "tf_kd_reg", "kdcl", "pcl"]
+)
 def test_a_mixture_has_no_label(name):
     with pytest.raises(InputError, match="needs pictures of one sample each, without mixing: leave data.mix out"):
         bare_trainer(max_epochs=1).fit(make(name), datamodule=Digits(mix=Mixup()))
