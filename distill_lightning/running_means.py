@@ -18,7 +18,7 @@ The arithmetic is the same, but of floats it takes a tenth of the time."""
 
 SQUARES, WORST = "squares", "worst"
 """The keys of the sum of squared losses and of the largest loss: the only key whose values are not added."""
-COUNTS = ("steps", "fresh", "rows")
+COUNTS = ("steps", "fresh", "rows", "compared")
 """The keys of what is counted without the device: int."""
 
 
@@ -37,13 +37,17 @@ class RunningMeans:
         self._rows_since = 0
 
     def add(self, batch: Batch, output: StepOutput, loss: Tensor) -> None:
-        """Adds one step: the terms of the loss, the correct predictions for new samples, and the numbers of rows."""
+        """Adds one step: the terms of the loss, the correct predictions for new samples, those that agree with the
+        teacher's, and the numbers of rows.
+        """
         window, weight = self.window, batch.weight
         exact = _read(loss)
         terms = {f"loss_{name}": term for name, term in output.terms.items()} | {"loss": loss}
         values = {key: _read(term if weight == 1.0 else term.detach() * weight) for key, term in terms.items()}
         values[SQUARES] = exact * exact * weight
         counted = right_answers(output.logits.detach().argmax(1), batch)
+        if output.agrees is not None:
+            counted |= {"agreeing": output.agrees.sum()}
         values |= {name: _read(count) if weight else 0 * _read(count) for name, count in counted.items()}
         for key, value in values.items():
             window[key] = window.get(key, 0) + value
@@ -51,7 +55,8 @@ class RunningMeans:
             window[WORST] = _larger(window[WORST], exact) if WORST in window else exact
         # the running sum is not finite from the first bad step on, so this counts the steps since then
         window["broken"] = window.get("broken", 0) + _is_broken(window["loss"])
-        counts = (1, batch.num_new, len(batch.index)) if weight else (1, 0, 0)
+        compared = 0 if output.agrees is None else len(output.agrees)
+        counts = (1, batch.num_new, len(batch.index), compared) if weight else (1, 0, 0, 0)
         for key, count in zip(COUNTS, counts, strict=True):
             window[key] = window.get(key, 0) + count
         self._rows_since += counts[2]
@@ -215,6 +220,8 @@ def _means(sums: Sums) -> dict[str, float]:
         means |= {"loss_max": most, "loss_std": max(variance, 0.0) ** 0.5}
     if values["fresh"]:
         means["accuracy"] = values["right"] / values["fresh"]
+    if values.get("compared"):
+        means["agreement"] = values["agreeing"] / values["compared"]
     if "flipped" in values:
         flipped, kept = values["flipped"], values["fresh"] - values["flipped"]
         means |= {"accuracy_clean": (values["right"] - values["memorised"]) / kept} if kept else {}

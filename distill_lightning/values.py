@@ -150,10 +150,13 @@ class StepOutput:
         terms: the terms of the loss by name, scalars. Each is a mean over the batch, multiplied by its weight. The loss
             is their sum.
         logits: (num_new, K), the logits of the new samples, for the training metrics.
+        agrees: (B,) bool, for each row whether the student predicts the class that the teacher predicts; None without
+            logits of a teacher.
     """
 
     terms: dict[str, Tensor]
     logits: Tensor
+    agrees: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,17 @@ def step(means: RunningMeans, ce: float, answers: list[int], given: Batch | None
     means.add(given, StepOutput({"ce": torch.tensor(ce)}, logits), torch.tensor(ce))
 
 
+def test_agreement_with_the_teacher_is_of_all_rows():
+    means = RunningMeans()
+    for agrees in ([True, True, False], [True]):
+        loss = torch.tensor(1.0)
+        means.add(batch(), StepOutput({"ce": loss}, torch.zeros(4, 3), torch.tensor(agrees)), loss)
+    assert means.close_window()["agreement"] == 3 / 4
+    step(means, 1.0, [0, 0, 0, 0])
+    assert "agreement" not in means.close_window()
+    assert means.close_epoch()["epoch_agreement"] == 3 / 4
+
+
 def test_windows_are_part_of_their_epoch():
     means = RunningMeans()
     step(means, 1.0, [0, 0, 0, 0])

@@ -10,6 +10,7 @@ import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -481,7 +482,7 @@ class Method(Evaluated, ABC):
         if not of_classifiers:
             return output
         term: Tensor = sum(of_classifiers)  # type: ignore[assignment]
-        return StepOutput(output.terms | {"auxiliary": term}, output.logits)
+        return replace(output, terms=output.terms | {"auxiliary": term})
 
     def with_teacher(self, batch: Batch) -> Batch:
         """The batch with the teacher's output, if a callback provides it."""

@@ -65,4 +65,5 @@ class CAMKD(Taught):
             raise InputError("CAMKD needs the logits of each of two teachers or more: use the callback SoftTargets")
         soft = ca_mkd(logits, batch.teacher.members, batch.labels, temperature=self.temperature)
         hard = self.cross_entropy(logits, batch)
-        return StepOutput({"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}, logits)
+        terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
+        return self.step_output(terms, logits, batch)

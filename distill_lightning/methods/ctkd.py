@@ -91,4 +91,4 @@ class CTKD(Taught):
         )  # fmt: skip
         hard = self.cross_entropy(logits, batch)
         terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
-        return StepOutput(terms, logits[: batch.num_new])
+        return self.step_output(terms, logits, batch)

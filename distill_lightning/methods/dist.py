@@ -69,4 +69,5 @@ class DIST(Taught):
             logits, self.teacher_logits(batch), temperature=self.temperature, inter_weight=self.inter_weight,
             intra_weight=self.intra_weight, standardise=self.standardise,
         )  # fmt: skip
-        return StepOutput({"hard": self.hard_weight * self.cross_entropy(logits, batch), "soft": soft}, logits)
+        hard = self.cross_entropy(logits, batch)
+        return self.step_output({"hard": self.hard_weight * hard, "soft": soft}, logits, batch)

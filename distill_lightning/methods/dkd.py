@@ -74,4 +74,4 @@ class DKD(Taught):
         )  # fmt: skip
         warmth = min((position.epoch + 1) / max(self.warmup_epochs, 1), 1.0)
         hard = self.cross_entropy(logits, batch)
-        return StepOutput({"hard": self.hard_weight * hard, "soft": warmth * soft}, logits)
+        return self.step_output({"hard": self.hard_weight * hard, "soft": warmth * soft}, logits, batch)

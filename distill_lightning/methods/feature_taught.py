@@ -213,6 +213,7 @@ class FeatureTaught(Taught):
         terms |= self.feature_terms(self.features.take(), batch.teacher.features, batch, position)
         if self.soft_weight:
             terms["soft"] = self.soft_weight * kd(logits, batch.teacher.logits, temperature=self.temperature)
+            return self.step_output(terms, logits, batch)
         return StepOutput(terms, logits[: batch.num_new])
 
 

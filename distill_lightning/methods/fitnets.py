@@ -14,6 +14,9 @@ The paper trains in two stages, first the hint alone up to its layer, then the w
 the form with one stage that the field compares with, with gamma = 100 and the second stage of the network (Tian et al.,
 ICLR 2020); ``soft_weight`` adds the soft targets.
 
+With several processes, the adapter's batch norm uses the statistics of each one's own rows, so two processes do not
+give exactly what one gives.
+
 State between steps: none. The adapter is in the checkpoint, under ``adapters.``.
 """
 

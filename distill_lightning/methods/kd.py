@@ -76,4 +76,4 @@ class KD(Taught):
         soft = kd(logits, teacher_logits, temperature=self.temperature, standardise=self.standardise)
         hard = self.cross_entropy(logits, batch)
         terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
-        return StepOutput(terms, logits[: batch.num_new])
+        return self.step_output(terms, logits, batch)

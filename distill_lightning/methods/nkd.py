@@ -63,4 +63,5 @@ class NKD(Taught):
             logits, self.teacher_logits(batch), batch.labels, temperature=self.temperature, gamma=self.gamma
         )  # fmt: skip
         hard = self.cross_entropy(logits, batch)
-        return StepOutput({"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}, logits)
+        terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
+        return self.step_output(terms, logits, batch)

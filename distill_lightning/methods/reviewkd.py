@@ -19,11 +19,15 @@ The student's maps are those after the ReLU, as in the authors' code. That code 
 distillation; here, as in other programs, the first epoch has 1 / E. w depends on the networks: 5 for a ResNet-8x4 of a
 ResNet-32x4, 0.6 for a ResNet-20 of a ResNet-56.
 
+With several processes, the adapters' batch norms use the statistics of each one's own rows, so two processes do not
+give exactly what one gives.
+
 State between steps: none, beside the epoch. The adapters (ABF and o) are in the checkpoint, under ``adapters.``. They
 cost more than the student: for a ResNet-8x4 of a ResNet-32x4, 1.7 forward passes of it.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -80,7 +84,7 @@ class ReviewKD(FeatureTaught):
         warmth = min((position.epoch + 1) / max(self.warmup_epochs, 1), 1.0)
         output = super().training_loss(batch, position)
         terms = {name: warmth * term if name.startswith("review") else term for name, term in output.terms.items()}
-        return StepOutput(terms, output.logits)
+        return replace(output, terms=terms)
 
     def feature_terms(
         self, features: Sequence[Tensor], teacher_features: Sequence[Tensor], batch: Batch, position: Position

@@ -18,6 +18,9 @@ the parameters and 8 % to the multiply-adds. Compare it with methods that deploy
 
 In the authors' code a student's map that is larger than the teacher's is averaged before the projector; here after it.
 
+With several processes, the projector's batch norms use the statistics of each one's own rows, so two processes do not
+give exactly what one gives.
+
 State between steps: none.
 """
 

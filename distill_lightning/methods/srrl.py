@@ -15,6 +15,9 @@ same with a ReLU. w = v = 1 as in the authors' code.
 
 The student is deployed as it is: neither r nor c is part of it.
 
+With several processes, the adapter's batch norm uses the statistics of each one's own rows, so two processes do not
+give exactly what one gives.
+
 State between steps: none. The adapter is in the checkpoint, under ``adapters.``; c is read from the teacher.
 """
 

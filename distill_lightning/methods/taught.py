@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from distill_lightning.checkpoints import PlainNetwork
 from distill_lightning.data.base import ImageData
 from distill_lightning.errors import InputError
@@ -9,7 +11,7 @@ from distill_lightning.methods.base import Method
 from distill_lightning.models.outputs import auxiliary_weight
 from distill_lightning.networks import Network
 from distill_lightning.teachers import Teachers, TrainedNetwork, as_list
-from distill_lightning.values import Batch, BatchNeeds, TeacherOutput
+from distill_lightning.values import Batch, BatchNeeds, StepOutput, TeacherOutput
 
 
 class Taught(Method):
@@ -59,6 +61,17 @@ class Taught(Method):
             name = type(self).__name__
             raise InputError(f"{name}.soft_weight and {name}.hard_weight are both 0: one of them must be above 0")
         self.soft_weight, self.hard_weight = soft_weight, hard_weight
+
+    def step_output(self, terms: dict[str, Tensor], logits: Tensor, batch: Batch) -> StepOutput:
+        """The result of a step, with the agreement with the teacher, which is known without labels too.
+
+        Args:
+            terms: the terms of the loss.
+            logits: (B, K), those of the student.
+            batch: the batch.
+        """
+        agrees = logits.detach().argmax(1) == self.teacher_logits(batch).argmax(1)
+        return StepOutput(terms, logits[: batch.num_new], agrees)
 
     def check_networks(self, data: ImageData) -> None:
         """See Method.

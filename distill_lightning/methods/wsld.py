@@ -58,4 +58,5 @@ class WSLD(Taught):
         logits = self(batch.images)
         soft = wsld(logits, self.teacher_logits(batch), batch.labels, temperature=self.temperature)
         hard = self.cross_entropy(logits, batch)
-        return StepOutput({"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}, logits)
+        terms = {"hard": self.hard_weight * hard, "soft": self.soft_weight * soft}
+        return self.step_output(terms, logits, batch)

@@ -182,6 +182,7 @@ def test_the_loss_of_kd_has_two_denominators():
     soft = 0.5 * 4 * (kl([0, 0], [1, 0]) + kl([3, 1], [0, 2])) / 2
     assert output.terms["soft"].item() == pytest.approx(soft, rel=1e-6)
     assert output.logits.shape == (1, 2)  # train accuracy is of the picture with a label
+    assert output.agrees.tolist() == [True, False]  # and agreement of both: 0 and 0, 1 and 0
 
 
 def test_train_accuracy_is_of_the_pictures_with_labels():
@@ -193,6 +194,7 @@ def test_train_accuracy_is_of_the_pictures_with_labels():
     (epoch,) = [values for part, values in seen if "epoch_accuracy" in values]
     assert epoch["exposures"] == 2 * 40
     assert (epoch["epoch_accuracy"] * 40) == pytest.approx(round(epoch["epoch_accuracy"] * 40))
+    assert (epoch["epoch_agreement"] * 80) == pytest.approx(round(epoch["epoch_agreement"] * 80))
 
 
 @pytest.mark.parametrize("how", ["rest", "folder"])
