@@ -37,6 +37,7 @@ from distill_lightning.methods.checks import (
     refuse_unlike_batch_norms,
     refuse_untrainable,
     warn_of_other_activations,
+    warn_of_slow_precision,
     warn_of_softmax,
 )
 from distill_lightning.methods.evaluated import Evaluated, Unregistered
@@ -252,6 +253,7 @@ class Method(Evaluated, ABC):
             data.evaluate_as(self.trained_on, stage)
         self.check_networks(data)
         if stage == "fit":
+            warn_of_slow_precision(str(self.trainer.precision), device)
             refuse_different("other pictures", data.fingerprint)
             self._find_givers(data)
             needs_two = self.needs.repeats_last_batch or self.needs_two_samples

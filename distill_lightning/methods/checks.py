@@ -1,6 +1,7 @@
 """Checks before the first step: whether network, batches and number of processes fit together."""
 
 import copy
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,18 @@ def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
         last = [n for n, m in network.named_modules() if isinstance(m, nn.Softmax)]
         where = f" (its module {last[-1]})" if last else ""
         say(f"{type(network).__name__} ends in softmax{where}: the losses expect logits, and it will train badly")
+
+
+def warn_of_slow_precision(precision: str, device: str) -> None:
+    """Prints a warning if torch has no fast kernels for a half precision on this CPU.
+
+    Args:
+        precision: that of the trainer, such as "bf16-mixed".
+        device: the type of the device.
+    """
+    emulated = device == "cpu" and platform.machine().lower() in ("x86_64", "amd64") and precision[:2] in ("bf", "16")
+    if emulated and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
+        say(f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true")
 
 
 def warn_of_other_activations(network: nn.Module, make: Callable[[], nn.Module], data: ImageData) -> None:

@@ -86,6 +86,25 @@ def test_every_parameter_gets_a_gradient_and_moves(name):
     assert {k.split(".")[1] for k, v in method.named_parameters() if not v.requires_grad} <= {"classifier"}  # SimKD's
 
 
+@pytest.mark.parametrize(
+    ("capability", "machine", "precision", "warned"),
+    [
+        ("AVX2", "x86_64", "bf16-mixed", True),
+        ("DEFAULT", "AMD64", "bf16-true", True),
+        ("AVX512", "x86_64", "bf16-mixed", False),
+        ("AVX2", "x86_64", "32-true", False),
+        ("DEFAULT", "aarch64", "bf16-mixed", False),  # ARM has kernels of its own
+    ],
+)
+def test_a_precision_that_the_cpu_only_emulates_is_named(capability, machine, precision, warned, monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    trainer = bare_trainer(max_epochs=1, limit_train_batches=1, precision=precision)
+    trainer.fit(Baseline(LeNet300100(image_size=8)), datamodule=Digits(batch_size=100))
+    line = f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true"
+    assert (line in capsys.readouterr().err) == warned
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_loss_is_asked_for_once_a_batch_and_never_in_evaluation(name, monkeypatch):
     calls = []
