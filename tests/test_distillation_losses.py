@@ -59,6 +59,8 @@ CE = losses.cross_entropy(S, Y)
 GOLDEN = {
     "dkd 2": (losses.dkd(S, T, Y, temperature=4, beta=2), 1.100809737),
     "dkd 8": (losses.dkd(S, T, Y, temperature=4), 3.640694759),
+    # the teacher of two networks is the mean of their logits
+    "kd of an ensemble": (losses.kd(S, torch.stack([T, T.roll(1, 1)]).mean(0), temperature=4), 0.846024254),
     "kd standardised": (losses.kd(S, T, temperature=2, standardise=True), 0.264041691),
     "kd with labels": (0.1 * CE + 9 * losses.kd(S, T, temperature=2, standardise=True), 2.414967385),
     "dkd standardised": (
