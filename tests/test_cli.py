@@ -13,6 +13,7 @@ import torch
 import yaml
 from helpers import CONFIGS, assert_same_run, command, distill, events, fit, load, rows, write_pictures
 
+from distill_lightning.methods.checks import half_precision_is_slow
 from distill_lightning.runs.summary import read_confusion
 
 YAMLS = sorted(CONFIGS.glob("*/*.yaml"))
@@ -22,11 +23,12 @@ FAST = ["--trainer.max_epochs", 1, "--trainer.check_val_every_n_epoch", 1]
 @pytest.fixture
 def small(request, mnist, cifar10, cifar100, pictures):
     """Options that point a family of YAMLs at small data of the same shapes."""
+    full = ["--trainer.precision", "32-true"] if half_precision_is_slow() else []
     return {
         "digits": [],
         "mnist": ["--data.root", mnist, "--data.train_part", 150],
         "cifar10": ["--data.root", cifar10, "--data.batch_size", 32, "--data.train_part", 64],
-        "cifar100": ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25],
+        "cifar100": ["--data.root", cifar100, "--data.train_part", "1 per class", "--data.val_size", 0.25, *full],
         "folder": ["--data.root", pictures, "--data.image_size", 16, "--data.batch_size", 32],
         "multi_view": ["--data.samples", 40, "--data.batch_size", 40, "--data.dimension", 20],
     }

@@ -50,16 +50,23 @@ def warn_of_softmax(network: nn.Module, data: ImageData) -> None:
         say(f"{type(network).__name__} ends in softmax{where}: the losses expect logits, and it will train badly")
 
 
+def half_precision_is_slow() -> bool:
+    """Whether torch has no fast kernels for half precision on this CPU: one of Intel or AMD without AVX-512."""
+    of_intel = platform.machine().lower() in ("x86_64", "amd64")
+    return of_intel and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+
+
 def warn_of_slow_precision(precision: str, device: str) -> None:
-    """Prints a warning if torch has no fast kernels for a half precision on this CPU.
+    """Prints a warning if a run would take many times as long as in float32.
 
     Args:
         precision: that of the trainer, such as "bf16-mixed".
         device: the type of the device.
     """
-    emulated = device == "cpu" and platform.machine().lower() in ("x86_64", "amd64") and precision[:2] in ("bf", "16")
-    if emulated and torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
-        say(f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true")
+    if device == "cpu" and "16" in precision and half_precision_is_slow():
+        say(
+            f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true"
+        )
 
 
 def warn_of_other_activations(network: nn.Module, make: Callable[[], nn.Module], data: ImageData) -> None:

@@ -101,7 +101,7 @@ def test_a_precision_that_the_cpu_only_emulates_is_named(capability, machine, pr
     monkeypatch.setattr("platform.machine", lambda: machine)
     trainer = bare_trainer(max_epochs=1, limit_train_batches=1, precision=precision)
     trainer.fit(Baseline(LeNet300100(image_size=8)), datamodule=Digits(batch_size=100))
-    line = f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true"
+    line = f"{precision} is many times slower on this CPU, which has no AVX-512: give --trainer.precision 32-true"
     assert (line in capsys.readouterr().err) == warned
 
 
