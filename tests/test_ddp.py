@@ -95,7 +95,15 @@ def test_weights_and_numbers_agree_to_rounding(method, teacher):
     assert counted["exposures"] == json.loads((one / "summary.json").read_text())["exposures"]
 
 
-@pytest.mark.parametrize("method", ["fitnets", "reviewkd", "simkd", "srrl"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fitnets",
+        "simkd",
+        pytest.param("reviewkd", marks=pytest.mark.long),
+        pytest.param("srrl", marks=pytest.mark.long),
+    ],
+)
 def test_two_processes_train_what_is_beside_the_network(method, teacher):
     """Nothing that is trained is left out of the loss, which would stop them in the second step."""
     given = ["--config", CONFIGS / "digits" / f"{method}.yaml", *SHORT, "--trainer.accelerator", "cpu"]
