@@ -64,9 +64,7 @@ def warn_of_slow_precision(precision: str, device: str) -> None:
         device: the type of the device.
     """
     if device == "cpu" and "16" in precision and half_precision_is_slow():
-        say(
-            f"this CPU has no AVX-512, without which {precision} is many times slower: give --trainer.precision 32-true"
-        )
+        say(f"{precision} is many times slower on this CPU, which has no AVX-512: give --trainer.precision 32-true")
 
 
 def warn_of_other_activations(network: nn.Module, make: Callable[[], nn.Module], data: ImageData) -> None:
