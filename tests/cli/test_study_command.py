@@ -28,11 +28,7 @@ def of_one_seed(tmp_path_factory) -> Path:
     return folder / "studies"
 
 
-@pytest.mark.parametrize(
-    "path",
-    # dlb_cifar has 248 runs with one seed, which takes minutes
-    [pytest.param(p, marks=pytest.mark.long if p.stem == "dlb_cifar" else (), id=p.stem) for p in STUDIES],
-)
+@pytest.mark.parametrize("path", STUDIES, ids=lambda p: p.stem)
 def test_every_study_can_be_planned(path, capsys, mnist, cifar100, of_one_seed):
     path = of_one_seed / path.name
     root = {"three_mysteries_cifar100": ["--data.root", cifar100]}.get(path.stem, ["--data.root", mnist])
